@@ -1,0 +1,3 @@
+//! Money: prices, tiers, charges, holds and the ledger. Integers only.
+
+pub mod money;

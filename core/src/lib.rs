@@ -1,0 +1,14 @@
+//! The pure core of Synesis: every rule and every state machine of the tunnel between a device and
+//! its gateway, QUIC and TLS included, with no socket, no clock, no thread and no runtime.
+//!
+//! Start at [`machine`] for the contract and [`time`] for how time enters.
+
+pub mod billing;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod machine;
+pub mod rng;
+pub mod time;
+pub mod transport;
+pub mod wire;

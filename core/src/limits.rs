@@ -1,0 +1,34 @@
+//! Every bound of the system in one place, each with what happens at it.
+//!
+//! A bound is a promise about memory and time. "Refused" means that the newcomer gets an error and
+//! nothing that was there before is lost.
+
+use std::time::Duration;
+
+/// Frame header: one type byte and a big-endian `u32` length.
+pub const FRAME_HEADER_BYTES: usize = 5;
+/// Payload of an escalation request or response. Over it: protocol error, seen on the header.
+pub const FRAME_ESCALATION_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Payload of an upload chunk: a SHA-256 and at most 1 MiB. Over it: protocol error.
+pub const FRAME_UPLOAD_CHUNK_BYTES_MAX: usize = 1024 * 1024 + 32;
+/// Payload of calls, replies and stream chunks. Over it: protocol error.
+pub const FRAME_MEDIUM_BYTES_MAX: usize = 256 * 1024;
+/// Payload of every other frame. Over it: protocol error.
+pub const FRAME_SMALL_BYTES_MAX: usize = 4 * 1024;
+
+/// Frames are coalesced into writes of at least this size when there is that much to write: QUIC
+/// walks unacknowledged segments one by one, so many small writes are quadratic.
+pub const WRITE_COALESCE_BYTES: usize = 32 * 1024;
+/// No coalesced write is larger.
+pub const WRITE_COALESCE_BYTES_MAX: usize = 64 * 1024;
+
+/// Outputs a machine holds undrained. Over it: further input is `Rejected(Backlog)`.
+pub const OUTPUT_BACKLOG_MAX: usize = 4096;
+
+/// Answers under way at once on one tunnel. Over it: `RATE_LIMITED`.
+pub const ESCALATIONS_PER_TUNNEL_MAX: u32 = 32;
+
+/// Idle timeout of a connection: a session outlives a minute's outage.
+pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Keep-alive: middleboxes forget UDP at about 30 s.
+pub const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(15);

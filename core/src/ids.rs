@@ -122,7 +122,10 @@ mod tests {
             assert!(other.parse::<RequestId>().is_err(), "{other}");
         }
         let device = DeviceId::from_u128(1);
-        assert_eq!(device.to_string(), "device-00000000-0000-0000-0000-000000000001");
+        assert_eq!(
+            device.to_string(),
+            "device-00000000-0000-0000-0000-000000000001"
+        );
         assert_eq!(device.to_string().parse(), Ok(device));
     }
 

@@ -5,10 +5,12 @@
 
 pub mod billing;
 pub mod error;
+pub mod escalation;
 pub mod ids;
 pub mod limits;
 pub mod machine;
 pub mod rng;
+pub mod stream;
 pub mod time;
 pub mod transport;
 pub mod wire;

@@ -32,3 +32,25 @@ pub const ESCALATIONS_PER_TUNNEL_MAX: u32 = 32;
 pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Keep-alive: middleboxes forget UDP at about 30 s.
 pub const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Characters of a question. Over it: refused on the device, again on the gateway.
+pub const QUERY_CHARS_MAX: usize = 100_000;
+/// The longest answer that may be asked for, tokens. Over it: refused.
+pub const MAX_TOKENS_MAX: u32 = 128_000;
+/// The longest answer when nothing is said, tokens.
+pub const MAX_TOKENS_DEFAULT: u32 = 1024;
+/// Characters of a model's, session's, project's or adapter's name. Over it: refused.
+pub const NAME_CHARS_MAX: usize = 128;
+/// Passages, turns or constraints of one question. Over it: refused.
+pub const CONTEXT_ENTRIES_MAX: usize = 1000;
+/// To the first piece of an answer when nothing is said.
+pub const ESCALATION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// To the first piece of an answer at most, seconds. Over it: refused.
+pub const ESCALATION_TIMEOUT_SECS_MAX: u32 = 600;
+/// To the end of an answer. Over it: ended with what there is.
+pub const ESCALATION_TOTAL: Duration = Duration::from_secs(600);
+
+/// Pieces that wait for a missing one. Over it: the answer fails.
+pub const REASSEMBLY_WINDOW_CHUNKS_MAX: usize = 256;
+/// Bytes that wait for a missing piece. Over it: the answer fails.
+pub const REASSEMBLY_WINDOW_BYTES_MAX: usize = 1024 * 1024;

@@ -66,7 +66,10 @@ mod tests {
         let seed = Seed::new([7; 32]);
         assert_eq!(seed.stream("a").next_u64(), seed.stream("a").next_u64());
         assert_ne!(seed.stream("a").next_u64(), seed.stream("b").next_u64());
-        assert_ne!(seed.stream("a").next_u64(), seed.child("a").stream("a").next_u64());
+        assert_ne!(
+            seed.stream("a").next_u64(),
+            seed.child("a").stream("a").next_u64()
+        );
         assert_ne!(seed.secret("a").next_u64(), seed.stream("a").next_u64());
     }
 

@@ -25,7 +25,10 @@ impl UnixMillis {
     /// This moment and a span after it, saturating at the end of time.
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// The span from `earlier` to this moment; zero if `earlier` is later.
@@ -48,7 +51,10 @@ impl Now {
     /// Both clocks `span` later. For simulators and tests.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
-        Self { instant: self.instant + span, wall: self.wall.saturating_add(span) }
+        Self {
+            instant: self.instant + span,
+            wall: self.wall.saturating_add(span),
+        }
     }
 }
 
@@ -61,7 +67,10 @@ impl Monotonic {
     pub fn clamp(&mut self, now: Now) -> Now {
         let instant = self.0.map_or(now.instant, |seen| seen.max(now.instant));
         self.0 = Some(instant);
-        Now { instant, wall: now.wall }
+        Now {
+            instant,
+            wall: now.wall,
+        }
     }
 }
 
@@ -80,7 +89,10 @@ pub fn earliest(
 
 /// An instant for tests to count from: `Instant` has no other constructor.
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the one origin that tests count from")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one origin that tests count from"
+)]
 pub(crate) fn origin() -> Instant {
     Instant::now()
 }
@@ -93,10 +105,22 @@ mod tests {
     fn a_machines_instant_never_goes_backwards_but_its_wall_clock_may() {
         let origin = origin();
         let mut clock = Monotonic::default();
-        let late = Now { instant: origin + Duration::from_secs(5), wall: UnixMillis(9) };
-        let early = Now { instant: origin, wall: UnixMillis(3) };
+        let late = Now {
+            instant: origin + Duration::from_secs(5),
+            wall: UnixMillis(9),
+        };
+        let early = Now {
+            instant: origin,
+            wall: UnixMillis(3),
+        };
         assert_eq!(clock.clamp(late), late);
-        assert_eq!(clock.clamp(early), Now { instant: late.instant, wall: UnixMillis(3) });
+        assert_eq!(
+            clock.clamp(early),
+            Now {
+                instant: late.instant,
+                wall: UnixMillis(3)
+            }
+        );
     }
 
     #[test]

@@ -249,7 +249,10 @@ pub struct TokensUsed {
     pub reasoning: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
@@ -428,7 +431,9 @@ pub struct SessionLimits {
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self { escalations_max: crate::limits::ESCALATIONS_PER_TUNNEL_MAX }
+        Self {
+            escalations_max: crate::limits::ESCALATIONS_PER_TUNNEL_MAX,
+        }
     }
 }
 
@@ -547,7 +552,10 @@ pub struct UploadDone {
 
 /// Any JSON message of the tunnel. (`UploadChunk`, 0x32, is binary and streams past this type.)
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "each variant is its message, documented at the type")]
+#[expect(
+    missing_docs,
+    reason = "each variant is its message, documented at the type"
+)]
 pub enum Message {
     Heartbeat(Heartbeat),
     HeartbeatAck(HeartbeatAck),

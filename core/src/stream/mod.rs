@@ -1,0 +1,3 @@
+//! Streaming answers: pieces in order, once, to the end.
+
+pub mod reassembly;

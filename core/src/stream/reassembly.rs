@@ -1,0 +1,357 @@
+//! The device's side of a streamed answer: pieces in any order become text in order.
+//!
+//! ```text
+//!            piece in order            final piece            StreamEnd
+//!  Receiving ──────────────▶ Receiving ───────────▶ Complete ──────────▶ Ended
+//!      │  piece ahead: waits in a bounded window, then Gap { missing }
+//!      └─ StreamEnd without the final piece ─▶ Incomplete (the text so far stays)
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. What is released is a prefix of what was sent, each piece once.
+//! 2. A repeat with equal content is dropped; a repeat with other content is an error.
+//! 3. A piece after the final one is an error.
+//! 4. What waits for a missing piece never exceeds the window's bounds.
+//! 5. After an error the reassembly stays in error.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::limits;
+
+/// How a stream of pieces broke its rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// A sequence number came again with other content.
+    #[error("piece {sequence} came twice with different content")]
+    Contradiction {
+        /// Which.
+        sequence: u64,
+    },
+    /// A piece after the final one.
+    #[error("piece {sequence} came after the final piece {last}")]
+    AfterFinal {
+        /// Which.
+        sequence: u64,
+        /// The final one.
+        last: u64,
+    },
+    /// Too much waits for a missing piece.
+    #[error("piece {missing} is missing and too much has come after it")]
+    WindowFull {
+        /// The piece that is missing.
+        missing: u64,
+    },
+    /// `StreamEnd` came, the final piece did not.
+    #[error("the answer ended without piece {missing}")]
+    Incomplete {
+        /// The first piece that is missing.
+        missing: u64,
+    },
+}
+
+/// What a piece led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It, and perhaps pieces that had waited for it, can be taken with [`Reassembly::take`].
+    Released,
+    /// It was here already.
+    Repeat,
+    /// It waits for `missing`.
+    Gap {
+        /// The first piece that is missing.
+        missing: u64,
+    },
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub struct Reassembly {
+    next: u64,
+    last: Option<u64>,
+    /// Digests of what was released, 8 bytes a piece: enough to tell a repeat from a contradiction
+    /// without keeping the text.
+    seen: Vec<[u8; 8]>,
+    waiting: BTreeMap<u64, Piece>,
+    waiting_bytes: usize,
+    released: String,
+    error: Option<StreamError>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Piece {
+    content: String,
+    is_final: bool,
+}
+
+impl Reassembly {
+    /// A reassembly that waits for piece 0.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a piece.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError`] when the piece breaks a rule; the same error for every piece after it.
+    pub fn accept(
+        &mut self,
+        sequence: u64,
+        content: &str,
+        is_final: bool,
+    ) -> Result<Accepted, StreamError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let result = self.try_accept(sequence, content, is_final);
+        self.error = result.err();
+        result
+    }
+
+    fn try_accept(
+        &mut self,
+        sequence: u64,
+        content: &str,
+        is_final: bool,
+    ) -> Result<Accepted, StreamError> {
+        if let Some(last) = self.last
+            && (sequence > last || (is_final && sequence != last))
+        {
+            return Err(StreamError::AfterFinal { sequence, last });
+        }
+        if sequence < self.next {
+            return self.repeat_of_released(sequence, content, is_final);
+        }
+        if let Some(waiting) = self.waiting.get(&sequence) {
+            return if waiting.content == content && waiting.is_final == is_final {
+                Ok(Accepted::Repeat)
+            } else {
+                Err(StreamError::Contradiction { sequence })
+            };
+        }
+        if is_final {
+            if let Some((&later, _)) = self.waiting.range(sequence + 1..).next() {
+                return Err(StreamError::AfterFinal {
+                    sequence: later,
+                    last: sequence,
+                });
+            }
+            self.last = Some(sequence);
+        }
+        if sequence > self.next {
+            return self.wait(sequence, content, is_final);
+        }
+        self.release(content, is_final);
+        while let Some(piece) = self.waiting.remove(&self.next) {
+            self.waiting_bytes -= piece.content.len();
+            self.release(&piece.content, piece.is_final);
+        }
+        Ok(Accepted::Released)
+    }
+
+    fn repeat_of_released(
+        &self,
+        sequence: u64,
+        content: &str,
+        is_final: bool,
+    ) -> Result<Accepted, StreamError> {
+        let known = usize::try_from(sequence)
+            .ok()
+            .and_then(|at| self.seen.get(at));
+        if known == Some(&digest(content, is_final)) {
+            Ok(Accepted::Repeat)
+        } else {
+            Err(StreamError::Contradiction { sequence })
+        }
+    }
+
+    fn wait(
+        &mut self,
+        sequence: u64,
+        content: &str,
+        is_final: bool,
+    ) -> Result<Accepted, StreamError> {
+        let missing = self.next;
+        let bytes = self.waiting_bytes + content.len();
+        if self.waiting.len() >= limits::REASSEMBLY_WINDOW_CHUNKS_MAX
+            || bytes > limits::REASSEMBLY_WINDOW_BYTES_MAX
+        {
+            return Err(StreamError::WindowFull { missing });
+        }
+        self.waiting_bytes = bytes;
+        self.waiting.insert(
+            sequence,
+            Piece {
+                content: content.to_owned(),
+                is_final,
+            },
+        );
+        Ok(Accepted::Gap { missing })
+    }
+
+    fn release(&mut self, content: &str, is_final: bool) {
+        self.seen.push(digest(content, is_final));
+        self.released.push_str(content);
+        self.next += 1;
+    }
+
+    /// Text released since the last call, empty when there is none.
+    pub fn take(&mut self) -> String {
+        std::mem::take(&mut self.released)
+    }
+
+    /// The first piece that has not come.
+    #[must_use]
+    pub const fn next_sequence(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether every piece up to the final one has been released.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.last.is_some_and(|last| self.next > last)
+    }
+
+    /// `StreamEnd` has come.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::Incomplete`] when pieces are missing; an earlier error if there was one.
+    pub fn end(&mut self) -> Result<(), StreamError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if self.is_complete() {
+            return Ok(());
+        }
+        let error = StreamError::Incomplete { missing: self.next };
+        self.error = Some(error);
+        Err(error)
+    }
+}
+
+fn digest(content: &str, is_final: bool) -> [u8; 8] {
+    let mut hash = Sha256::new();
+    hash.update([u8::from(is_final)]);
+    hash.update(content.as_bytes());
+    let full: [u8; 32] = hash.finalize().into();
+    let mut short = [0; 8];
+    short.copy_from_slice(&full[..8]);
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn pieces_in_order_are_released_at_once_and_the_end_is_clean() {
+        let mut stream = Reassembly::new();
+        assert_eq!(stream.accept(0, "The ", false), Ok(Accepted::Released));
+        assert_eq!(stream.take(), "The ");
+        assert_eq!(stream.accept(1, "sky", true), Ok(Accepted::Released));
+        assert_eq!(stream.take(), "sky");
+        assert!(stream.is_complete());
+        assert_eq!(stream.end(), Ok(()));
+    }
+
+    #[test]
+    fn a_gap_waits_and_is_named() {
+        let mut stream = Reassembly::new();
+        assert_eq!(
+            stream.accept(1, "b", false),
+            Ok(Accepted::Gap { missing: 0 })
+        );
+        assert_eq!(stream.accept(1, "b", false), Ok(Accepted::Repeat));
+        assert_eq!(stream.take(), "");
+        assert_eq!(stream.accept(0, "a", false), Ok(Accepted::Released));
+        assert_eq!(stream.take(), "ab");
+        assert_eq!(stream.end(), Err(StreamError::Incomplete { missing: 2 }));
+    }
+
+    #[test]
+    fn an_equal_repeat_is_dropped_and_a_different_one_is_an_error_for_good() {
+        let mut stream = Reassembly::new();
+        stream.accept(0, "a", false).unwrap();
+        assert_eq!(stream.accept(0, "a", false), Ok(Accepted::Repeat));
+        let error = StreamError::Contradiction { sequence: 0 };
+        assert_eq!(stream.accept(0, "A", false), Err(error));
+        assert_eq!(stream.accept(1, "b", true), Err(error));
+        assert_eq!(stream.end(), Err(error));
+    }
+
+    #[test]
+    fn nothing_comes_after_the_final_piece() {
+        let mut stream = Reassembly::new();
+        stream.accept(0, "a", true).unwrap();
+        let after = StreamError::AfterFinal {
+            sequence: 1,
+            last: 0,
+        };
+        assert_eq!(stream.accept(1, "b", false), Err(after));
+
+        let mut stream = Reassembly::new();
+        stream.accept(2, "c", false).unwrap();
+        let after = StreamError::AfterFinal {
+            sequence: 2,
+            last: 1,
+        };
+        assert_eq!(stream.accept(1, "b", true), Err(after));
+
+        let mut stream = Reassembly::new();
+        stream.accept(3, "d", true).unwrap();
+        let two_finals = StreamError::AfterFinal {
+            sequence: 1,
+            last: 3,
+        };
+        assert_eq!(stream.accept(1, "b", true), Err(two_finals));
+    }
+
+    #[test]
+    fn the_window_is_bounded_in_pieces_and_in_bytes() {
+        let mut stream = Reassembly::new();
+        for sequence in 1..=256 {
+            assert!(stream.accept(sequence, "x", false).is_ok());
+        }
+        assert_eq!(
+            stream.accept(257, "x", false),
+            Err(StreamError::WindowFull { missing: 0 })
+        );
+
+        let mut stream = Reassembly::new();
+        let half = "x".repeat(512 * 1024);
+        assert!(stream.accept(1, &half, false).is_ok());
+        assert!(stream.accept(2, &half, false).is_ok());
+        assert_eq!(
+            stream.accept(3, "x", false),
+            Err(StreamError::WindowFull { missing: 0 })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_with_repeats_gives_the_text_once(
+            pieces in prop::collection::vec("[a-zä ]{0,6}", 1..40),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..120),
+        ) {
+            let last = pieces.len() - 1;
+            let mut stream = Reassembly::new();
+            let mut text = String::new();
+            let picks = order.iter().map(|i| i.index(pieces.len())).chain(0..pieces.len());
+            for at in picks {
+                let fed = stream.accept(at as u64, &pieces[at], at == last);
+                prop_assert!(fed.is_ok());
+                text.push_str(&stream.take());
+                prop_assert!(pieces.concat().starts_with(&text));
+            }
+            prop_assert_eq!(stream.end(), Ok(()));
+            prop_assert_eq!(text, pieces.concat());
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! Start at [`machine`] for the contract and [`time`] for how time enters.
 
 pub mod billing;
+pub mod dialect;
 pub mod error;
 pub mod escalation;
 pub mod ids;

@@ -54,3 +54,25 @@ pub const ESCALATION_TOTAL: Duration = Duration::from_secs(600);
 pub const REASSEMBLY_WINDOW_CHUNKS_MAX: usize = 256;
 /// Bytes that wait for a missing piece. Over it: the answer fails.
 pub const REASSEMBLY_WINDOW_BYTES_MAX: usize = 1024 * 1024;
+
+/// One server-sent event of a model server. Over it: the answer fails as too large.
+pub const SSE_EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// An answer that comes as one JSON body. Over it: the answer fails as too large.
+pub const WHOLE_ANSWER_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Text and reasoning of one answer together. Over it: the answer fails as too large.
+pub const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Text of one piece; JSON makes at most six bytes of one, so it fits [`FRAME_MEDIUM_BYTES_MAX`].
+/// Over it: cut into several.
+pub const PIECE_BYTES_MAX: usize = 32 * 1024;
+/// What is read of a model server's error body. Over it: the rest is ignored.
+pub const ERROR_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Characters of a model server's own error message. Over it: cut.
+pub const PROVIDER_MESSAGE_CHARS_MAX: usize = 300;
+/// Tokens of a prompt or an answer that a model server may claim. Over it: not believed.
+pub const TOKENS_CLAIMED_MAX: u64 = 100_000_000;
+/// What a chat template adds to a message (role, markers), tokens, for the hold.
+pub const MESSAGE_TOKENS_MAX: u64 = 16;
+/// What a chat template adds to a prompt (its own default system text), tokens, for the hold.
+pub const TEMPLATE_TOKENS_MAX: u64 = 512;
+/// How long a model server may ask us to wait; longer is taken as this.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);

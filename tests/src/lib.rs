@@ -1,0 +1,11 @@
+//! What the end-to-end tests stand on: a model server that follows a script to the byte, and a
+//! network that can be made bad at will.
+//!
+//! - [`upstream`]: a fake model server on a real TCP socket, speaking both dialects.
+//! - [`relay`]: a userspace UDP relay between a device and its gateway.
+//!
+//! Everything here waits for events, never for time to pass, except where time itself is what is
+//! being imposed (a delay of the relay).
+
+pub mod relay;
+pub mod upstream;

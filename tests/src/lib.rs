@@ -2,10 +2,14 @@
 //! network that can be made bad at will.
 //!
 //! - [`upstream`]: a fake model server on a real TCP socket, speaking both dialects.
+//! - [`process`]: a running process with everything it prints, and where the binary is.
 //! - [`relay`]: a userspace UDP relay between a device and its gateway.
 //!
 //! Everything here waits for events, never for time to pass, except where time itself is what is
 //! being imposed (a delay of the relay).
 
+#![expect(clippy::panic, reason = "a harness fails the test that uses it")]
+
+pub mod process;
 pub mod relay;
 pub mod upstream;

@@ -1,1 +1,3 @@
-//! probe
+//! The production shell of Synesis: sockets, timers, files and model servers around the pure core.
+
+pub mod gateway;

@@ -1,0 +1,3 @@
+//! What the gateway's root machine asks for: model servers and what else lies outside of it.
+
+pub mod upstream;

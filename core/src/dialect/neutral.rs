@@ -180,7 +180,7 @@ fn system_prompt(own: Option<&str>, context: &Context) -> Option<String> {
 /// One piece of an answer, in the order in which the model server sent it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// The provider's own name of the model; once, before any text.
+    /// The provider's own name of the model; once, as soon as the server says it.
     Model(String),
     /// Text of the answer.
     Text(String),

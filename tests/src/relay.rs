@@ -95,6 +95,7 @@ pub struct Counts {
 enum Command {
     Set(Way, Conditions),
     Rebind,
+    PointAt(SocketAddr),
 }
 
 /// The relay. Stops when dropped.
@@ -172,6 +173,12 @@ impl Relay {
     /// forgotten its mappings.
     pub async fn rebind(&self) {
         self.command(Command::Rebind).await;
+    }
+
+    /// Passes on to another gateway from now on: the relay's address can be given out before there
+    /// is a gateway behind it, and a gateway can move.
+    pub async fn point_at(&self, gateway: SocketAddr) {
+        self.command(Command::PointAt(gateway)).await;
     }
 
     /// What became of one direction's datagrams so far.
@@ -360,6 +367,7 @@ impl Worker {
                 self.lanes[way as usize].conditions = conditions;
                 self.lanes[way as usize].free_at = None;
             }
+            Command::PointAt(gateway) => self.gateway = gateway,
             Command::Rebind => {
                 let devices: Vec<_> = self.devices.keys().copied().collect();
                 for device in devices {

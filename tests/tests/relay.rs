@@ -220,3 +220,19 @@ async fn after_a_rebind_the_gateway_sees_another_address() {
         .unwrap();
     assert_eq!(&buf[..length], b"still here");
 }
+
+#[tokio::test]
+async fn a_relay_can_be_pointed_at_another_gateway() {
+    let ends = Ends::new(1).await;
+    ends.device.send(b"a").await.unwrap();
+    assert_eq!(ends.next_at_gateway().await.0, b"a");
+    let moved = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
+    ends.relay.point_at(moved.local_addr().unwrap()).await;
+    ends.device.send(b"b").await.unwrap();
+    let mut buf = [0; 16];
+    let length = timeout(PATIENCE, moved.recv(&mut buf))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&buf[..length], b"b");
+}

@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use mesh_tests::upstream::{
-    Answer, Behaviour, Ending, Event, FakeUpstream, Gate, LineEnds, Request, Usage,
+    Answer, Behaviour, Dialect, Ending, Event, FakeUpstream, Gate, LineEnds, Request, Usage,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const BOTH: [&str; 2] = ["/v1/chat/completions", "/v1/messages"];
+const BOTH: [&str; 2] = [Dialect::OpenAi.path(), Dialect::Anthropic.path()];
 
 fn question(stream: bool) -> String {
     json!({
@@ -263,4 +263,13 @@ async fn one_connection_carries_many_questions() {
     }
     let waited = tokio::time::timeout(Duration::from_secs(20), client.readable()).await;
     waited.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_real_servers_transcript_is_replayed_to_the_byte() {
+    let upstream = FakeUpstream::start().await.unwrap();
+    let recorded = include_str!("../../core/src/dialect/testdata/openai-stream.sse");
+    upstream.always(Behaviour::Transcript(recorded.to_owned()));
+    let (_, body) = post(&upstream, BOTH[0], &question(true)).await;
+    assert_eq!(body, recorded);
 }

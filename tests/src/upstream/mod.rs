@@ -32,8 +32,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 pub use self::http::Request;
-pub use self::script::{Answer, Behaviour, Ending, LineEnds, Usage};
-use self::script::{Dialect, Step};
+use self::script::Step;
+pub use self::script::{Answer, Behaviour, Dialect, Ending, LineEnds, Usage};
 
 /// What happened to the `n`th request (from 0), in the order in which it happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,10 +164,14 @@ impl FakeUpstream {
         self.address
     }
 
-    /// The base URL as a gateway's configuration wants it, ending in `/v1`.
+    /// The base URL as a gateway's configuration wants it: with `/v1` for OpenAI's format, without
+    /// for Anthropic's.
     #[must_use]
-    pub fn base_url(&self) -> String {
-        format!("http://{}/v1", self.address)
+    pub fn base_url(&self, dialect: Dialect) -> String {
+        match dialect {
+            Dialect::OpenAi => format!("http://{}/v1", self.address),
+            Dialect::Anthropic => format!("http://{}", self.address),
+        }
     }
 
     /// What every request meets that finds nothing queued.

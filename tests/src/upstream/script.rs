@@ -28,6 +28,8 @@ pub enum Behaviour {
     Drop,
     /// These very bytes, then the connection is closed.
     Raw(Bytes),
+    /// An event stream that a real server once sent, one HTTP chunk for each event.
+    Transcript(String),
 }
 
 impl Default for Behaviour {
@@ -192,19 +194,32 @@ pub(super) enum Step {
 
 /// The two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub enum Dialect {
+    /// OpenAI Chat Completions.
     OpenAi,
+    /// Anthropic Messages.
     Anthropic,
 }
 
 impl Dialect {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::OpenAi, Self::Anthropic];
+
+    /// Where questions are posted.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::OpenAi => "/v1/chat/completions",
+            Self::Anthropic => "/v1/messages",
+        }
+    }
+
     /// By the path; `None` for everything that asks no question.
     pub(super) fn of(request: &Request) -> Option<Self> {
-        match request.path.split('?').next() {
-            Some("/v1/chat/completions") => Some(Self::OpenAi),
-            Some("/v1/messages") => Some(Self::Anthropic),
-            _ => None,
-        }
+        let path = request.path.split('?').next();
+        Self::ALL
+            .into_iter()
+            .find(|dialect| path == Some(dialect.path()))
     }
 
     fn error_body(self, kind: &str, message: &str) -> Value {
@@ -281,6 +296,18 @@ impl Behaviour {
             Self::HangAfterHead => vec![Step::Write(http::stream_head()), Step::Hang],
             Self::Drop => vec![Step::Close],
             Self::Raw(bytes) => vec![Step::Write(bytes), Step::Close],
+            Self::Transcript(events) => {
+                let chunks = events
+                    .split_inclusive("\n\n")
+                    .map(|event| http::chunk(event.as_bytes()));
+                let pieces = chunks.map(|chunk| Step::Piece(vec![chunk]));
+                let end = Step::Write(http::chunk(b""));
+                [Step::Write(http::stream_head())]
+                    .into_iter()
+                    .chain(pieces)
+                    .chain([end])
+                    .collect()
+            }
         }
     }
 }

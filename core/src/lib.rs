@@ -3,10 +3,13 @@
 //!
 //! Start at [`machine`] for the contract and [`time`] for how time enters.
 
+pub mod api;
 pub mod billing;
 pub mod dialect;
 pub mod error;
 pub mod escalation;
+pub mod gateway;
+pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod machine;

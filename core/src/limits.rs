@@ -76,3 +76,32 @@ pub const MESSAGE_TOKENS_MAX: u64 = 16;
 pub const TEMPLATE_TOKENS_MAX: u64 = 512;
 /// How long a model server may ask us to wait; longer is taken as this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Handshakes under way below which nobody has to prove their address first.
+pub const HANDSHAKES_CALM: usize = 64;
+/// Handshakes under way at once. Over it: refused, the device backs off.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// From a connection's handshake to its `Hello`. Over it: closed.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a gateway's store may take to answer. Over it: the asker is told to come back, and a late
+/// success is given back.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of half-received messages on one tunnel. Over it: the stream is refused.
+pub const TUNNEL_RECEIVE_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Bytes of half-received messages on all tunnels together. Over it: the stream is refused.
+pub const GATEWAY_RECEIVE_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of an answer that are queued for a device before its upstream is read no further.
+pub const ANSWER_AHEAD_BYTES: usize = 256 * 1024;
+/// Text of one piece on the wire; longer pieces are split. Leaves room for JSON's escapes (at most
+/// six bytes for one) within the frame limit.
+pub const CHUNK_TEXT_BYTES_MAX: usize = 32 * 1024;
+/// Text of an unstreamed answer, kept until it is whole. Over it: ended as too large, with what
+/// there is. Leaves room for JSON's escapes of ordinary text within the frame limit.
+pub const ANSWER_TEXT_BYTES_MAX: usize = 1024 * 1024;
+/// Attempts at an upstream for one answer, the first included.
+pub const UPSTREAM_ATTEMPTS_MAX: u32 = 3;
+/// Before the second attempt; doubles with each.
+pub const UPSTREAM_RETRY_BASE: Duration = Duration::from_millis(250);
+/// Before a settle is tried again; doubles with each, to [`SETTLE_RETRY_MAX`].
+pub const SETTLE_RETRY_BASE: Duration = Duration::from_millis(200);
+/// The longest wait before a settle is tried again.
+pub const SETTLE_RETRY_MAX: Duration = Duration::from_secs(30);

@@ -1,3 +1,13 @@
 //! Money: prices, tiers, charges, holds and the ledger. Integers only.
+//!
+//! * `money`: nano-dollars.
+//! * `price`: what tokens cost, and the one place where a charge is rounded.
+//! * `tier`: what is charged on top of, or instead of, the provider's price.
+//! * `account`: the rules, as `decide` and `apply`; a store runs them inside one transaction.
+//! * `ledger`: double entry in a hash chain per account.
 
+pub mod account;
+pub mod ledger;
 pub mod money;
+pub mod price;
+pub mod tier;

@@ -1,0 +1,447 @@
+//! The rules of an account: what may be spent, set aside and charged.
+//!
+//! `decide` looks and says what happens, `apply` makes it so. A store runs both inside one
+//! transaction; nobody else changes an account.
+//!
+//! ```text
+//!             Hold ok               Settle
+//!   (no hold) ───────▶ held ───────────────────▶ charged (for ever)
+//!                       │ Release
+//!                       ▼
+//!                  (no hold: the id is free again)
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. (account, request id) is charged at most once, for ever; the same id with another body is
+//!    refused.
+//! 2. What is held is never negative, and holds and spending stay within the month's ceiling; what
+//!    a settle takes beyond its hold is recorded as owed and blocks new holds.
+//! 3. Replaying a command changes nothing.
+//! 4. Months are UTC.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chrono::{DateTime, Datelike};
+use serde::{Deserialize, Serialize};
+
+use super::ledger::{Charge, Record};
+use super::money::{Nanos, Overflow};
+use super::price::Price;
+use super::tier::Tier;
+use crate::ids::RequestId;
+use crate::time::UnixMillis;
+use crate::wire::message::TokensUsed;
+
+/// A calendar month (UTC): `2026-11`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Month(i32);
+
+impl Month {
+    /// The month of a moment.
+    #[must_use]
+    pub fn of(at: UnixMillis) -> Self {
+        let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
+        let date = DateTime::from_timestamp_millis(millis).unwrap_or(DateTime::UNIX_EPOCH);
+        Self(date.year() * 12 + i32::try_from(date.month0()).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:04}-{:02}",
+            self.0.div_euclid(12),
+            self.0.rem_euclid(12) + 1
+        )
+    }
+}
+
+/// Money set aside for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// SHA-256 of the request's body.
+    pub body: [u8; 32],
+    /// The worst case, charged.
+    pub charge: Nanos,
+    /// The worst case, in the provider's price.
+    pub base: Nanos,
+}
+
+/// One account as the rules see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// How it is charged.
+    pub tier: Tier,
+    /// The most that may be spent in a month.
+    pub ceiling: Nanos,
+    /// The month that `spent` and `used` are of.
+    pub month: Month,
+    /// Charged this month.
+    pub spent: Nanos,
+    /// Used this month, in the provider's price.
+    pub used: Nanos,
+    /// Charged beyond a hold and not paid; blocks new holds.
+    pub owed: Nanos,
+    /// Holds under way.
+    pub holds: BTreeMap<RequestId, Held>,
+}
+
+impl Account {
+    /// A new account.
+    #[must_use]
+    pub const fn new(tier: Tier, ceiling: Nanos) -> Self {
+        Self {
+            tier,
+            ceiling,
+            month: Month(0),
+            spent: Nanos::ZERO,
+            used: Nanos::ZERO,
+            owed: Nanos::ZERO,
+            holds: BTreeMap::new(),
+        }
+    }
+
+    /// Spent and used in the month of `now`.
+    fn this_month(&self, now: UnixMillis) -> (Nanos, Nanos) {
+        if self.month == Month::of(now) {
+            (self.spent, self.used)
+        } else {
+            Default::default()
+        }
+    }
+
+    fn held(&self) -> Result<(Nanos, Nanos), Overflow> {
+        self.holds
+            .values()
+            .try_fold((Nanos::ZERO, Nanos::ZERO), |(charge, base), held| {
+                Ok((charge.plus(held.charge)?, base.plus(held.base)?))
+            })
+    }
+
+    /// The account in figures.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range of [`Nanos`].
+    pub fn summary(&self, now: UnixMillis) -> Result<Summary, Overflow> {
+        let (spent, used) = self.this_month(now);
+        let (held, held_base) = self.held()?;
+        let available = match self.tier {
+            Tier::Free { monthly_quota } => monthly_quota.minus(used)?.minus(held_base)?,
+            Tier::Managed { .. } | Tier::Byok { .. } => self.ceiling.minus(spent)?.minus(held)?,
+        };
+        Ok(Summary {
+            tier: self.tier,
+            month: Month::of(now).to_string(),
+            ceiling: self.ceiling,
+            spent,
+            used,
+            held,
+            available: available.max(Nanos::ZERO),
+            owed: self.owed,
+        })
+    }
+}
+
+/// An account in figures, as people are shown it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// How it is charged.
+    #[serde(flatten)]
+    pub tier: Tier,
+    /// The month (UTC) that the figures are of, `2026-11`.
+    pub month: String,
+    /// The most that may be spent in it.
+    pub ceiling: Nanos,
+    /// Charged in it.
+    pub spent: Nanos,
+    /// Used in it, in the provider's price.
+    pub used: Nanos,
+    /// Set aside for answers under way.
+    pub held: Nanos,
+    /// What is left to set aside.
+    pub available: Nanos,
+    /// Charged beyond a hold and not paid.
+    pub owed: Nanos,
+}
+
+/// Set the worst case aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// For which request.
+    pub request: RequestId,
+    /// SHA-256 of its body.
+    pub body: [u8; 32],
+    /// The model's price.
+    pub price: Price,
+    /// The most tokens that can be read.
+    pub input_tokens_max: u64,
+    /// The most tokens that can be written.
+    pub output_tokens_max: u64,
+}
+
+/// Charge what was used and void the rest of the hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settle {
+    /// For which request.
+    pub request: RequestId,
+    /// SHA-256 of its body.
+    pub body: [u8; 32],
+    /// The model, as it was asked for.
+    pub model: String,
+    /// Its price, the one that the hold was made with.
+    pub price: Price,
+    /// What was used.
+    pub tokens: TokensUsed,
+    /// Whether the provider did not count it.
+    pub estimated: bool,
+}
+
+/// What an account is told to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// See [`Hold`].
+    Hold(Hold),
+    /// See [`Settle`].
+    Settle(Settle),
+    /// Void the hold; the id is free again.
+    Release(RequestId),
+}
+
+/// What happens to an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Money was set aside. Not part of the ledger: a crash voids it.
+    Held(RequestId, Held),
+    /// It is void.
+    Released(RequestId),
+    /// Charged, for ever; goes into the ledger.
+    Charged(Charge),
+}
+
+/// What the store knows besides the account.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The wall clock.
+    pub now: UnixMillis,
+    /// What is recorded in the ledger under the command's request id.
+    pub prior: Option<Charge>,
+}
+
+/// Why a command was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The id was used with another body.
+    #[error("this request id was used for another question; use a new one")]
+    Conflict,
+    /// The request runs already.
+    #[error("this request is being answered already")]
+    InProgress,
+    /// The request was answered and charged; its text is no longer kept.
+    #[error("this request was answered and charged {} already; its text is no longer kept", .charge.charge)]
+    Expired {
+        /// The charge.
+        charge: Box<Charge>,
+    },
+    /// The free quota does not cover the worst case.
+    #[error(
+        "the month's free quota does not cover this request: it may take {needed}, {available} is left; ask for fewer tokens or change the tier"
+    )]
+    QuotaSpent {
+        /// The worst case, in the provider's price.
+        needed: Nanos,
+        /// What is left.
+        available: Nanos,
+    },
+    /// The ceiling does not cover the worst case.
+    #[error(
+        "the account's ceiling does not cover this request: it may cost {needed}, {available} is left this month; ask for fewer tokens or raise the ceiling"
+    )]
+    Insufficient {
+        /// The worst case, charged.
+        needed: Nanos,
+        /// What is left.
+        available: Nanos,
+    },
+    /// Something is owed.
+    #[error("{owed} is owed from before; settle it first")]
+    Owing {
+        /// How much.
+        owed: Nanos,
+    },
+    /// There is no such account.
+    #[error("this account does not exist")]
+    UnknownAccount,
+    /// Larger than the ledger can hold.
+    #[error("the amount is larger than the ledger can hold")]
+    Overflow,
+}
+
+impl From<Overflow> for Denied {
+    fn from(_: Overflow) -> Self {
+        Self::Overflow
+    }
+}
+
+/// What a command leads to; empty when it has been carried out already.
+///
+/// # Errors
+///
+/// [`Denied`]; nothing happens then.
+pub fn decide(account: &Account, facts: &Facts, command: Command) -> Result<Vec<Entry>, Denied> {
+    match command {
+        Command::Hold(hold) => decide_hold(account, facts, &hold).map(|entry| vec![entry]),
+        Command::Settle(settle) => decide_settle(account, facts, settle),
+        Command::Release(request) if account.holds.contains_key(&request) => {
+            Ok(vec![Entry::Released(request)])
+        }
+        Command::Release(_) => Ok(Vec::new()),
+    }
+}
+
+fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, Denied> {
+    if let Some(charge) = &facts.prior {
+        let same = charge.body == hold.body;
+        return Err(if same {
+            Denied::Expired {
+                charge: Box::new(charge.clone()),
+            }
+        } else {
+            Denied::Conflict
+        });
+    }
+    if let Some(running) = account.holds.get(&hold.request) {
+        let same = running.body == hold.body;
+        return Err(if same {
+            Denied::InProgress
+        } else {
+            Denied::Conflict
+        });
+    }
+    let Hold {
+        price,
+        input_tokens_max: input,
+        output_tokens_max: output,
+        ..
+    } = hold;
+    let charge = price.worst_case(*input, *output, account.tier.rate_bps())?;
+    let base = price.worst_case(*input, *output, super::price::WHOLE_BPS)?;
+    let entry = Entry::Held(
+        hold.request,
+        Held {
+            body: hold.body,
+            charge,
+            base,
+        },
+    );
+    if base == Nanos::ZERO {
+        return Ok(entry);
+    }
+    if account.owed > Nanos::ZERO {
+        return Err(Denied::Owing { owed: account.owed });
+    }
+    let available = account.summary(facts.now)?.available;
+    match account.tier {
+        Tier::Free { .. } if base > available => Err(Denied::QuotaSpent {
+            needed: base,
+            available,
+        }),
+        Tier::Managed { .. } | Tier::Byok { .. } if charge > available => {
+            Err(Denied::Insufficient {
+                needed: charge,
+                available,
+            })
+        }
+        Tier::Free { .. } | Tier::Managed { .. } | Tier::Byok { .. } => Ok(entry),
+    }
+}
+
+fn decide_settle(account: &Account, facts: &Facts, settle: Settle) -> Result<Vec<Entry>, Denied> {
+    if let Some(prior) = &facts.prior {
+        return if prior.body == settle.body {
+            Ok(Vec::new())
+        } else {
+            Err(Denied::Conflict)
+        };
+    }
+    // Without a hold (a crash voided it) everything is beyond the hold: recorded, never dropped.
+    let held = account
+        .holds
+        .get(&settle.request)
+        .map_or(Nanos::ZERO, |held| held.charge);
+    let charge = settle.price.cost(&settle.tokens, account.tier.rate_bps())?;
+    let overage = charge.minus(held)?.max(Nanos::ZERO);
+    Ok(vec![Entry::Charged(Charge {
+        request: settle.request,
+        body: settle.body,
+        model: settle.model,
+        tokens: settle.tokens,
+        price: settle.price,
+        tier: account.tier,
+        base: settle.price.base(&settle.tokens)?,
+        charge,
+        overage,
+        estimated: settle.estimated,
+    })])
+}
+
+/// Makes an entry so.
+///
+/// # Errors
+///
+/// [`Overflow`] past the range of [`Nanos`]; the account is unchanged then.
+pub fn apply(account: &mut Account, at: UnixMillis, entry: &Entry) -> Result<(), Overflow> {
+    match entry {
+        Entry::Held(request, held) => {
+            account.holds.insert(*request, *held);
+        }
+        Entry::Released(request) => {
+            account.holds.remove(request);
+        }
+        Entry::Charged(charge) => {
+            let (spent, used) = account.this_month(at);
+            let within = charge.charge.minus(charge.overage)?;
+            let (spent, used) = (spent.plus(within)?, used.plus(charge.base)?);
+            let owed = account.owed.plus(charge.overage)?;
+            *account = Account {
+                month: Month::of(at),
+                spent,
+                used,
+                owed,
+                holds: std::mem::take(&mut account.holds),
+                ..*account
+            };
+            account.holds.remove(&charge.request);
+        }
+    }
+    Ok(())
+}
+
+/// Rebuilds an account from its ledger. Holds are not in it: a crash voids them.
+///
+/// # Errors
+///
+/// [`Overflow`] past the range of [`Nanos`].
+pub fn replay<'a>(
+    records: impl IntoIterator<Item = (UnixMillis, &'a Record)>,
+) -> Result<Option<Account>, Overflow> {
+    let mut account = None;
+    for (at, record) in records {
+        match (record, &mut account) {
+            (Record::Opened { tier, ceiling }, account) => {
+                *account = Some(Account::new(*tier, *ceiling));
+            }
+            (Record::Charged(charge), Some(account)) => {
+                apply(account, at, &Entry::Charged(charge.clone()))?;
+            }
+            (Record::Charged(_), None) => {}
+        }
+    }
+    Ok(account)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,452 @@
+//! The ledger: append only, double entry, one SHA-256 chain per account.
+//!
+//! A record is stored as its canonical text: JSON without spaces, fields in the order in which the
+//! types below have them. Its hash is
+//!
+//! ```text
+//! SHA-256( "synesis ledger" ‖ version (1 byte) ‖ account (16 bytes) ‖ previous hash (32 bytes)
+//!          ‖ length of the text (8 bytes, big-endian) ‖ the text )
+//! ```
+//!
+//! so that a change of one byte, a missing, inserted or reordered entry breaks the chain at that
+//! entry. The first entry of an account follows thirty-two zero bytes.
+//!
+//! # Invariants
+//!
+//! 1. Debits equal credits in every entry.
+//! 2. Sequence numbers begin at 0 and have no gap.
+//! 3. A hash covers everything before it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::money::{Nanos, Overflow};
+use super::price::Price;
+use super::tier::Tier;
+use crate::ids::{AccountId, RequestId};
+use crate::time::UnixMillis;
+use crate::wire::message::TokensUsed;
+
+const DOMAIN: &[u8] = b"synesis ledger";
+const VERSION: u8 = 1;
+
+/// A link of an account's chain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hash(pub [u8; 32]);
+
+impl Hash {
+    /// What the first entry follows.
+    pub const START: Self = Self([0; 32]);
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One charge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// For which request.
+    pub request: RequestId,
+    /// SHA-256 of its body, as hex.
+    #[serde(with = "hex32")]
+    pub body: [u8; 32],
+    /// The model, as it was asked for.
+    pub model: String,
+    /// What was used.
+    pub tokens: TokensUsed,
+    /// The price it was charged at.
+    pub price: Price,
+    /// The tier it was charged in.
+    pub tier: Tier,
+    /// The provider's price of it.
+    pub base: Nanos,
+    /// What was charged.
+    pub charge: Nanos,
+    /// The part of the charge beyond its hold: owed.
+    pub overage: Nanos,
+    /// Whether the provider did not count the tokens.
+    pub estimated: bool,
+}
+
+/// What an entry of the ledger records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    /// The account was opened.
+    Opened {
+        /// How it is charged.
+        tier: Tier,
+        /// The most that may be spent in a month.
+        ceiling: Nanos,
+    },
+    /// A request was charged.
+    Charged(Charge),
+}
+
+/// One entry of an account's ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// 0, 1, 2 … within the account.
+    pub sequence: u64,
+    /// The wall clock.
+    pub at: UnixMillis,
+    /// What happened.
+    pub record: Record,
+    /// Where the money went.
+    pub movements: Vec<Movement>,
+}
+
+/// One movement: the same amount out of one account of the books and into another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Movement {
+    /// Which account of the books.
+    pub book: Book,
+    /// Positive: debit; negative: credit.
+    pub amount: Nanos,
+}
+
+/// The accounts of the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Book {
+    /// What the customer owes for this month, within the ceiling.
+    Postpaid,
+    /// What the customer owes beyond a hold.
+    Owed,
+    /// What the operator pays for the customer's free quota.
+    FreeQuota,
+    /// What the operator owes the provider.
+    Provider,
+    /// Markup earned.
+    Markup,
+    /// Licence fees earned.
+    LicenceFee,
+}
+
+impl Record {
+    /// Where the money goes. What is zero is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range of [`Nanos`].
+    pub fn movements(&self) -> Result<Vec<Movement>, Overflow> {
+        let Self::Charged(charge) = self else {
+            return Ok(Vec::new());
+        };
+        let negated = |amount: Nanos| Nanos::ZERO.minus(amount);
+        let within = charge.charge.minus(charge.overage)?;
+        let customer = [(Book::Postpaid, within), (Book::Owed, charge.overage)];
+        let others = match charge.tier {
+            Tier::Free { .. } => [
+                (Book::FreeQuota, charge.base),
+                (Book::Provider, negated(charge.base)?),
+            ],
+            Tier::Managed { .. } => [
+                (Book::Provider, negated(charge.base)?),
+                (Book::Markup, charge.base.minus(charge.charge)?),
+            ],
+            Tier::Byok { .. } => [
+                (Book::LicenceFee, negated(charge.charge)?),
+                (Book::Provider, Nanos::ZERO),
+            ],
+        };
+        Ok(customer
+            .into_iter()
+            .chain(others)
+            .filter(|(_, amount)| *amount != Nanos::ZERO)
+            .map(|(book, amount)| Movement { book, amount })
+            .collect())
+    }
+}
+
+impl Entry {
+    /// The next entry of a chain.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range of [`Nanos`].
+    pub fn new(sequence: u64, at: UnixMillis, record: Record) -> Result<Self, Overflow> {
+        let movements = record.movements()?;
+        Ok(Self {
+            sequence,
+            at,
+            record,
+            movements,
+        })
+    }
+
+    /// The canonical text, which is stored and hashed.
+    ///
+    /// # Errors
+    ///
+    /// Never: every field has a JSON form.
+    pub fn canonical(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+}
+
+/// The hash of a canonical text that follows `previous` in the account's chain.
+#[must_use]
+pub fn link(account: AccountId, previous: Hash, canonical: &str) -> Hash {
+    let mut hash = Sha256::new();
+    hash.update(DOMAIN);
+    hash.update([VERSION]);
+    hash.update(account.as_u128().to_be_bytes());
+    hash.update(previous.0);
+    hash.update((canonical.len() as u64).to_be_bytes());
+    hash.update(canonical.as_bytes());
+    Hash(hash.finalize().into())
+}
+
+/// An entry as a store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The row's own number.
+    pub sequence: u64,
+    /// The canonical text.
+    pub canonical: String,
+    /// The hash.
+    pub hash: Hash,
+}
+
+/// A chain that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Entries.
+    pub entries: u64,
+    /// The last one's hash.
+    pub head: Hash,
+    /// Everything charged.
+    pub charged: Nanos,
+}
+
+/// The first entry at which a chain does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("entry {sequence} of {account}: {what}")]
+pub struct Fault {
+    /// Whose chain.
+    pub account: AccountId,
+    /// Which entry.
+    pub sequence: u64,
+    /// What is wrong with it.
+    pub what: &'static str,
+}
+
+/// Checks an account's whole chain, in the order of its sequence numbers.
+///
+/// # Errors
+///
+/// [`Fault`] with the first entry that was altered, is missing, was inserted or reordered.
+pub fn verify(
+    account: AccountId,
+    entries: impl IntoIterator<Item = Stored>,
+) -> Result<Verified, Fault> {
+    let mut verified = Verified {
+        entries: 0,
+        head: Hash::START,
+        charged: Nanos::ZERO,
+    };
+    for stored in entries {
+        let sequence = verified.entries;
+        let fault = |what| Fault {
+            account,
+            sequence,
+            what,
+        };
+        if stored.sequence != sequence {
+            return Err(fault("missing, or out of order"));
+        }
+        let hash = link(account, verified.head, &stored.canonical);
+        if hash != stored.hash {
+            return Err(fault("altered, or not the one that followed"));
+        }
+        let entry: Entry =
+            serde_json::from_str(&stored.canonical).map_err(|_| fault("unreadable"))?;
+        if entry.sequence != sequence {
+            return Err(fault("numbered differently inside"));
+        }
+        let balance = entry
+            .movements
+            .iter()
+            .try_fold(Nanos::ZERO, |sum, m| sum.plus(m.amount));
+        if balance != Ok(Nanos::ZERO) || entry.record.movements().as_ref() != Ok(&entry.movements) {
+            return Err(fault("debits and credits do not match the charge"));
+        }
+        if let Record::Charged(charge) = &entry.record {
+            verified.charged = verified
+                .charged
+                .plus(charge.charge)
+                .map_err(|_| fault("larger than the ledger can hold"))?;
+        }
+        verified = Verified {
+            entries: sequence + 1,
+            head: hash,
+            ..verified
+        };
+    }
+    Ok(verified)
+}
+
+/// Thirty-two bytes as lower-case hex.
+mod hex32 {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&super::Hash(*bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(d)?;
+        let wrong = || serde::de::Error::custom("expected 64 lower-case hex digits");
+        if text.len() != 64 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(wrong());
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digits = std::str::from_utf8(pair).map_err(|_| wrong())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ACCOUNT: AccountId = AccountId::from_u128(7);
+
+    fn charge(id: u128, tier: Tier, overage: i64) -> Charge {
+        Charge {
+            request: RequestId::from_u128(id),
+            body: [0xAB; 32],
+            model: "claude_sonnet".to_owned(),
+            tokens: TokensUsed {
+                prompt: 1000,
+                completion: 500,
+                ..TokensUsed::default()
+            },
+            price: Price::CLAUDE_SONNET,
+            tier,
+            base: Nanos(10_500_000),
+            charge: Nanos(10_815_000),
+            overage: Nanos(overage),
+            estimated: false,
+        }
+    }
+
+    fn chain(length: u64) -> Vec<Stored> {
+        let mut head = Hash::START;
+        (0..length)
+            .map(|sequence| {
+                let record = match sequence {
+                    0 => Record::Opened {
+                        tier: Tier::MANAGED,
+                        ceiling: Nanos(5),
+                    },
+                    n => Record::Charged(charge(n.into(), Tier::MANAGED, 0)),
+                };
+                let canonical = Entry::new(sequence, UnixMillis(sequence), record)
+                    .unwrap()
+                    .canonical()
+                    .unwrap();
+                head = link(ACCOUNT, head, &canonical);
+                Stored {
+                    sequence,
+                    canonical,
+                    hash: head,
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_link_is_what_another_program_computes() {
+        // printf 'synesis ledger\x01' + 15 zero bytes + \x07 + 32 zero bytes + 7 zero bytes + \x02
+        // + '{}', through sha256sum.
+        let expected = "6c7a72659c5c2cf7e2347eacc02c1b52ab7b5c57b193d608731cf5ffb15fea2e";
+        assert_eq!(link(ACCOUNT, Hash::START, "{}").to_string(), expected);
+    }
+
+    #[test]
+    fn debits_equal_credits_in_every_tier() {
+        for (tier, books) in [
+            (
+                Tier::MANAGED,
+                vec![Book::Postpaid, Book::Owed, Book::Provider, Book::Markup],
+            ),
+            (
+                Tier::BYOK,
+                vec![Book::Postpaid, Book::Owed, Book::LicenceFee],
+            ),
+        ] {
+            let movements = Record::Charged(charge(1, tier, 5)).movements().unwrap();
+            assert_eq!(movements.iter().map(|m| m.amount.0).sum::<i64>(), 0);
+            assert_eq!(movements.iter().map(|m| m.book).collect::<Vec<_>>(), books);
+        }
+        let free = Charge {
+            charge: Nanos::ZERO,
+            ..charge(
+                1,
+                Tier::Free {
+                    monthly_quota: Nanos(1),
+                },
+                0,
+            )
+        };
+        let movements = Record::Charged(free).movements().unwrap();
+        assert_eq!(
+            movements.iter().map(|m| m.amount.0).collect::<Vec<_>>(),
+            [10_500_000, -10_500_000]
+        );
+    }
+
+    #[test]
+    fn a_chain_that_was_not_touched_verifies() {
+        let verified = verify(ACCOUNT, chain(4)).unwrap();
+        assert_eq!(
+            (verified.entries, verified.charged),
+            (4, Nanos(3 * 10_815_000))
+        );
+        assert!(verify(AccountId::from_u128(8), chain(4)).is_err());
+        assert_eq!(verify(ACCOUNT, []).unwrap().head, Hash::START);
+    }
+
+    proptest! {
+        #[test]
+        fn any_altered_dropped_inserted_or_swapped_entry_is_found_and_named(
+            length in 3u64..12, at in any::<prop::sample::Index>(),
+            byte in any::<prop::sample::Index>(), what in 0u8..4,
+        ) {
+            let mut entries = chain(length);
+            let at = at.index(entries.len() - 1);
+            match what {
+                0 => {
+                    let mut bytes = entries[at].canonical.clone().into_bytes();
+                    let byte = byte.index(bytes.len());
+                    bytes[byte] ^= 1;
+                    entries[at].canonical = String::from_utf8(bytes).unwrap();
+                }
+                1 => { entries.remove(at); }
+                2 => { let copy = entries[at].clone(); entries.insert(at, copy); }
+                _ => entries.swap(at, at + 1),
+            }
+            let fault = verify(ACCOUNT, entries).unwrap_err();
+            let expected = if what == 2 { at + 1 } else { at };
+            prop_assert_eq!(fault.sequence, expected as u64);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What tokens cost, and the one place where a charge is rounded.
+//!
+//! Prices are whole micro-dollars per million tokens, which is numerically pico-dollars per token
+//! ($3 per million is 3 000 000). A charge is `round_half_even(Σ tokens × price × rate / 10⁷)`
+//! nano-dollars, the rate in basis points, rounded once per event.
+
+use serde::{Deserialize, Serialize};
+
+use super::money::{Nanos, Overflow};
+use crate::wire::message::TokensUsed;
+
+/// Basis points in the whole.
+pub const WHOLE_BPS: u32 = 10_000;
+
+/// One model's prices, in micro-dollars per million tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Price {
+    /// The version of the table it is from; every charge stores it.
+    pub version: u32,
+    /// Input that was not cached.
+    pub input: u64,
+    /// Output, reasoning included.
+    pub output: u64,
+    /// Input read from the provider's cache.
+    pub cache_read: u64,
+    /// Input written to the provider's cache.
+    pub cache_write: u64,
+}
+
+impl Price {
+    /// Costs nothing.
+    pub const FREE: Self = Self {
+        version: 1,
+        input: 0,
+        output: 0,
+        cache_read: 0,
+        cache_write: 0,
+    };
+    /// Anthropic's list price of Claude Sonnet: $3 in, $15 out per million; cache read 0.1 ×,
+    /// cache write 1.25 × the input price.
+    pub const CLAUDE_SONNET: Self = Self::list(3_000_000, 15_000_000, 300_000, 3_750_000);
+    /// Anthropic's list price of Claude Opus: $15 in, $75 out per million.
+    pub const CLAUDE_OPUS: Self = Self::list(15_000_000, 75_000_000, 1_500_000, 18_750_000);
+    /// OpenAI's list price of GPT-4 Turbo: $10 in, $30 out per million; it never had a cache price.
+    pub const GPT4_TURBO: Self = Self::list(10_000_000, 30_000_000, 10_000_000, 10_000_000);
+
+    const fn list(input: u64, output: u64, cache_read: u64, cache_write: u64) -> Self {
+        Self {
+            version: 1,
+            input,
+            output,
+            cache_read,
+            cache_write,
+        }
+    }
+
+    /// What these tokens cost at `rate_bps` of the price, rounded once, half to even.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range of [`Nanos`].
+    pub fn cost(&self, tokens: &TokensUsed, rate_bps: u32) -> Result<Nanos, Overflow> {
+        // A provider that counts more cached tokens than tokens is believed about the cached ones.
+        let cached = tokens.cache_read.saturating_add(tokens.cache_write);
+        let uncached = tokens.prompt.saturating_sub(cached);
+        let picos = [
+            (uncached, self.input),
+            (tokens.cache_read, self.cache_read),
+            (tokens.cache_write, self.cache_write),
+            (tokens.completion, self.output),
+        ]
+        .into_iter()
+        .try_fold(0i128, |sum, (count, price)| {
+            sum.checked_add(i128::from(count).checked_mul(i128::from(price))?)
+        })
+        .ok_or(Overflow)?;
+        let scaled = picos.checked_mul(i128::from(rate_bps)).ok_or(Overflow)?;
+        i64::try_from(div_half_even(scaled, 10_000_000))
+            .map(Nanos)
+            .map_err(|_| Overflow)
+    }
+
+    /// The provider's price of these tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range of [`Nanos`].
+    pub fn base(&self, tokens: &TokensUsed) -> Result<Nanos, Overflow> {
+        self.cost(tokens, WHOLE_BPS)
+    }
+
+    /// The most that a call can cost: every input token at the dearest rate that may apply to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range of [`Nanos`].
+    pub fn worst_case(&self, input: u64, output: u64, rate_bps: u32) -> Result<Nanos, Overflow> {
+        let dearest = self.input.max(self.cache_read).max(self.cache_write);
+        let flat = Self {
+            input: dearest,
+            ..*self
+        };
+        let tokens = TokensUsed {
+            prompt: input,
+            completion: output,
+            ..TokensUsed::default()
+        };
+        flat.cost(&tokens, rate_bps)
+    }
+}
+
+/// `n / d`, half to even; `d` is positive and `n` not negative.
+const fn div_half_even(n: i128, d: i128) -> i128 {
+    let (quotient, twice_rest) = (n / d, n % d * 2);
+    if twice_rest > d || (twice_rest == d && quotient % 2 != 0) {
+        quotient + 1
+    } else {
+        quotient
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tokens(prompt: u64, completion: u64) -> TokensUsed {
+        TokensUsed {
+            prompt,
+            completion,
+            ..TokensUsed::default()
+        }
+    }
+
+    #[test]
+    fn known_answers_computed_by_hand() {
+        // Sonnet, 1 000 in and 500 out: 1 000 × $3/M + 500 × $15/M = $0.003 + $0.0075 = $0.0105;
+        // managed adds 3 %: $0.0105 × 1.03 = $0.010815 = 10 815 000 nanos.
+        let sonnet = Price::CLAUDE_SONNET;
+        assert_eq!(sonnet.base(&tokens(1000, 500)), Ok(Nanos(10_500_000)));
+        assert_eq!(
+            sonnet.cost(&tokens(1000, 500), 10_300),
+            Ok(Nanos(10_815_000))
+        );
+        // Opus, 10 000 in and 5 000 out: $0.15 + $0.375 = $0.525; × 1.03 = $0.54075;
+        // the licence fee of 30 % alone is $0.1575.
+        let opus = Price::CLAUDE_OPUS;
+        assert_eq!(
+            opus.cost(&tokens(10_000, 5000), 10_300),
+            Ok(Nanos(540_750_000))
+        );
+        assert_eq!(
+            opus.cost(&tokens(10_000, 5000), 3000),
+            Ok(Nanos(157_500_000))
+        );
+        // GPT-4 Turbo, 1 in and 1 out: $0.00001 + $0.00003 = $0.00004 = 40 000 nanos.
+        assert_eq!(Price::GPT4_TURBO.base(&tokens(1, 1)), Ok(Nanos(40_000)));
+    }
+
+    #[test]
+    fn cached_tokens_have_their_own_prices() {
+        // 1 000 in all: 600 read from the cache at $0.30/M = 180 000 nanos, 300 written at
+        // $3.75/M = 1 125 000, the other 100 at $3/M = 300 000; together 1 605 000.
+        let used = TokensUsed {
+            prompt: 1000,
+            cache_read: 600,
+            cache_write: 300,
+            ..tokens(0, 0)
+        };
+        assert_eq!(Price::CLAUDE_SONNET.base(&used), Ok(Nanos(1_605_000)));
+    }
+
+    #[test]
+    fn a_tie_goes_to_the_even_nano_and_is_rounded_once() {
+        // One token at 500 pico is half a nano: 0 is even. At 1 500 pico, 1.5 nanos go to 2.
+        let price = |input| Price {
+            input,
+            ..Price::FREE
+        };
+        assert_eq!(price(500).base(&tokens(1, 0)), Ok(Nanos(0)));
+        assert_eq!(price(1500).base(&tokens(1, 0)), Ok(Nanos(2)));
+        assert_eq!(price(501).base(&tokens(1, 0)), Ok(Nanos(1)));
+        // Rounded after the sum: two halves make one.
+        let both = Price {
+            input: 500,
+            output: 500,
+            ..Price::FREE
+        };
+        assert_eq!(both.base(&tokens(1, 1)), Ok(Nanos(1)));
+    }
+
+    #[test]
+    fn absurd_counts_are_an_error_value() {
+        assert_eq!(
+            Price::CLAUDE_OPUS.base(&tokens(u64::MAX, u64::MAX)),
+            Err(Overflow)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_charge_never_falls_when_tokens_grow(
+            prompt in 0u64..10_000_000, completion in 0u64..1_000_000,
+            more in 0u64..1000, rate in 0u32..20_000,
+        ) {
+            let price = Price::CLAUDE_SONNET;
+            let less = price.cost(&tokens(prompt, completion), rate)?;
+            prop_assert!(price.cost(&tokens(prompt + more, completion), rate)? >= less);
+            prop_assert!(price.cost(&tokens(prompt, completion + more), rate)? >= less);
+        }
+
+        #[test]
+        fn the_worst_case_covers_every_split_of_the_same_tokens(
+            read in 0u64..100_000, write in 0u64..100_000, plain in 0u64..100_000,
+            completion in 0u64..100_000, rate in 0u32..20_000,
+        ) {
+            let price = Price::CLAUDE_SONNET;
+            let prompt = read + write + plain;
+            let used = TokensUsed { cache_read: read, cache_write: write, ..tokens(prompt, completion) };
+            let worst = price.worst_case(prompt, completion, rate)?;
+            prop_assert!(price.cost(&used, rate)? <= worst);
+        }
+
+        #[test]
+        fn splitting_a_request_moves_the_price_by_at_most_one_nano_a_piece(
+            a in 0u64..1_000_000, b in 0u64..1_000_000, rate in 0u32..20_000,
+        ) {
+            let price = Price { input: 123_457, ..Price::FREE };
+            let whole = price.cost(&tokens(a + b, 0), rate)?.0;
+            let parts = price.cost(&tokens(a, 0), rate)?.0 + price.cost(&tokens(b, 0), rate)?.0;
+            prop_assert!((whole - parts).abs() <= 2);
+        }
+    }
+}

@@ -1,0 +1,636 @@
+//! One answer's life at the gateway: hold the money, call the model, pass the pieces on, settle.
+//!
+//! ```text
+//!            Held            first attempts          end, cancel, failure after a piece
+//!  Holding ───────▶ Calling ◀──────────▶ Resting    ────────────▶ Settling ──▶ Over
+//!     │ refused        │ failure before the first piece                  ▲ │ store down
+//!     ▼                ▼                                                 └─┘ (again, for ever)
+//!   Over  ◀──────── Releasing
+//! ```
+//!
+//! `Resting` is the pause before the next attempt. An answer speaks by [`Output`] and is told by
+//! [`Input`]; who carries its requests out is the parent's business.
+//!
+//! # Invariants
+//!
+//! 1. At most one upstream attempt runs at a time, and none starts after the first piece.
+//! 2. A hold that was granted ends in exactly one settle or one release, also when the grant comes
+//!    after the device has gone.
+//! 3. A settle repeats until it is acknowledged; the device learns the charge only after that.
+//! 4. What the device has been sent is a prefix of what the upstream produced.
+//! 5. No more of an upstream is asked for than the device takes, plus a fixed lead.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Instant;
+
+use crate::billing::account::Denied;
+use crate::billing::ledger::Charge;
+use crate::billing::money::Nanos;
+use crate::dialect::ModelRequest;
+use crate::dialect::exchange::{self, Broken, Exchange, Head};
+use crate::dialect::failure::UpstreamFailure;
+use crate::dialect::neutral::Piece;
+use crate::escalation::request::first_piece_timeout;
+use crate::gateway::terms;
+use crate::ids::RequestId;
+use crate::limits;
+use crate::time::Now;
+use crate::wire::message::{
+    DialectName, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Message,
+    StreamChunk, StreamEnd, TokensUsed,
+};
+
+/// What an answer is told.
+#[derive(Debug)]
+pub(super) enum Input<'a> {
+    /// The store's word on the hold; `None` when it did not answer in time.
+    Held(Option<Result<(), Denied>>),
+    /// The upstream's status line and the headers that matter.
+    Head(Head),
+    /// Bytes of the upstream's body.
+    Body(&'a [u8]),
+    /// The upstream is over.
+    Ended(Result<(), Broken>),
+    /// The settle was written (`Some`), or the store was not there.
+    Settled(Option<Charge>),
+    /// Whether the release was written.
+    Released(bool),
+    /// The device no longer wants the answer (`Cancel`, or a stopped stream).
+    Cancelled,
+    /// The device is gone: nobody listens any more.
+    Deserted,
+    /// The device has taken what was queued: `room` bytes may be queued.
+    Room(usize),
+    /// The deadline of [`Answer::deadline`] has come.
+    Timeout,
+}
+
+/// What an answer asks of its parent.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// Set the worst case aside.
+    Hold,
+    /// Call the model; bytes come as [`Input::Head`], [`Input::Body`], [`Input::Ended`].
+    Call(ModelRequest),
+    /// Stop the upstream: what it still says is not wanted.
+    Abandon,
+    /// So many more bytes of the upstream may be read.
+    Credit(usize),
+    /// Charge what was used and void the rest.
+    Settle {
+        /// What was used.
+        tokens: TokensUsed,
+        /// Whether the provider counted it.
+        estimated: bool,
+    },
+    /// Void the hold.
+    Release,
+    /// Send to the device.
+    Send(Message),
+    /// Nothing more comes: the answer can be dropped.
+    Over,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Holding,
+    Calling(Box<Exchange>),
+    Resting { until: Instant },
+    Settling { verdict: Verdict, pause: Pause },
+    Releasing { ending: Ending, pause: Pause },
+    Over,
+}
+
+/// The wait before the store is asked again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pause {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Pause {
+    fn begin(&mut self, now: Now) {
+        let wait = limits::SETTLE_RETRY_BASE * 2u32.saturating_pow(self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now.instant + wait.min(limits::SETTLE_RETRY_MAX));
+    }
+
+    fn is_over(&mut self, now: Now) -> bool {
+        let over = self.until.is_some_and(|until| now.instant >= until);
+        if over {
+            self.until = None;
+        }
+        over
+    }
+}
+
+/// How the answer will be reported once the money is settled.
+#[derive(Clone, Debug)]
+enum Verdict {
+    Finished(FinishReason),
+    Failed(ErrorMessage),
+}
+
+/// How the answer will be reported once the hold is void.
+#[derive(Clone, Debug)]
+enum Ending {
+    Refused(ErrorMessage),
+    Cancelled,
+}
+
+/// What the device is told of the money.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bill {
+    tokens: TokensUsed,
+    charge: Nanos,
+    base: Nanos,
+    estimated: bool,
+}
+
+/// See the module documentation.
+pub(super) struct Answer {
+    request_id: RequestId,
+    streamed: bool,
+    sources: Vec<String>,
+    dialect: DialectName,
+    provider: String,
+    call: ModelRequest,
+
+    stage: Stage,
+    listener: bool,
+    arrived: Instant,
+    first_piece_by: Instant,
+    end_by: Instant,
+    attempts: u32,
+
+    sequence: u64,
+    produced: bool,
+    produced_bytes: u64,
+    /// Text that is not sent yet: all of it when unstreamed, what came in this step when streamed.
+    text: String,
+    model_used: String,
+    usage: Option<TokensUsed>,
+    /// Whether `usage` is the provider's last word on a whole answer.
+    counted: bool,
+    /// Cancelled before there was anything to stop.
+    unwanted: bool,
+
+    credit_owed: usize,
+    outputs: VecDeque<Output>,
+}
+
+impl fmt::Debug for Answer {
+    /// Shows nothing of the question or the answer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("request_id", &self.request_id)
+            .field("stage", &self.stage)
+            .field("attempts", &self.attempts)
+            .field("sequence", &self.sequence)
+            .field("produced_bytes", &self.produced_bytes)
+            .field("usage", &self.usage)
+            .field("credit_owed", &self.credit_owed)
+            .field("outputs", &self.outputs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    /// A validated request whose model call is prepared. Its first output is [`Output::Hold`].
+    pub(super) fn new(
+        now: Now,
+        request: &EscalationRequest,
+        dialect: DialectName,
+        provider: String,
+        call: ModelRequest,
+    ) -> Self {
+        let mut sources: Vec<String> = Vec::new();
+        for passage in &request.context.local_knowledge {
+            if !sources.contains(&passage.source) {
+                sources.push(passage.source.clone());
+            }
+        }
+        Self {
+            request_id: request.request_id,
+            streamed: request.stream,
+            sources,
+            dialect,
+            provider,
+            call,
+            stage: Stage::Holding,
+            listener: true,
+            arrived: now.instant,
+            first_piece_by: now.instant + first_piece_timeout(request),
+            end_by: now.instant + limits::ESCALATION_TOTAL,
+            attempts: 0,
+            sequence: 0,
+            produced: false,
+            produced_bytes: 0,
+            text: String::new(),
+            model_used: String::new(),
+            usage: None,
+            counted: false,
+            unwanted: false,
+            credit_owed: 0,
+            outputs: VecDeque::from([Output::Hold]),
+        }
+    }
+
+    pub(super) const fn request_id(&self) -> RequestId {
+        self.request_id
+    }
+
+    pub(super) fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// Whether [`Input::Room`] would let the upstream be read further.
+    pub(super) const fn wants_room(&self) -> bool {
+        self.credit_owed > 0 && matches!(self.stage, Stage::Calling(_))
+    }
+
+    pub(super) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Calling(_) if self.produced => Some(self.end_by),
+            Stage::Calling(_) => Some(self.first_piece_by.min(self.end_by)),
+            Stage::Resting { until } => Some((*until).min(self.first_piece_by)),
+            Stage::Settling { pause, .. } | Stage::Releasing { pause, .. } => pause.until,
+            Stage::Holding | Stage::Over => None,
+        }
+    }
+
+    /// Takes one step. Inputs that no longer matter (a late byte, a second cancel) are ignored.
+    pub(super) fn handle_input(&mut self, now: Now, input: Input<'_>) {
+        match input {
+            Input::Held(word) => self.held(now, word),
+            Input::Head(head) => self.exchange(now, |exchange| exchange.handle_head(&head)),
+            Input::Body(bytes) => {
+                self.credit_owed += bytes.len();
+                self.exchange(now, |exchange| exchange.handle_body(bytes));
+            }
+            Input::Ended(result) => self.exchange(now, |exchange| exchange.handle_end(result)),
+            Input::Settled(receipt) => self.settled(now, receipt),
+            Input::Released(written) => self.released(now, written),
+            Input::Cancelled => self.cancel(),
+            Input::Deserted => {
+                self.listener = false;
+                self.cancel();
+            }
+            Input::Room(room) => self.give_credit(room),
+            Input::Timeout => self.timeout(now),
+        }
+    }
+
+    fn held(&mut self, now: Now, word: Option<Result<(), Denied>>) {
+        if !matches!(self.stage, Stage::Holding) {
+            return;
+        }
+        match word {
+            Some(Ok(())) if self.unwanted => self.release(Ending::Cancelled),
+            Some(Ok(())) => self.attempt(now),
+            Some(Err(denied)) => self.over_with(terms::denied(&denied, self.request_id)),
+            None => self.over_with(terms::store_unavailable(self.request_id)),
+        }
+    }
+
+    fn attempt(&mut self, now: Now) {
+        if now.instant >= self.first_piece_by {
+            self.release(self.too_slow());
+            return;
+        }
+        self.attempts += 1;
+        self.credit_owed = 0;
+        self.stage = Stage::Calling(Box::new(Exchange::new(self.dialect)));
+        self.outputs.push_back(Output::Call(self.call.clone()));
+        self.outputs
+            .push_back(Output::Credit(limits::ANSWER_AHEAD_BYTES));
+    }
+
+    /// Feeds the exchange and carries out what it says.
+    fn exchange(&mut self, now: Now, feed: impl FnOnce(&mut Exchange)) {
+        let Stage::Calling(exchange) = &mut self.stage else {
+            return;
+        };
+        feed(exchange);
+        while let Stage::Calling(exchange) = &mut self.stage {
+            match exchange.poll() {
+                Some(exchange::Output::Piece(piece)) => self.piece(piece),
+                Some(exchange::Output::Finished { reason, usage }) => {
+                    self.usage = usage.or(self.usage);
+                    self.counted = usage.is_some();
+                    self.settle(Verdict::Finished(reason));
+                }
+                Some(exchange::Output::Failed(failure)) => self.failed(now, &failure),
+                None => break,
+            }
+        }
+        if self.streamed && matches!(self.stage, Stage::Calling(_)) {
+            self.send_text(false);
+        }
+    }
+
+    fn piece(&mut self, piece: Piece) {
+        match piece {
+            Piece::Text(text) => {
+                self.produced = true;
+                self.produced_bytes += text.len() as u64;
+                self.text.push_str(&text);
+                if !self.streamed && self.text.len() > limits::ANSWER_TEXT_BYTES_MAX {
+                    let error = terms::answer_too_large(self.request_id);
+                    self.outputs.push_back(Output::Abandon);
+                    self.settle(Verdict::Failed(error));
+                }
+            }
+            Piece::Reasoning(text) => {
+                self.produced = true;
+                self.produced_bytes += text.len() as u64;
+            }
+            Piece::Model(name) => self.model_used = name,
+            Piece::Usage(usage) => self.usage = Some(usage),
+            Piece::KeepAlive => {}
+        }
+    }
+
+    fn failed(&mut self, now: Now, failure: &UpstreamFailure) {
+        let error = terms::upstream(failure, &self.provider, self.request_id);
+        if self.produced {
+            self.settle(Verdict::Failed(error));
+            return;
+        }
+        match self.retry_at(now, failure) {
+            Some(until) => self.stage = Stage::Resting { until },
+            None => self.release(Ending::Refused(error)),
+        }
+    }
+
+    /// When the next attempt may start, if there may be one.
+    fn retry_at(&self, now: Now, failure: &UpstreamFailure) -> Option<Instant> {
+        if !failure.is_transient() || self.attempts >= limits::UPSTREAM_ATTEMPTS_MAX {
+            return None;
+        }
+        let backoff = limits::UPSTREAM_RETRY_BASE * 2u32.saturating_pow(self.attempts - 1);
+        let wait = failure
+            .kind
+            .retry_after()
+            .map_or(backoff, |asked| backoff.max(asked));
+        let until = now.instant.checked_add(wait)?;
+        (until < self.first_piece_by).then_some(until)
+    }
+
+    fn cancel(&mut self) {
+        match &self.stage {
+            // The hold may yet be granted: the answer to it decides what is given back.
+            Stage::Holding => self.unwanted = true,
+            Stage::Calling(_) => {
+                self.outputs.push_back(Output::Abandon);
+                if self.produced {
+                    self.settle(Verdict::Finished(FinishReason::Cancelled));
+                } else {
+                    self.release(Ending::Cancelled);
+                }
+            }
+            Stage::Resting { .. } => self.release(Ending::Cancelled),
+            Stage::Settling { .. } | Stage::Releasing { .. } | Stage::Over => {}
+        }
+    }
+
+    fn timeout(&mut self, now: Now) {
+        match &mut self.stage {
+            Stage::Calling(_) if self.produced => {
+                if now.instant >= self.end_by {
+                    let error = terms::total_timeout(self.request_id);
+                    self.outputs.push_back(Output::Abandon);
+                    self.settle(Verdict::Failed(error));
+                }
+            }
+            Stage::Calling(_) => {
+                if now.instant >= self.first_piece_by {
+                    self.outputs.push_back(Output::Abandon);
+                    self.release(self.too_slow());
+                }
+            }
+            Stage::Resting { until } => {
+                if now.instant >= *until {
+                    self.attempt(now);
+                }
+            }
+            Stage::Settling { pause, .. } => {
+                if pause.is_over(now) {
+                    self.ask_to_settle();
+                }
+            }
+            Stage::Releasing { pause, .. } => {
+                if pause.is_over(now) {
+                    self.outputs.push_back(Output::Release);
+                }
+            }
+            Stage::Holding | Stage::Over => {}
+        }
+    }
+
+    fn settle(&mut self, verdict: Verdict) {
+        if self.streamed {
+            self.send_text(false);
+        }
+        self.stage = Stage::Settling {
+            verdict,
+            pause: Pause::default(),
+        };
+        self.ask_to_settle();
+    }
+
+    fn ask_to_settle(&mut self) {
+        let (tokens, estimated) = self.tokens();
+        self.outputs.push_back(Output::Settle { tokens, estimated });
+    }
+
+    /// What the provider counted, or an estimate marked as one.
+    fn tokens(&self) -> (TokensUsed, bool) {
+        match self.usage {
+            Some(usage) if self.counted => (usage, false),
+            // A broken stream's last count may lag behind what it produced.
+            partial => {
+                let counted = partial.unwrap_or_default();
+                let written = self
+                    .produced_bytes
+                    .div_ceil(terms::BYTES_PER_TOKEN_ESTIMATE);
+                let prompt = if partial.is_some() && counted.prompt > 0 {
+                    counted.prompt
+                } else {
+                    self.call
+                        .input_tokens_max
+                        .div_ceil(terms::BYTES_PER_TOKEN_ESTIMATE)
+                };
+                let completion = counted.completion.max(written);
+                (
+                    TokensUsed {
+                        prompt,
+                        completion,
+                        ..counted
+                    },
+                    true,
+                )
+            }
+        }
+    }
+
+    fn settled(&mut self, now: Now, charge: Option<Charge>) {
+        let Stage::Settling { verdict, pause } = &mut self.stage else {
+            return;
+        };
+        let Some(charge) = charge else {
+            return pause.begin(now);
+        };
+        let verdict = verdict.clone();
+        match verdict {
+            Verdict::Finished(reason) => {
+                let bill = Bill {
+                    tokens: charge.tokens,
+                    charge: charge.charge,
+                    base: charge.base,
+                    estimated: charge.estimated,
+                };
+                self.report_finished(now, reason, bill);
+            }
+            Verdict::Failed(error) => {
+                self.send_text(false);
+                self.send(Message::Error(terms::with_charge(error, &charge)));
+            }
+        }
+        self.over();
+    }
+
+    fn report_finished(&mut self, now: Now, reason: FinishReason, bill: Bill) {
+        let latency = now.instant.saturating_duration_since(self.arrived);
+        let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        let model_used = std::mem::take(&mut self.model_used);
+        if self.streamed {
+            self.send_text(true);
+            self.send(Message::StreamEnd(StreamEnd {
+                request_id: self.request_id,
+                tokens_used: bill.tokens,
+                cost_cents: bill.charge.to_cents_half_even(),
+                cost_nanos: bill.charge,
+                base_nanos: bill.base,
+                model_used,
+                finish_reason: reason,
+                latency_ms,
+                estimated: bill.estimated,
+            }));
+        } else {
+            let content = std::mem::take(&mut self.text);
+            let sources = std::mem::take(&mut self.sources);
+            self.send(Message::EscalationResponse(Box::new(EscalationResponse {
+                request_id: self.request_id,
+                content,
+                model_used,
+                tokens_used: bill.tokens,
+                cost_cents: bill.charge.to_cents_half_even(),
+                cost_nanos: bill.charge,
+                base_nanos: bill.base,
+                latency_ms,
+                sources,
+                lora_applied: false,
+                finish_reason: reason,
+                estimated: bill.estimated,
+                body: None,
+            })));
+        }
+    }
+
+    /// Sends the text that waits as pieces; the last one is final if asked.
+    fn send_text(&mut self, end: bool) {
+        let text = std::mem::take(&mut self.text);
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(floor_char(rest, limits::CHUNK_TEXT_BYTES_MAX));
+            rest = after;
+            self.send_chunk(piece.to_owned(), end && rest.is_empty());
+        }
+        if end && text.is_empty() {
+            self.send_chunk(String::new(), true);
+        }
+    }
+
+    fn send_chunk(&mut self, content: String, is_final: bool) {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        let request_id = self.request_id;
+        let chunk = StreamChunk {
+            request_id,
+            content,
+            sequence,
+            is_final,
+            delta: None,
+        };
+        self.send(Message::StreamChunk(chunk));
+    }
+
+    fn give_credit(&mut self, room: usize) {
+        if room > 0 && self.wants_room() {
+            let credit = std::mem::take(&mut self.credit_owed);
+            self.outputs.push_back(Output::Credit(credit));
+        }
+    }
+
+    fn release(&mut self, ending: Ending) {
+        self.stage = Stage::Releasing {
+            ending,
+            pause: Pause::default(),
+        };
+        self.outputs.push_back(Output::Release);
+    }
+
+    fn released(&mut self, now: Now, written: bool) {
+        let Stage::Releasing { ending, pause } = &mut self.stage else {
+            return;
+        };
+        if !written {
+            return pause.begin(now);
+        }
+        match ending.clone() {
+            Ending::Refused(error) => self.over_with(error),
+            Ending::Cancelled => {
+                self.report_finished(now, FinishReason::Cancelled, Bill::default());
+                self.over();
+            }
+        }
+    }
+
+    fn too_slow(&self) -> Ending {
+        Ending::Refused(terms::upstream_timeout(&self.provider, self.request_id))
+    }
+
+    fn over_with(&mut self, error: ErrorMessage) {
+        self.send(Message::Error(error));
+        self.over();
+    }
+
+    fn over(&mut self) {
+        self.stage = Stage::Over;
+        self.outputs.push_back(Output::Over);
+    }
+
+    fn send(&mut self, message: Message) {
+        if self.listener {
+            self.outputs.push_back(Output::Send(message));
+        }
+    }
+}
+
+/// The largest split of `text` at or below `max` bytes that cuts no character.
+fn floor_char(text: &str, max: usize) -> usize {
+    if text.len() <= max {
+        return text.len();
+    }
+    (0..=max)
+        .rev()
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(0)
+}

@@ -1,0 +1,428 @@
+//! Questions under way, and what the gateway asks of the outside world for them.
+
+use super::answer::{self, Answer, Input};
+use super::outside::{Ask, AskId, HoldFailed, Progress, Told, Unavailable};
+use super::tunnels::{Lane, Phase};
+use super::{Due, Event, Gateway, Output, terms};
+use crate::api;
+use crate::billing::account::{Hold, Settle, Summary};
+use crate::dialect;
+use crate::escalation::request;
+use crate::ids::{AccountId, DeviceId, RequestId};
+use crate::limits;
+use crate::time::Now;
+use crate::transport::{ConnId, Priority, StreamId, Transport};
+use crate::wire::message::{Call, ErrorMessage, EscalationRequest, Message, Reply};
+
+/// One question under way. Never reused within one gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct AnswerId(u64);
+
+/// An answer with what its requests to the outside world need.
+#[derive(Debug)]
+pub(super) struct Running {
+    answer: Answer,
+    conn: ConnId,
+    stream: StreamId,
+    account: AccountId,
+    device: DeviceId,
+    hold: Hold,
+    model: String,
+    /// The model call under way.
+    call: Option<AskId>,
+}
+
+/// What an outstanding ask was for.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Admit(ConnId),
+    Hold(AnswerId),
+    Settle(AnswerId),
+    Release(AnswerId),
+    Call(AnswerId),
+    Summary {
+        conn: ConnId,
+        stream: StreamId,
+        call: u64,
+    },
+    /// A hold that came too late to use: if it was granted, it is given back.
+    LateHold {
+        account: AccountId,
+        request: RequestId,
+    },
+    /// Its word no longer matters.
+    Forgotten,
+}
+
+impl<T: Transport> Gateway<T> {
+    /// A question arrived: check it, prepare the model call, begin.
+    pub(super) fn question(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        stream: StreamId,
+        request: &EscalationRequest,
+    ) {
+        let Some((account, device, under_way)) = self.asker(conn) else {
+            return;
+        };
+        let prepared = if self.stopping {
+            Err(terms::stopping(request.request_id))
+        } else if under_way >= limits::ESCALATIONS_PER_TUNNEL_MAX as usize {
+            Err(terms::too_many_answers(request.request_id))
+        } else {
+            self.prepare(now, request)
+        };
+        match prepared {
+            Ok((answer, hold, model)) => {
+                let id = AnswerId(self.next_id());
+                self.transport
+                    .set_priority(conn, stream, Priority::Escalation);
+                self.set_lane(conn, stream, Lane::Answer(id));
+                let running = Running {
+                    answer,
+                    conn,
+                    stream,
+                    account,
+                    device,
+                    hold,
+                    model,
+                    call: None,
+                };
+                self.answers.insert(id, running);
+                self.carry_out(now, id);
+            }
+            Err(error) => {
+                let (request, code) = (request.request_id, error.code);
+                self.event(Event::Failed {
+                    device,
+                    request,
+                    code,
+                });
+                self.refuse_stream(now, conn, stream, &Message::Error(error));
+            }
+        }
+    }
+
+    fn asker(&self, conn: ConnId) -> Option<(AccountId, DeviceId, usize)> {
+        let tunnel = self.tunnels.get(&conn)?;
+        let Phase::Live { account, .. } = &tunnel.phase else {
+            return None;
+        };
+        let is_answer = |lane| matches!(lane, Lane::Answer(_));
+        let under_way = tunnel
+            .streams
+            .values()
+            .filter(|stream| is_answer(stream.lane))
+            .count();
+        Some((*account, tunnel.device?, under_way))
+    }
+
+    fn prepare(
+        &self,
+        now: Now,
+        request: &EscalationRequest,
+    ) -> Result<(Answer, Hold, String), ErrorMessage> {
+        let id = request.request_id;
+        request::validate(request).map_err(|invalid| terms::invalid(&invalid, id))?;
+        let model = self
+            .model(&request.model)
+            .ok_or_else(|| terms::unknown_model(&request.model, &self.config.models, id))?;
+        let target = dialect::Target {
+            dialect: model.dialect,
+            model: &model.provider_model,
+            max_tokens_field: model.max_tokens_field,
+        };
+        let call = dialect::build_request(&target, request)
+            .map_err(|error| terms::untranslatable(error, id))?;
+        let body = request::body_hash(request).map_err(|_| terms::unreadable(id))?;
+        let hold = Hold {
+            request: id,
+            body,
+            price: model.price,
+            input_tokens_max: call.input_tokens_max,
+            output_tokens_max: u64::from(request.max_tokens),
+        };
+        let answer = Answer::new(now, request, model.dialect, model.provider.clone(), call);
+        Ok((answer, hold, model.name.clone()))
+    }
+
+    /// Feeds an answer and carries out what it says.
+    pub(super) fn step_answer(&mut self, now: Now, id: AnswerId, input: Input<'_>) {
+        let Some(running) = self.answers.get_mut(&id) else {
+            return;
+        };
+        running.answer.handle_input(now, input);
+        self.carry_out(now, id);
+    }
+
+    fn carry_out(&mut self, now: Now, id: AnswerId) {
+        while let Some(running) = self.answers.get_mut(&id) {
+            let Some(output) = running.answer.poll_output() else {
+                break;
+            };
+            self.carry_out_one(now, id, output);
+        }
+        let deadline = self
+            .answers
+            .get(&id)
+            .and_then(|running| running.answer.deadline());
+        self.deadlines.set(Due::Answer(id), deadline);
+        self.give_room(now, id);
+    }
+
+    fn carry_out_one(&mut self, now: Now, id: AnswerId, output: answer::Output) {
+        let Some(running) = self.answers.get_mut(&id) else {
+            return;
+        };
+        let (conn, stream, account) = (running.conn, running.stream, running.account);
+        match output {
+            answer::Output::Hold => {
+                let hold = running.hold.clone();
+                self.ask_store(now, Pending::Hold(id), Ask::Hold { account, hold });
+            }
+            answer::Output::Settle { tokens, estimated } => {
+                let settle = Settle {
+                    request: running.answer.request_id(),
+                    body: running.hold.body,
+                    model: running.model.clone(),
+                    price: running.hold.price,
+                    tokens,
+                    estimated,
+                };
+                self.ask_store(now, Pending::Settle(id), Ask::Settle { account, settle });
+            }
+            answer::Output::Release => {
+                let request = running.answer.request_id();
+                self.ask_store(now, Pending::Release(id), Ask::Release { account, request });
+            }
+            answer::Output::Call(call) => {
+                let provider = running.answer.provider().to_owned();
+                let ask = self.ask(Pending::Call(id), Ask::Call { provider, call });
+                if let Some(running) = self.answers.get_mut(&id) {
+                    running.call = Some(ask);
+                }
+            }
+            answer::Output::Credit(bytes) => {
+                if let Some(id) = running.call {
+                    self.outputs.push_back(Output::Credit { id, bytes });
+                }
+            }
+            answer::Output::Abandon => {
+                if let Some(ask) = running.call.take() {
+                    self.asks.insert(ask, Pending::Forgotten);
+                    self.outputs.push_back(Output::Abandon { id: ask });
+                }
+            }
+            answer::Output::Send(message) => {
+                if let Message::Error(error) = &message {
+                    let (device, request) = (running.device, running.answer.request_id());
+                    self.event(Event::Failed {
+                        device,
+                        request,
+                        code: error.code,
+                    });
+                }
+                self.send(now, conn, stream, &message);
+            }
+            answer::Output::Over => {
+                self.answers.remove(&id);
+                self.end_stream(conn, stream);
+            }
+        }
+    }
+
+    /// Lets the upstream be read further as far as the device takes what is queued for it.
+    pub(super) fn give_room(&mut self, now: Now, id: AnswerId) {
+        let Some(running) = self.answers.get_mut(&id) else {
+            return;
+        };
+        if !running.answer.wants_room() {
+            return;
+        }
+        let room = self.transport.writable(running.conn, running.stream);
+        if room > 0 {
+            running.answer.handle_input(now, Input::Room(room));
+            while let Some(output) = self
+                .answers
+                .get_mut(&id)
+                .and_then(|r| r.answer.poll_output())
+            {
+                self.carry_out_one(now, id, output);
+            }
+        }
+    }
+
+    pub(super) fn call(&mut self, now: Now, conn: ConnId, stream: StreamId, call: &Call) {
+        let Some((account, ..)) = self.asker(conn) else {
+            return;
+        };
+        self.transport.set_priority(conn, stream, Priority::Call);
+        self.set_lane(conn, stream, Lane::Call);
+        match api::Method::named(&call.method) {
+            Some(api::Method::Ping) => {
+                let result = api::Pong {
+                    server_time: now.wall,
+                };
+                self.reply(now, conn, stream, call.id, api::encode(&result));
+            }
+            Some(api::Method::AccountSummary) => {
+                let pending = Pending::Summary {
+                    conn,
+                    stream,
+                    call: call.id,
+                };
+                self.ask_store(now, pending, Ask::Summary { account });
+            }
+            None => {
+                let error = terms::unknown_method(&call.method);
+                self.reply(now, conn, stream, call.id, Err(error));
+            }
+        }
+    }
+
+    fn reply(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        stream: StreamId,
+        id: u64,
+        result: Result<Box<serde_json::value::RawValue>, ErrorMessage>,
+    ) {
+        let (result, error) = match result {
+            Ok(result) => (Some(result), None),
+            Err(error) => (None, Some(error)),
+        };
+        self.send(
+            now,
+            conn,
+            stream,
+            &Message::Reply(Reply { id, result, error }),
+        );
+        self.end_stream(conn, stream);
+    }
+
+    fn ask(&mut self, pending: Pending, ask: Ask) -> AskId {
+        let id = AskId(self.next_id());
+        self.asks.insert(id, pending);
+        self.outputs.push_back(Output::Ask { id, ask });
+        id
+    }
+
+    fn ask_store(&mut self, now: Now, pending: Pending, ask: Ask) {
+        let id = self.ask(pending, ask);
+        self.deadlines
+            .set(Due::Ask(id), Some(now.instant + limits::STORE_TIMEOUT));
+    }
+
+    pub(super) fn ask_admission(&mut self, now: Now, conn: ConnId, ask: Ask) {
+        self.ask_store(now, Pending::Admit(conn), ask);
+    }
+
+    /// The outside world has not answered in time: go on without, and remember what a late success
+    /// would have taken.
+    pub(super) fn ask_overdue(&mut self, now: Now, id: AskId) {
+        let Some(pending) = self.asks.get_mut(&id) else {
+            return;
+        };
+        match std::mem::replace(pending, Pending::Forgotten) {
+            Pending::Admit(conn) => {
+                self.admission_told(now, conn, Err(super::NotAdmitted::Unavailable));
+            }
+            Pending::Hold(answer) => {
+                if let Some(running) = self.answers.get(&answer) {
+                    let (account, request) = (running.account, running.answer.request_id());
+                    self.asks.insert(id, Pending::LateHold { account, request });
+                }
+                self.step_answer(now, answer, Input::Held(None));
+            }
+            Pending::Settle(answer) => self.step_answer(now, answer, Input::Settled(None)),
+            Pending::Release(answer) => self.step_answer(now, answer, Input::Released(false)),
+            Pending::Summary { conn, stream, call } => {
+                self.summed(now, conn, stream, call, Err(Unavailable));
+            }
+            Pending::Call(_) | Pending::LateHold { .. } | Pending::Forgotten => {}
+        }
+    }
+
+    pub(super) fn progress(&mut self, now: Now, id: AskId, piece: Progress) {
+        let Some(Pending::Call(answer)) = self.asks.get(&id) else {
+            return;
+        };
+        let answer = *answer;
+        match piece {
+            Progress::Head(head) => self.step_answer(now, answer, Input::Head(head)),
+            Progress::Body(bytes) => self.step_answer(now, answer, Input::Body(&bytes)),
+        }
+    }
+
+    pub(super) fn told(&mut self, now: Now, id: AskId, told: Told) {
+        self.deadlines.set(Due::Ask(id), None);
+        let Some(pending) = self.asks.remove(&id) else {
+            return;
+        };
+        match (pending, told) {
+            (Pending::Admit(conn), Told::Admitted(word)) => self.admission_told(now, conn, word),
+            (Pending::Hold(answer), Told::Held(word)) => {
+                let word = match word {
+                    Ok(()) => Some(Ok(())),
+                    Err(HoldFailed::Denied(denied)) => Some(Err(denied)),
+                    Err(HoldFailed::Unavailable) => None,
+                };
+                self.step_answer(now, answer, Input::Held(word));
+            }
+            (Pending::Settle(answer), Told::Settled(word)) => {
+                if let (Some(running), Ok(charge)) = (self.answers.get(&answer), &word) {
+                    let (account, device) = (running.account, running.device);
+                    let request = running.answer.request_id();
+                    let charge = Box::new(charge.clone());
+                    self.event(Event::Charged {
+                        account,
+                        device,
+                        request,
+                        charge,
+                    });
+                }
+                self.step_answer(now, answer, Input::Settled(word.ok()));
+            }
+            (Pending::Release(answer), Told::Released(word)) => {
+                self.step_answer(now, answer, Input::Released(word.is_ok()));
+            }
+            (Pending::Call(answer), Told::Called(end)) => {
+                if let Some(running) = self.answers.get_mut(&answer) {
+                    running.call = None;
+                }
+                self.step_answer(now, answer, Input::Ended(end));
+            }
+            (Pending::Summary { conn, stream, call }, Told::Summed(word)) => {
+                self.summed(now, conn, stream, call, word);
+            }
+            (Pending::LateHold { account, request }, Told::Held(Ok(()))) => {
+                self.event(Event::LateAnswer);
+                self.ask(Pending::Forgotten, Ask::Release { account, request });
+            }
+            (Pending::LateHold { .. } | Pending::Forgotten, _) => self.event(Event::LateAnswer),
+            // The shell answered with another ask's kind: as if it had not answered at all.
+            (mismatched, _) => {
+                self.asks.insert(id, mismatched);
+                self.ask_overdue(now, id);
+                self.asks.remove(&id);
+            }
+        }
+    }
+
+    fn summed(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        stream: StreamId,
+        call: u64,
+        word: Result<Summary, Unavailable>,
+    ) {
+        let result = match word {
+            Ok(summary) => api::encode(&summary),
+            Err(Unavailable) => Err(terms::store_down()),
+        };
+        self.reply(now, conn, stream, call, result);
+    }
+}

@@ -1,0 +1,259 @@
+//! What devices are told when something is refused or fails: the code, the words, what to do.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Model;
+use crate::billing::account::Denied;
+use crate::billing::ledger::Charge;
+use crate::dialect::BuildError;
+use crate::dialect::failure::{FailureKind, UpstreamFailure};
+use crate::error::ErrorCode;
+use crate::escalation::request::Invalid;
+use crate::ids::RequestId;
+use crate::wire::message::ErrorMessage;
+
+/// How often a device beats, seconds.
+pub(super) const HEARTBEAT_SECS: u32 = 30;
+
+/// Bytes of text that make about one token, for estimates where the provider counted nothing.
+/// English prose under the common byte-pair vocabularies averages a little over four.
+pub(super) const BYTES_PER_TOKEN_ESTIMATE: u64 = 4;
+
+/// Names listed when a model is not known; more would not fit an error frame.
+const MODEL_NAMES_LISTED_MAX: usize = 40;
+
+fn error(code: ErrorCode, request: Option<RequestId>, message: impl Into<String>) -> ErrorMessage {
+    ErrorMessage {
+        code,
+        message: message.into(),
+        details: None,
+        retryable: code.retryable(),
+        retry_after_secs: None,
+        request_id: request,
+    }
+}
+
+pub(super) fn invalid(why: &Invalid, id: RequestId) -> ErrorMessage {
+    error(ErrorCode::InvalidRequest, Some(id), why.to_string())
+}
+
+pub(super) fn untranslatable(why: BuildError, id: RequestId) -> ErrorMessage {
+    error(why.code(), Some(id), why.to_string())
+}
+
+pub(super) fn unreadable(id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::InvalidRequest,
+        Some(id),
+        "the request holds a number that JSON cannot write",
+    )
+}
+
+pub(super) fn unknown_model(asked: &str, models: &[Model], id: RequestId) -> ErrorMessage {
+    let mut names: Vec<&str> = models
+        .iter()
+        .take(MODEL_NAMES_LISTED_MAX)
+        .map(|model| model.name.as_str())
+        .collect();
+    names.push("auto");
+    names.sort_unstable();
+    let known = names.join(", ");
+    let message = format!("this gateway has no model {asked:?}; it has {known}");
+    error(ErrorCode::InvalidRequest, Some(id), message)
+}
+
+pub(super) fn too_many_answers(id: RequestId) -> ErrorMessage {
+    ErrorMessage {
+        retry_after_secs: Some(1),
+        ..error(
+            ErrorCode::RateLimited,
+            Some(id),
+            format!(
+                "{} answers are under way on this tunnel already; wait for one to end",
+                crate::limits::ESCALATIONS_PER_TUNNEL_MAX
+            ),
+        )
+    }
+}
+
+pub(super) fn receive_full() -> ErrorMessage {
+    ErrorMessage {
+        retry_after_secs: Some(1),
+        ..error(
+            ErrorCode::RateLimited,
+            None,
+            "too many large requests at once; send them in turn",
+        )
+    }
+}
+
+pub(super) fn stopping(id: RequestId) -> ErrorMessage {
+    ErrorMessage {
+        retry_after_secs: Some(5),
+        ..error(
+            ErrorCode::ShuttingDown,
+            Some(id),
+            "the gateway is stopping; ask again shortly",
+        )
+    }
+}
+
+pub(super) fn store_unavailable(id: RequestId) -> ErrorMessage {
+    ErrorMessage {
+        request_id: Some(id),
+        ..store_down()
+    }
+}
+
+pub(super) fn store_down() -> ErrorMessage {
+    ErrorMessage {
+        retryable: true,
+        retry_after_secs: Some(5),
+        ..error(
+            ErrorCode::Internal,
+            None,
+            "the gateway cannot reach its store, so nothing was charged; ask again shortly",
+        )
+    }
+}
+
+pub(super) fn denied(why: &Denied, id: RequestId) -> ErrorMessage {
+    let code = match why {
+        Denied::Conflict => ErrorCode::Conflict,
+        Denied::InProgress => ErrorCode::InProgress,
+        Denied::Expired { .. } => ErrorCode::Expired,
+        Denied::QuotaSpent { .. } => ErrorCode::QuotaExceeded,
+        Denied::Insufficient { .. } | Denied::Owing { .. } => ErrorCode::PaymentRequired,
+        Denied::UnknownAccount => ErrorCode::Unauthorized,
+        Denied::Overflow => ErrorCode::InvalidRequest,
+    };
+    let refused = error(code, Some(id), why.to_string());
+    match why {
+        Denied::Expired { charge } => with_charge(refused, charge),
+        Denied::InProgress => ErrorMessage {
+            retry_after_secs: Some(1),
+            ..refused
+        },
+        Denied::Conflict
+        | Denied::QuotaSpent { .. }
+        | Denied::Insufficient { .. }
+        | Denied::Owing { .. }
+        | Denied::UnknownAccount
+        | Denied::Overflow => refused,
+    }
+}
+
+/// A provider's failure. The failure's own message is a sentence already.
+pub(super) fn upstream(failure: &UpstreamFailure, provider: &str, id: RequestId) -> ErrorMessage {
+    let (code, advice) = match failure.kind {
+        FailureKind::Unauthorized => (
+            ErrorCode::UpstreamError,
+            "; the gateway's operator must set a valid key",
+        ),
+        FailureKind::Rejected { .. } => (ErrorCode::InvalidRequest, ""),
+        FailureKind::Timeout => (ErrorCode::UpstreamTimeout, ""),
+        FailureKind::Connect => (ErrorCode::UpstreamError, "; is it running?"),
+        FailureKind::RateLimited { .. }
+        | FailureKind::Overloaded { .. }
+        | FailureKind::Server { .. }
+        | FailureKind::Malformed
+        | FailureKind::Truncated
+        | FailureKind::TooLarge => (ErrorCode::UpstreamError, ""),
+    };
+    let seconds = |wait: Duration| u32::try_from(wait.as_secs().max(1)).unwrap_or(u32::MAX);
+    ErrorMessage {
+        retryable: failure.is_transient(),
+        retry_after_secs: failure.kind.retry_after().map(seconds),
+        ..error(
+            code,
+            Some(id),
+            format!("{provider}: {}{advice}", failure.message),
+        )
+    }
+}
+
+pub(super) fn upstream_timeout(provider: &str, id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::UpstreamTimeout,
+        Some(id),
+        format!(
+            "{provider} sent nothing in time; nothing was charged. Ask again, or allow more time"
+        ),
+    )
+}
+
+pub(super) fn total_timeout(id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::UpstreamTimeout,
+        Some(id),
+        format!(
+            "the answer was not complete after {} s; what had come is charged",
+            crate::limits::ESCALATION_TOTAL.as_secs()
+        ),
+    )
+}
+
+pub(super) fn answer_too_large(id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::TooLarge,
+        Some(id),
+        "the answer does not fit one message; ask for it streamed. What had come is charged",
+    )
+}
+
+pub(super) fn no_such_answer(id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::NotFound,
+        Some(id),
+        "no answer is kept under this id; ask again under a new id",
+    )
+}
+
+pub(super) fn no_uploads() -> ErrorMessage {
+    error(
+        ErrorCode::InvalidRequest,
+        None,
+        "this gateway takes no adapter uploads",
+    )
+}
+
+pub(super) fn unknown_method(name: &str) -> ErrorMessage {
+    let shown: String = name.chars().take(64).collect();
+    error(
+        ErrorCode::NotFound,
+        None,
+        format!("this gateway has no method {shown:?}"),
+    )
+}
+
+pub(super) fn protocol(what: &str) -> ErrorMessage {
+    error(
+        ErrorCode::Protocol,
+        None,
+        format!("the device broke the protocol: {what}"),
+    )
+}
+
+pub(super) fn unsendable() -> ErrorMessage {
+    error(
+        ErrorCode::TooLarge,
+        None,
+        "the message does not fit a frame; ask for the answer streamed",
+    )
+}
+
+/// Adds what was charged all the same.
+pub(super) fn with_charge(refused: ErrorMessage, charge: &Charge) -> ErrorMessage {
+    let details = json!({
+        "tokens_used": charge.tokens,
+        "cost_nanos": charge.charge,
+        "base_nanos": charge.base,
+        "estimated": charge.estimated,
+    });
+    ErrorMessage {
+        details: Some(details),
+        ..refused
+    }
+}

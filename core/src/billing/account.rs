@@ -18,7 +18,7 @@
 //! 2. What is held is never negative, and holds and spending stay within the month's ceiling; what
 //!    a settle takes beyond its hold is recorded as owed and blocks new holds.
 //! 3. Replaying a command changes nothing.
-//! 4. Months are UTC.
+//! 4. Months are UTC. A clock that steps back into an earlier month opens no second ceiling.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,6 +45,18 @@ impl Month {
         let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
         let date = DateTime::from_timestamp_millis(millis).unwrap_or(DateTime::UNIX_EPOCH);
         Self(date.year() * 12 + i32::try_from(date.month0()).unwrap_or_default())
+    }
+
+    /// The month as one number, as a store keeps it: months since January of the year 0.
+    #[must_use]
+    pub const fn index(self) -> i32 {
+        self.0
+    }
+
+    /// The month of such a number.
+    #[must_use]
+    pub const fn from_index(index: i32) -> Self {
+        Self(index)
     }
 }
 
@@ -104,12 +116,13 @@ impl Account {
         }
     }
 
-    /// Spent and used in the month of `now`.
-    fn this_month(&self, now: UnixMillis) -> (Nanos, Nanos) {
-        if self.month == Month::of(now) {
-            (self.spent, self.used)
+    /// The month that `now` counts in, and what was spent and used in it.
+    fn this_month(&self, now: UnixMillis) -> (Month, Nanos, Nanos) {
+        let month = Month::of(now);
+        if month > self.month {
+            (month, Nanos::ZERO, Nanos::ZERO)
         } else {
-            Default::default()
+            (self.month, self.spent, self.used)
         }
     }
 
@@ -127,7 +140,7 @@ impl Account {
     ///
     /// [`Overflow`] past the range of [`Nanos`].
     pub fn summary(&self, now: UnixMillis) -> Result<Summary, Overflow> {
-        let (spent, used) = self.this_month(now);
+        let (month, spent, used) = self.this_month(now);
         let (held, held_base) = self.held()?;
         let available = match self.tier {
             Tier::Free { monthly_quota } => monthly_quota.minus(used)?.minus(held_base)?,
@@ -135,7 +148,7 @@ impl Account {
         };
         Ok(Summary {
             tier: self.tier,
-            month: Month::of(now).to_string(),
+            month: month.to_string(),
             ceiling: self.ceiling,
             spent,
             used,
@@ -402,12 +415,12 @@ pub fn apply(account: &mut Account, at: UnixMillis, entry: &Entry) -> Result<(),
             account.holds.remove(request);
         }
         Entry::Charged(charge) => {
-            let (spent, used) = account.this_month(at);
+            let (month, spent, used) = account.this_month(at);
             let within = charge.charge.minus(charge.overage)?;
             let (spent, used) = (spent.plus(within)?, used.plus(charge.base)?);
             let owed = account.owed.plus(charge.overage)?;
             *account = Account {
-                month: Month::of(at),
+                month,
                 spent,
                 used,
                 owed,
@@ -428,19 +441,29 @@ pub fn apply(account: &mut Account, at: UnixMillis, entry: &Entry) -> Result<(),
 pub fn replay<'a>(
     records: impl IntoIterator<Item = (UnixMillis, &'a Record)>,
 ) -> Result<Option<Account>, Overflow> {
-    let mut account = None;
-    for (at, record) in records {
-        match (record, &mut account) {
-            (Record::Opened { tier, ceiling }, account) => {
-                *account = Some(Account::new(*tier, *ceiling));
-            }
-            (Record::Charged(charge), Some(account)) => {
-                apply(account, at, &Entry::Charged(charge.clone()))?;
-            }
-            (Record::Charged(_), None) => {}
+    records.into_iter().try_fold(None, |account, (at, record)| {
+        replay_one(account, at, record)
+    })
+}
+
+/// The account after one more entry of its ledger; `None` is before the first.
+///
+/// # Errors
+///
+/// [`Overflow`] past the range of [`Nanos`].
+pub fn replay_one(
+    account: Option<Account>,
+    at: UnixMillis,
+    record: &Record,
+) -> Result<Option<Account>, Overflow> {
+    match (record, account) {
+        (Record::Opened { tier, ceiling }, _) => Ok(Some(Account::new(*tier, *ceiling))),
+        (Record::Charged(charge), Some(mut account)) => {
+            apply(&mut account, at, &Entry::Charged(charge.clone()))?;
+            Ok(Some(account))
         }
+        (Record::Charged(_), None) => Ok(None),
     }
-    Ok(account)
 }
 
 #[cfg(test)]

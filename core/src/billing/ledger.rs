@@ -14,7 +14,7 @@
 //! # Invariants
 //!
 //! 1. Debits equal credits in every entry.
-//! 2. Sequence numbers begin at 0 and have no gap.
+//! 2. Sequence numbers begin at 0 and have no gap; entry 0 opens the account, and no other does.
 //! 3. A hash covers everything before it.
 
 use std::fmt;
@@ -243,6 +243,81 @@ pub struct Fault {
     pub what: &'static str,
 }
 
+/// Checks an account's chain entry by entry, in the order of the sequence numbers.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    account: AccountId,
+    verified: Verified,
+}
+
+impl Verifier {
+    /// Before the first entry.
+    #[must_use]
+    pub const fn new(account: AccountId) -> Self {
+        let verified = Verified {
+            entries: 0,
+            head: Hash::START,
+            charged: Nanos::ZERO,
+        };
+        Self { account, verified }
+    }
+
+    /// Checks the next entry and reads it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] if it was altered, or if one before it is missing, was inserted or reordered.
+    pub fn check(&mut self, stored: &Stored) -> Result<Entry, Fault> {
+        let sequence = self.verified.entries;
+        if stored.sequence != sequence {
+            return Err(self.fault("missing, or out of order"));
+        }
+        let hash = link(self.account, self.verified.head, &stored.canonical);
+        if hash != stored.hash {
+            return Err(self.fault("altered, or not the one that followed"));
+        }
+        let entry: Entry =
+            serde_json::from_str(&stored.canonical).map_err(|_| self.fault("unreadable"))?;
+        if entry.sequence != sequence {
+            return Err(self.fault("numbered differently inside"));
+        }
+        if matches!(entry.record, Record::Opened { .. }) != (sequence == 0) {
+            return Err(self.fault("an account is opened once, by its first entry"));
+        }
+        let balance = entry
+            .movements
+            .iter()
+            .try_fold(Nanos::ZERO, |sum, m| sum.plus(m.amount));
+        if balance != Ok(Nanos::ZERO) || entry.record.movements().as_ref() != Ok(&entry.movements) {
+            return Err(self.fault("debits and credits do not match the charge"));
+        }
+        if let Record::Charged(charge) = &entry.record {
+            let charged = self.verified.charged.plus(charge.charge);
+            self.verified.charged =
+                charged.map_err(|_| self.fault("larger than the ledger can hold"))?;
+        }
+        self.verified.entries = sequence + 1;
+        self.verified.head = hash;
+        Ok(entry)
+    }
+
+    /// A fault at the entry that would come next.
+    #[must_use]
+    pub const fn fault(&self, what: &'static str) -> Fault {
+        Fault {
+            account: self.account,
+            sequence: self.verified.entries,
+            what,
+        }
+    }
+
+    /// What was checked so far.
+    #[must_use]
+    pub const fn verified(&self) -> Verified {
+        self.verified
+    }
+}
+
 /// Checks an account's whole chain, in the order of its sequence numbers.
 ///
 /// # Errors
@@ -252,50 +327,11 @@ pub fn verify(
     account: AccountId,
     entries: impl IntoIterator<Item = Stored>,
 ) -> Result<Verified, Fault> {
-    let mut verified = Verified {
-        entries: 0,
-        head: Hash::START,
-        charged: Nanos::ZERO,
-    };
+    let mut verifier = Verifier::new(account);
     for stored in entries {
-        let sequence = verified.entries;
-        let fault = |what| Fault {
-            account,
-            sequence,
-            what,
-        };
-        if stored.sequence != sequence {
-            return Err(fault("missing, or out of order"));
-        }
-        let hash = link(account, verified.head, &stored.canonical);
-        if hash != stored.hash {
-            return Err(fault("altered, or not the one that followed"));
-        }
-        let entry: Entry =
-            serde_json::from_str(&stored.canonical).map_err(|_| fault("unreadable"))?;
-        if entry.sequence != sequence {
-            return Err(fault("numbered differently inside"));
-        }
-        let balance = entry
-            .movements
-            .iter()
-            .try_fold(Nanos::ZERO, |sum, m| sum.plus(m.amount));
-        if balance != Ok(Nanos::ZERO) || entry.record.movements().as_ref() != Ok(&entry.movements) {
-            return Err(fault("debits and credits do not match the charge"));
-        }
-        if let Record::Charged(charge) = &entry.record {
-            verified.charged = verified
-                .charged
-                .plus(charge.charge)
-                .map_err(|_| fault("larger than the ledger can hold"))?;
-        }
-        verified = Verified {
-            entries: sequence + 1,
-            head: hash,
-            ..verified
-        };
+        verifier.check(&stored)?;
     }
-    Ok(verified)
+    Ok(verifier.verified())
 }
 
 /// Thirty-two bytes as lower-case hex.
@@ -423,6 +459,26 @@ mod tests {
         );
         assert!(verify(AccountId::from_u128(8), chain(4)).is_err());
         assert_eq!(verify(ACCOUNT, []).unwrap().head, Hash::START);
+    }
+
+    #[test]
+    fn only_the_first_entry_opens_the_account() {
+        let opened = Record::Opened {
+            tier: Tier::MANAGED,
+            ceiling: Nanos(5),
+        };
+        let mut head = Hash::START;
+        let twice = [0, 1].map(|sequence| {
+            let entry = Entry::new(sequence, UnixMillis(1), opened.clone()).unwrap();
+            let canonical = entry.canonical().unwrap();
+            head = link(ACCOUNT, head, &canonical);
+            Stored {
+                sequence,
+                canonical,
+                hash: head,
+            }
+        });
+        assert_eq!(verify(ACCOUNT, twice).unwrap_err().sequence, 1);
     }
 
     proptest! {

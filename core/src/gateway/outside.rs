@@ -96,9 +96,12 @@ pub struct Admitted {
 /// A device that may not come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
-    /// The store knows no such device, or not with this certificate.
+    /// The store knows no such device.
     #[error("the device is not enrolled here")]
     Unknown,
+    /// The store knows it with another certificate.
+    #[error("the device was enrolled with another certificate")]
+    Mismatched,
     /// It was revoked.
     #[error("the device was revoked")]
     Revoked,

@@ -212,7 +212,7 @@ impl<T: Transport> Gateway<T> {
             }
             Err(refused) => {
                 let code = match refused {
-                    NotAdmitted::Unknown => CloseCode::Unauthorized,
+                    NotAdmitted::Unknown | NotAdmitted::Mismatched => CloseCode::Unauthorized,
                     NotAdmitted::Revoked => CloseCode::Revoked,
                     NotAdmitted::Unavailable => CloseCode::Overloaded,
                 };

@@ -205,6 +205,39 @@ fn a_new_month_begins_with_nothing_spent() {
 }
 
 #[test]
+fn a_clock_that_steps_back_opens_no_second_ceiling() {
+    let mut account = account();
+    run(&mut account, &facts(), Command::Hold(hold(1, 1000))).unwrap();
+    let settle = Command::Settle(settle(1, 1000, 500));
+    run(&mut account, &facts(), settle).unwrap();
+    // 1 793 000 000 s is 2026-10-26: a month before.
+    let october = UnixMillis(1_793_000_000_000);
+    let summary = account.summary(october).unwrap();
+    assert_eq!(
+        (summary.month.as_str(), summary.spent),
+        ("2026-11", Nanos(10_815_000))
+    );
+}
+
+#[test]
+fn a_ledger_replayed_gives_the_account_without_its_holds() {
+    let mut account = account();
+    run(&mut account, &facts(), Command::Hold(hold(1, 1000))).unwrap();
+    run(&mut account, &facts(), Command::Hold(hold(2, 1000))).unwrap();
+    let settle = Command::Settle(settle(1, 1000, 2000));
+    let charge = only_charge(&run(&mut account, &facts(), settle).unwrap());
+    let opened = Record::Opened {
+        tier: account.tier,
+        ceiling: account.ceiling,
+    };
+    let charged = Record::Charged(charge);
+    let replayed = replay([(NOVEMBER, &opened), (NOVEMBER, &charged)]).unwrap();
+    account.holds.clear();
+    assert_eq!(replayed, Some(account));
+    assert_eq!(replay([(NOVEMBER, &charged)]), Ok(None));
+}
+
+#[test]
 fn the_free_tier_charges_nothing_within_its_quota() {
     // The worst case is $0.01875 in the provider's price: two fit $0.04, a third does not.
     let mut account = Account {

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod machine;
+pub mod quic;
 pub mod rng;
 pub mod stream;
 pub mod time;

@@ -105,3 +105,28 @@ pub const UPSTREAM_RETRY_BASE: Duration = Duration::from_millis(250);
 pub const SETTLE_RETRY_BASE: Duration = Duration::from_millis(200);
 /// The longest wait before a settle is tried again.
 pub const SETTLE_RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Datagrams in one transmit (generic segmentation offload).
+pub const QUIC_SEGMENTS_MAX: usize = 44;
+/// Stateless responses and probes that wait to be sent. Over it: dropped, as a full socket would.
+pub const QUIC_RESPONSES_MAX: usize = 1024;
+/// Bytes buffered for one connection that has not been accepted yet. Over it: dropped.
+pub const QUIC_INCOMING_BYTES_MAX: u64 = 64 * 1024;
+/// The same for all of them together.
+pub const QUIC_INCOMING_TOTAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Streams a device may have open at first; doubles as they are used.
+pub const QUIC_STREAMS_INITIAL: u32 = 4;
+/// Streams a device may ever have open: answers, calls, uploads and the control stream.
+pub const QUIC_STREAMS_MAX: u32 = 64;
+/// Unread bytes of one stream. Over it: the peer must wait.
+pub const QUIC_STREAM_WINDOW: u32 = 512 * 1024;
+/// Unread bytes of one connection: all its streams at once. Over it: the peer must wait.
+pub const QUIC_CONNECTION_WINDOW: u32 = QUIC_STREAM_WINDOW * 8;
+/// Unacknowledged bytes of one connection. Over it: streams wait.
+pub const QUIC_SEND_WINDOW: u64 = 2 * 1024 * 1024;
+/// What bulk and answers leave free of it, for heartbeats and calls.
+pub const QUIC_SEND_RESERVE: u64 = 64 * 1024;
+/// Bytes queued on one stream before its owner is told to wait.
+pub const QUIC_STREAM_QUEUE_BYTES: usize = 256 * 1024;
+/// Small writes in flight before more of them are gathered into one.
+pub const QUIC_SMALL_WRITES_MAX: u32 = 32;

@@ -1,0 +1,683 @@
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test picks out the one event it looks for"
+)]
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, time_provider::TimeProvider};
+
+use super::*;
+use crate::identity::{GATEWAY_NAME, device_dns_name};
+use crate::ids::DeviceId;
+use crate::time::{UnixMillis, origin};
+use crate::wire::ALPN;
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+/// 2026-11-18, within the validity of the certificates below.
+const WALL: UnixMillis = UnixMillis(1_795_000_000_000);
+
+#[derive(Debug)]
+struct FixedTime;
+
+impl TimeProvider for FixedTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(
+            WALL.as_secs(),
+        )))
+    }
+}
+
+/// A name of its own for each: two CAs of one name are told apart by a bad signature only.
+fn ca(name: &str) -> Issuer {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, key).unwrap()
+}
+
+struct Leaf {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+fn leaf(ca: &Issuer, name: &str, usage: ExtendedKeyUsagePurpose, last_year: i32) -> Leaf {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.extended_key_usages = vec![usage];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+    let certificate = params.signed_by(&key, ca).unwrap();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    Leaf {
+        chain: vec![certificate.der().clone()],
+        key: key.into(),
+    }
+}
+
+fn roots(ca: &Issuer) -> Arc<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    Arc::new(roots)
+}
+
+struct World {
+    server_ca: Issuer,
+    device_ca: Issuer,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::named("home")
+    }
+
+    fn named(name: &str) -> Self {
+        let named = |kind: &str| ca(&format!("{name} {kind}"));
+        Self {
+            server_ca: named("server"),
+            device_ca: named("device"),
+        }
+    }
+
+    fn server(&self, seed: u8) -> Quic {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots(&self.device_ca), provider.clone())
+                .build()
+                .unwrap();
+        let own = leaf(
+            &self.server_ca,
+            GATEWAY_NAME,
+            ExtendedKeyUsagePurpose::ServerAuth,
+            2040,
+        );
+        let mut tls = rustls::ServerConfig::builder_with_details(provider, Arc::new(FixedTime))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(own.chain, own.key)
+            .unwrap();
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        tls.send_tls13_tickets = 0;
+        let config = ServerConfig {
+            tls: Arc::new(tls),
+            reset_key: [1; 32],
+            token_key: [2; 32],
+            shard: 7,
+        };
+        Quic::server(config, &Seed::new([seed; 32])).unwrap()
+    }
+
+    fn device_leaf(&self, last_year: i32) -> Leaf {
+        let name = device_dns_name(DeviceId::from_u128(1));
+        leaf(
+            &self.device_ca,
+            &name,
+            ExtendedKeyUsagePurpose::ClientAuth,
+            last_year,
+        )
+    }
+
+    fn client(&self, own: Option<Leaf>) -> Quic {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_details(provider, Arc::new(FixedTime))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots(&self.server_ca));
+        let mut tls = match own {
+            Some(own) => builder.with_client_auth_cert(own.chain, own.key).unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let config = ClientConfig {
+            tls: Arc::new(tls),
+            server_name: GATEWAY_NAME.to_owned(),
+        };
+        Quic::client(config, &Seed::new([9; 32])).unwrap()
+    }
+}
+
+/// Two endpoints, a wire with a delay each way, and a clock that jumps to the next event.
+struct Pair {
+    ends: [Quic; 2],
+    addrs: [SocketAddr; 2],
+    origin: Instant,
+    now: Now,
+    /// (arrives, order, to, bytes)
+    wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
+    sent: u64,
+    delay: Duration,
+    /// Lose every datagram.
+    black: bool,
+    /// Of every hundred datagrams, by a fixed pattern.
+    lose_percent: u64,
+    duplicate: bool,
+    reorder: bool,
+    admit: fn(&mut Quic, Now, ConnId, bool),
+    events: [Vec<Event>; 2],
+    datagrams: [u64; 2],
+    /// What the last `read_all` ended with.
+    last_read: Read,
+}
+
+const CLIENT: usize = 0;
+const SERVER: usize = 1;
+
+impl Pair {
+    fn new(client: Quic, server: Quic) -> Self {
+        let origin = origin();
+        Self {
+            ends: [client, server],
+            origin,
+            addrs: ["[::1]:1000".parse().unwrap(), "[::1]:4443".parse().unwrap()],
+            now: Now {
+                instant: origin,
+                wall: WALL,
+            },
+            wire: BTreeMap::new(),
+            sent: 0,
+            delay: Duration::from_millis(10),
+            black: false,
+            lose_percent: 0,
+            duplicate: false,
+            reorder: false,
+            admit: |quic, now, conn, _| quic.accept(now, conn),
+            events: [Vec::new(), Vec::new()],
+            datagrams: [0; 2],
+            last_read: Read::Gone,
+        }
+    }
+
+    fn connected() -> (Self, ConnId, ConnId) {
+        let world = World::new();
+        let client = world.client(Some(world.device_leaf(2040)));
+        let mut pair = Self::new(client, world.server(1));
+        let (conn, peer) = pair.connect();
+        (pair, conn, peer.unwrap())
+    }
+
+    fn connect(&mut self) -> (ConnId, Option<ConnId>) {
+        let conn = self.ends[CLIENT]
+            .connect(self.now, self.addrs[SERVER])
+            .unwrap();
+        self.run(Duration::from_secs(2));
+        let peer = self.events[SERVER].iter().find_map(|event| match event {
+            Event::Connected { conn, .. } => Some(*conn),
+            _ => None,
+        });
+        (conn, peer)
+    }
+
+    /// Everything that is due now, both ends.
+    fn settle(&mut self) {
+        for end in [CLIENT, SERVER] {
+            loop {
+                self.ends[end].flush(self.now);
+                let Some(event) = self.ends[end].poll_event() else {
+                    break;
+                };
+                if let Event::Incoming {
+                    conn, validated, ..
+                } = event
+                {
+                    (self.admit)(&mut self.ends[end], self.now, conn, validated);
+                }
+                self.events[end].push(event);
+            }
+            let mut buf = Vec::new();
+            while let Some(transmit) = self.ends[end].poll_transmit(self.now, &mut buf) {
+                let segment = transmit.segment_size.unwrap_or(transmit.size);
+                for datagram in buf[..transmit.size].chunks(segment) {
+                    self.send(end, datagram);
+                }
+                buf.clear();
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, datagram: &[u8]) {
+        self.datagrams[from] += 1;
+        let copies = if self.duplicate { 2 } else { 1 };
+        for _ in 0..copies {
+            self.sent += 1;
+            if self.black || (self.sent * 37) % 100 < self.lose_percent {
+                continue;
+            }
+            // Every seventh overtakes.
+            let delay = if self.reorder && self.sent.is_multiple_of(7) {
+                self.delay / 2
+            } else {
+                self.delay
+            };
+            let at = self.now.instant + delay;
+            self.wire
+                .insert((at, self.sent), (1 - from, datagram.to_vec()));
+        }
+    }
+
+    /// Runs for so long.
+    fn run(&mut self, span: Duration) {
+        let end = self.now.instant + span;
+        loop {
+            self.settle();
+            let arrival = self.wire.keys().next().map(|&(at, _)| at);
+            let timers = self
+                .ends
+                .iter()
+                .filter_map(|quic| quic.poll_timeout().map(|t| t.0));
+            let next = timers.chain(arrival).min().filter(|&at| at <= end);
+            let Some(at) = next else { break };
+            let step = at.saturating_duration_since(self.now.instant);
+            self.now = self.now.after(step);
+            while let Some((&(arrives, order), _)) = self.wire.first_key_value() {
+                if arrives > self.now.instant {
+                    break;
+                }
+                let (to, bytes) = self.wire.remove(&(arrives, order)).unwrap();
+                let datagram = Datagram {
+                    remote: self.addrs[1 - to],
+                    local_ip: None,
+                    ecn: None,
+                    data: BytesMut::from(&bytes[..]),
+                };
+                self.ends[to].handle_datagram(self.now, datagram);
+            }
+            for quic in &mut self.ends {
+                quic.handle_timeout(self.now);
+            }
+        }
+        self.now = self
+            .now
+            .after(end.saturating_duration_since(self.now.instant));
+        self.settle();
+    }
+
+    fn closed(&self, end: usize) -> Vec<&CloseReason> {
+        self.events[end]
+            .iter()
+            .filter_map(|event| match event {
+                Event::Closed { reason, .. } => Some(reason),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn read_all(&mut self, end: usize, conn: ConnId, stream: StreamId) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            match self.ends[end].read(conn, stream) {
+                Read::Data(data) => bytes.extend_from_slice(&data),
+                other => {
+                    self.last_read = other;
+                    return bytes;
+                }
+            }
+        }
+    }
+}
+
+fn opened(pair: &Pair) -> Vec<StreamId> {
+    pair.events[SERVER]
+        .iter()
+        .filter_map(|event| match event {
+            Event::Opened { stream, .. } => Some(*stream),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn both_sides_authenticate_and_the_gateway_learns_the_devices_certificate() {
+    let (pair, ..) = Pair::connected();
+    let certificate = pair.events[SERVER].iter().find_map(|event| match event {
+        Event::Connected {
+            peer_certificate, ..
+        } => peer_certificate.clone(),
+        _ => None,
+    });
+    let device = crate::identity::device_id_of(&certificate.unwrap());
+    assert_eq!(device, Ok(DeviceId::from_u128(1)));
+}
+
+#[test]
+fn streams_carry_bytes_both_ways_through_loss_reordering_and_duplication() {
+    let (mut pair, conn, peer) = Pair::connected();
+    pair.lose_percent = 10;
+    pair.duplicate = true;
+    pair.reorder = true;
+    let stream = pair.ends[CLIENT].open(conn, Priority::Escalation).unwrap();
+    let data: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+    pair.ends[CLIENT].send(conn, stream, &data);
+    pair.ends[CLIENT].finish(conn, stream);
+    let mut received = Vec::new();
+    while pair.last_read != Read::End {
+        pair.run(Duration::from_millis(100));
+        received.extend(pair.read_all(SERVER, peer, stream));
+        assert!(pair.now.instant < pair.origin + Duration::from_secs(60));
+    }
+    assert_eq!(received.len(), data.len());
+    assert_eq!(received, data);
+    pair.ends[SERVER].send(peer, stream, b"answer");
+    pair.ends[SERVER].finish(peer, stream);
+    pair.run(Duration::from_secs(5));
+    assert_eq!(pair.read_all(CLIENT, conn, stream), b"answer");
+    assert!(pair.ends[CLIENT].stats(conn).unwrap().lost_packets > 0);
+}
+
+#[test]
+fn a_certificate_problem_ends_the_connection_with_its_alert() {
+    let world = World::new();
+    let stranger = World::named("stranger");
+    // TLS alerts: RFC 8446 §6.
+    for (own, expected) in [
+        (None, 116),
+        (Some(stranger.device_leaf(2040)), 48),
+        (Some(world.device_leaf(2021)), 45),
+    ] {
+        let mut pair = Pair::new(world.client(own), world.server(1));
+        pair.connect();
+        pair.run(Duration::from_secs(20));
+        let reasons = pair.closed(CLIENT);
+        let [
+            CloseReason::Tls {
+                alert,
+                by_peer: true,
+                ..
+            },
+        ] = reasons[..]
+        else {
+            panic!("{reasons:?}")
+        };
+        assert_eq!(*alert, expected);
+        assert!(matches!(
+            pair.closed(SERVER)[..],
+            [CloseReason::Tls { by_peer: false, .. }]
+        ));
+        assert_eq!(pair.ends[SERVER].connections(), 0);
+    }
+}
+
+#[test]
+fn a_gateway_of_another_ca_is_refused_by_the_device() {
+    let (world, stranger) = (World::new(), World::named("stranger"));
+    let client = world.client(Some(world.device_leaf(2040)));
+    let mut pair = Pair::new(client, stranger.server(1));
+    pair.connect();
+    let [
+        CloseReason::Tls {
+            alert: 48,
+            by_peer: false,
+            ..
+        },
+    ] = pair.closed(CLIENT)[..]
+    else {
+        panic!("{:?}", pair.closed(CLIENT))
+    };
+}
+
+#[test]
+fn a_closed_connection_tells_the_peer_why_and_leaves_nothing_behind() {
+    let (mut pair, conn, _) = Pair::connected();
+    let stream = pair.ends[CLIENT].open(conn, Priority::Control).unwrap();
+    pair.ends[CLIENT].send(conn, stream, b"hello");
+    pair.run(Duration::from_millis(50));
+    pair.ends[CLIENT].close(pair.now, conn, 4, "revoked");
+    pair.run(Duration::from_secs(10));
+    let told = CloseReason::Application {
+        code: 4,
+        reason: "revoked".to_owned(),
+    };
+    assert_eq!(pair.closed(SERVER), [&told]);
+    assert_eq!(pair.closed(CLIENT), [&CloseReason::Local]);
+    for end in &pair.ends {
+        assert_eq!(end.connections(), 0);
+        assert_eq!(end.endpoint.open_connections(), 0);
+        assert!(end.by_handle.is_empty() && end.deadlines.is_empty() && end.dirty.is_empty());
+    }
+    assert_eq!(pair.ends[CLIENT].read(conn, stream), Read::Gone);
+    assert_eq!(pair.ends[CLIENT].writable(conn, stream), 0);
+    assert!(pair.ends[CLIENT].stats(conn).is_none());
+}
+
+#[test]
+fn a_newcomer_may_be_refused_or_made_to_prove_its_address() {
+    let world = World::new();
+    let client = || world.client(Some(world.device_leaf(2040)));
+    let mut pair = Pair::new(client(), world.server(1));
+    pair.admit = |quic, now, conn, _| quic.refuse(now, conn);
+    pair.connect();
+    assert_eq!(pair.closed(CLIENT), [&CloseReason::Refused]);
+    assert!(pair.ends[SERVER].incoming.is_empty());
+
+    let mut pair = Pair::new(client(), world.server(1));
+    pair.admit = |quic, now, conn, validated| {
+        if validated {
+            quic.accept(now, conn)
+        } else {
+            quic.retry(now, conn)
+        }
+    };
+    let (_, peer) = pair.connect();
+    assert!(peer.is_some());
+    let validated: Vec<bool> = pair.events[SERVER]
+        .iter()
+        .filter_map(|event| match event {
+            Event::Incoming { validated, .. } => Some(*validated),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(validated, [false, true]);
+}
+
+#[test]
+fn a_restarted_gateway_resets_old_sessions_at_once() {
+    let world = World::new();
+    let client = world.client(Some(world.device_leaf(2040)));
+    let mut pair = Pair::new(client, world.server(1));
+    let (conn, _) = pair.connect();
+    pair.ends[SERVER] = world.server(2);
+    let stream = pair.ends[CLIENT].open(conn, Priority::Control).unwrap();
+    pair.ends[CLIENT].send(conn, stream, &[0; 100]);
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.closed(CLIENT), [&CloseReason::Reset]);
+}
+
+#[test]
+fn the_stream_limit_grows_as_streams_are_used() {
+    let (mut pair, conn, peer) = Pair::connected();
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        while let Some(stream) = pair.ends[CLIENT].open(conn, Priority::Call) {
+            pair.ends[CLIENT].send(conn, stream, b"x");
+            streams.push(stream);
+        }
+        pair.run(Duration::from_millis(100));
+    }
+    assert_eq!(streams.len(), 64);
+    assert_eq!(opened(&pair).len(), 64);
+    // Those that are over make room for others; credit comes in batches.
+    for &done in &streams[..16] {
+        pair.ends[CLIENT].finish(conn, done);
+        pair.ends[SERVER].finish(peer, done);
+        pair.run(Duration::from_millis(100));
+        assert_eq!(pair.read_all(SERVER, peer, done), b"x");
+        assert_eq!(pair.last_read, Read::End);
+        assert_eq!(pair.ends[CLIENT].read(conn, done), Read::End);
+    }
+    pair.run(Duration::from_millis(200));
+    assert!(pair.ends[CLIENT].open(conn, Priority::Call).is_some());
+}
+
+#[test]
+fn an_idle_connection_outlives_a_minute_of_silence_but_not_two() {
+    let (mut pair, conn, _) = Pair::connected();
+    pair.black = true;
+    pair.run(Duration::from_secs(60));
+    pair.black = false;
+    pair.ends[CLIENT].probe(pair.now, conn);
+    pair.run(Duration::from_secs(1));
+    let since = pair.now.instant - pair.ends[CLIENT].stats(conn).unwrap().last_received;
+    assert!(since < Duration::from_secs(1), "{since:?}");
+    pair.black = true;
+    // A keep-alive sent into the dark restarts the idle timer once (RFC 9000 §10.1).
+    pair.run(Duration::from_secs(140));
+    assert_eq!(pair.closed(CLIENT), [&CloseReason::TimedOut]);
+    assert_eq!(pair.closed(SERVER), [&CloseReason::TimedOut]);
+}
+
+#[test]
+fn a_probe_gets_out_when_the_window_is_full_and_brings_bulk_back() {
+    let (mut pair, conn, peer) = Pair::connected();
+    let stream = pair.ends[CLIENT].open(conn, Priority::Upload).unwrap();
+    let bulk = vec![7; 64 * 1024];
+    let fill = |pair: &mut Pair| {
+        while pair.ends[CLIENT].writable(conn, stream) > 0 {
+            pair.ends[CLIENT].send(conn, stream, &bulk);
+        }
+    };
+    fill(&mut pair);
+    pair.run(Duration::from_millis(15));
+    pair.black = true;
+    pair.run(Duration::from_secs(60));
+    pair.black = false;
+    pair.wire.clear();
+    let healed = pair.now.instant;
+    assert!(pair.ends[CLIENT].stats(conn).unwrap().last_received < healed);
+    let sent = pair.datagrams[CLIENT];
+    pair.ends[CLIENT].probe(pair.now, conn);
+    pair.settle();
+    assert_eq!(pair.datagrams[CLIENT], sent + 1, "one datagram, no more");
+    pair.run(Duration::from_millis(300));
+    assert!(pair.ends[CLIENT].stats(conn).unwrap().last_received > healed);
+    let mut received = 0;
+    for _ in 0..20 {
+        fill(&mut pair);
+        pair.run(Duration::from_millis(50));
+        received += pair.read_all(SERVER, peer, stream).len();
+    }
+    assert!(
+        received > 256 * 1024,
+        "bulk goes on within a second: {received}"
+    );
+}
+
+#[test]
+fn a_heartbeat_passes_while_bulk_fills_every_window() {
+    let (mut pair, conn, peer) = Pair::connected();
+    let control = pair.ends[CLIENT].open(conn, Priority::Control).unwrap();
+    pair.ends[CLIENT].send(conn, control, b"hello");
+    pair.run(Duration::from_millis(50));
+    assert_eq!(pair.read_all(SERVER, peer, control), b"hello");
+    for _ in 0..3 {
+        let bulk = pair.ends[CLIENT].open(conn, Priority::Upload).unwrap();
+        pair.ends[CLIENT].send(conn, bulk, &vec![1; 4 * 1024 * 1024]);
+    }
+    // Nobody reads the bulk, so the send window and the stream windows are full.
+    pair.run(Duration::from_secs(3));
+    pair.ends[CLIENT].send(conn, control, b"beat");
+    pair.run(Duration::from_millis(100));
+    assert_eq!(pair.read_all(SERVER, peer, control), b"beat");
+}
+
+#[test]
+fn small_writes_are_gathered_into_few_packets() {
+    let (mut pair, conn, peer) = Pair::connected();
+    let stream = pair.ends[CLIENT].open(conn, Priority::Escalation).unwrap();
+    let before = pair.datagrams[CLIENT];
+    for _ in 0..2000 {
+        pair.ends[CLIENT].send(conn, stream, &[5; 100]);
+        pair.settle();
+    }
+    pair.run(Duration::from_secs(2));
+    assert_eq!(pair.read_all(SERVER, peer, stream).len(), 200_000);
+    // 200 000 bytes need 167 full packets of 1 200; one each would have been 2 000.
+    let packets = pair.datagrams[CLIENT] - before;
+    assert!(packets < 300, "{packets}");
+}
+
+#[test]
+fn a_full_queue_is_reported_writable_when_it_has_drained() {
+    let (mut pair, conn, peer) = Pair::connected();
+    let stream = pair.ends[CLIENT].open(conn, Priority::Upload).unwrap();
+    pair.ends[CLIENT].send(conn, stream, &vec![1; 4 * 1024 * 1024]);
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.ends[CLIENT].writable(conn, stream), 0);
+    let writable = |pair: &Pair| {
+        pair.events[CLIENT]
+            .iter()
+            .filter(|e| matches!(e, Event::Writable { .. }))
+            .count()
+    };
+    assert_eq!(writable(&pair), 0);
+    for _ in 0..100 {
+        pair.read_all(SERVER, peer, stream);
+        pair.run(Duration::from_millis(50));
+    }
+
+    assert_eq!(writable(&pair), 1);
+    assert!(pair.ends[CLIENT].writable(conn, stream) > 0);
+}
+
+#[test]
+fn rubbish_is_dropped_and_the_connection_goes_on() {
+    let (mut pair, conn, peer) = Pair::connected();
+    for length in [0, 1, 5, 20, 21, 1199, 1200, 65_000] {
+        for first in [0x00, 0x40, 0xC0, 0xFF] {
+            let mut data = BytesMut::zeroed(length);
+            if let Some(byte) = data.first_mut() {
+                *byte = first;
+            }
+            let datagram = Datagram {
+                remote: pair.addrs[CLIENT],
+                local_ip: None,
+                ecn: None,
+                data,
+            };
+            pair.ends[SERVER].handle_datagram(pair.now, datagram);
+        }
+    }
+    let heard = pair.ends[SERVER].stats(peer).unwrap().last_received;
+    assert!(heard < pair.now.instant, "rubbish does not count as heard");
+    let stream = pair.ends[CLIENT].open(conn, Priority::Control).unwrap();
+    pair.ends[CLIENT].send(conn, stream, b"still here");
+    pair.run(Duration::from_millis(100));
+    assert_eq!(pair.read_all(SERVER, peer, stream), b"still here");
+}
+
+#[test]
+fn connection_ids_carry_the_shard() {
+    let seed = Seed::new([3; 32]);
+    let config = config::endpoint(&seed, Some(&[0; 32]), 7);
+    let mut endpoint = Endpoint::new(config, None, true, None);
+    let world = World::new();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots(&world.server_ca))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let client = ClientConfig {
+        tls: Arc::new(tls),
+        server_name: GATEWAY_NAME.to_owned(),
+    };
+    let config = config::client(client, &Shared::default(), &seed).unwrap();
+    let remote = "[::1]:1".parse().unwrap();
+    let (_, mut connection) = endpoint
+        .connect(origin(), config, remote, GATEWAY_NAME)
+        .unwrap();
+    let mut buf = Vec::new();
+    let _first = connection.poll_transmit(origin(), 1, &mut buf).unwrap();
+    // A long header (RFC 9000 §17.2): 1 byte, version 4, then both ids behind their lengths.
+    let destination = usize::from(buf[5]);
+    assert_eq!(buf[6 + destination], 8, "the length of our own id");
+    assert_eq!(buf[7 + destination], 7, "its first byte is the shard");
+}

@@ -1,3 +1,4 @@
 //! The production shell of Synesis: sockets, timers, files and model servers around the pure core.
 
+pub mod driver;
 pub mod gateway;

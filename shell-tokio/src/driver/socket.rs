@@ -1,0 +1,246 @@
+//! A UDP socket with batches, segmentation offload and congestion marks.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bytes::BytesMut;
+use mesh_core::transport::{Datagram, Ecn, Transmit};
+use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// What is asked of the system for each direction, bytes.
+const BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Reads of one turn; each may hold a batch of datagrams.
+const READS_PER_TURN: usize = 8;
+/// Datagrams of one batch. More than this is no quicker.
+const BATCH: usize = if BATCH_SIZE < 8 { BATCH_SIZE } else { 8 };
+/// The largest UDP payload.
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+
+/// Where to bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The address; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// Whether other sockets share the port (`SO_REUSEPORT`): one for each shard.
+    pub reuse_port: bool,
+}
+
+impl Binding {
+    /// Any address, any port: IPv6 and IPv4 at once where the system can.
+    pub const ANY: Self = Self {
+        addr: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+        reuse_port: false,
+    };
+
+    /// Exactly this address.
+    #[must_use]
+    pub const fn exactly(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            reuse_port: false,
+        }
+    }
+}
+
+/// No socket.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot bind UDP {addr}: {source}")]
+pub struct BindError {
+    /// Where.
+    pub addr: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    binding: Binding,
+    is_v6: bool,
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Socket {
+    /// Binds. An unspecified IPv6 address takes IPv4 too; where there is no IPv6, only IPv4.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] with the address and the system's word.
+    pub fn bind(binding: Binding) -> Result<Self, BindError> {
+        let (io, addr) = match open(binding.addr, binding.reuse_port) {
+            Err(_) if binding.addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+                let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), binding.addr.port());
+                (open(v4, binding.reuse_port), v4)
+            }
+            other => (other, binding.addr),
+        };
+        let finish = |io: io::Result<std::net::UdpSocket>| {
+            let io = UdpSocket::from_std(io?)?;
+            let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+            Ok((io, state))
+        };
+        let (io, state) = finish(io).map_err(|source| BindError { addr, source })?;
+        let per_read = DATAGRAM_BYTES_MAX
+            .min(state.gro_segments() * 1500)
+            .max(2048);
+        Ok(Self {
+            io,
+            state,
+            binding,
+            is_v6: addr.is_ipv6(),
+            buffers: vec![vec![0; per_read]; BATCH],
+        })
+    }
+
+    /// The address it has.
+    ///
+    /// # Errors
+    ///
+    /// The system's word.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    /// A new socket on a new port, for a network that has changed.
+    pub(super) fn rebind(&mut self) -> Result<(), BindError> {
+        *self = Self::bind(self.binding)?;
+        Ok(())
+    }
+
+    pub(super) async fn readable(&self) {
+        // An error of the socket shows when it is read.
+        let _ready = self.io.readable().await;
+    }
+
+    pub(super) async fn writable(&self) {
+        let _ready = self.io.writable().await;
+    }
+
+    /// Sends; `false` when the socket would have to wait. What cannot be sent at all is lost, as on
+    /// any network: QUIC sends it again.
+    pub(super) fn send(&self, transmit: &Transmit, buf: &[u8]) -> bool {
+        let Some(destination) = self.reachable(transmit.remote) else {
+            return true;
+        };
+        let contents = &buf[..transmit.size];
+        let segment = transmit.segment_size.unwrap_or(contents.len().max(1));
+        let at_once = segment * self.state.max_gso_segments().max(1);
+        for batch in contents.chunks(at_once) {
+            let piece = quinn_udp::Transmit {
+                destination,
+                ecn: transmit.ecn.map(|ecn| match ecn {
+                    Ecn::Ect0 => EcnCodepoint::Ect0,
+                    Ecn::Ect1 => EcnCodepoint::Ect1,
+                    Ecn::Ce => EcnCodepoint::Ce,
+                }),
+                contents: batch,
+                segment_size: (batch.len() > segment).then_some(segment),
+                src_ip: transmit.local_ip,
+            };
+            let sent = self.io.try_io(Interest::WRITABLE, || {
+                self.state.try_send(UdpSockRef::from(&self.io), &piece)
+            });
+            match sent {
+                Ok(()) => {}
+                // With several batches, those that went out go out again: QUIC drops duplicates.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) => tracing::trace!(%error, "a datagram was not sent"),
+            }
+        }
+        true
+    }
+
+    /// The address as this socket's family writes it.
+    fn reachable(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        match remote {
+            SocketAddr::V4(v4) if self.is_v6 => {
+                Some(SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()))
+            }
+            SocketAddr::V6(_) if !self.is_v6 => None,
+            SocketAddr::V4(_) | SocketAddr::V6(_) => Some(remote),
+        }
+    }
+
+    /// Reads what is there, up to the turn's budget.
+    pub(super) fn receive(&mut self, mut take: impl FnMut(Datagram)) {
+        for _ in 0..READS_PER_TURN {
+            let mut metas = [RecvMeta::default(); BATCH];
+            let mut slices: Vec<IoSliceMut<'_>> = self
+                .buffers
+                .iter_mut()
+                .map(|buffer| IoSliceMut::new(buffer))
+                .collect();
+            let received = self.io.try_io(Interest::READABLE, || {
+                self.state
+                    .recv(UdpSockRef::from(&self.io), &mut slices, &mut metas)
+            });
+            let count = match received {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Such as an ICMP port unreachable for something sent earlier.
+                Err(error) => {
+                    tracing::trace!(%error, "a read failed");
+                    continue;
+                }
+            };
+            for (meta, buffer) in metas.iter().zip(&self.buffers).take(count) {
+                let remote = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+                for data in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                    take(Datagram {
+                        remote,
+                        local_ip: meta.dst_ip,
+                        ecn: meta.ecn.map(|ecn| match ecn {
+                            EcnCodepoint::Ect0 => Ecn::Ect0,
+                            EcnCodepoint::Ect1 => Ecn::Ect1,
+                            EcnCodepoint::Ce => Ecn::Ce,
+                        }),
+                        data: BytesMut::from(data),
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn open(addr: SocketAddr, reuse_port: bool) -> io::Result<std::net::UdpSocket> {
+    let socket = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    #[cfg(unix)]
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    ask_for_buffers(&socket);
+    Ok(socket.into())
+}
+
+/// Small buffers lose datagrams in bursts; the system may grant less than is asked for.
+fn ask_for_buffers(socket: &socket2::Socket) {
+    static WARNED: std::sync::Once = std::sync::Once::new();
+    let _granted_less = socket.set_recv_buffer_size(BUFFER_BYTES);
+    let _granted_less = socket.set_send_buffer_size(BUFFER_BYTES);
+    let granted = |bytes: io::Result<usize>| bytes.unwrap_or(BUFFER_BYTES);
+    let (receive, send) = (
+        granted(socket.recv_buffer_size()),
+        granted(socket.send_buffer_size()),
+    );
+    if receive < BUFFER_BYTES || send < BUFFER_BYTES {
+        WARNED.call_once(|| {
+            tracing::warn!(
+                receive,
+                send,
+                wanted = BUFFER_BYTES,
+                "the system grants small UDP buffers, bursts may lose datagrams; as root: \
+                 sysctl -w net.core.rmem_max={BUFFER_BYTES} net.core.wmem_max={BUFFER_BYTES}"
+            );
+        });
+    }
+}

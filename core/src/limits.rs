@@ -16,6 +16,10 @@ pub const FRAME_MEDIUM_BYTES_MAX: usize = 256 * 1024;
 /// Payload of every other frame. Over it: protocol error.
 pub const FRAME_SMALL_BYTES_MAX: usize = 4 * 1024;
 
+/// The first memory taken for a payload that comes in several slices. Past it memory at most doubles,
+/// up to the payload's length: a header alone claims nothing.
+pub const FRAME_CARRY_FIRST_BYTES: usize = 16 * 1024;
+
 /// Frames are coalesced into writes of at least this size when there is that much to write: QUIC
 /// walks unacknowledged segments one by one, so many small writes are quadratic.
 pub const WRITE_COALESCE_BYTES: usize = 32 * 1024;

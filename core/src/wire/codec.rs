@@ -94,7 +94,12 @@ pub fn decode(frame_type: FrameType, payload: &[u8]) -> Result<Message, MessageE
         line: error.line(),
         column: error.column(),
     };
-    let envelope: Envelope<'_> = serde_json::from_slice(payload).map_err(malformed)?;
+    let text = std::str::from_utf8(payload).map_err(|error| MessageError::Malformed {
+        frame_type,
+        line: 1,
+        column: error.valid_up_to() + 1,
+    })?;
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(malformed)?;
     if envelope.tag != frame_type.name() {
         return Err(MessageError::TagMismatch { frame_type });
     }
@@ -197,6 +202,37 @@ fn append<T: Serialize>(
     Ok(())
 }
 
+/// Appends the frame of an upload chunk to `out`; on an error `out` is as it was. `digest` is the
+/// SHA-256 of `bytes`.
+///
+/// # Errors
+///
+/// [`EncodeError::TooLong`] for more than 1 MiB.
+pub fn encode_upload_chunk(
+    digest: &[u8; 32],
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let frame_type = FrameType::UploadChunk;
+    let length = digest.len() + bytes.len();
+    let max = frame_type.payload_max();
+    let announced = match u32::try_from(length) {
+        Ok(announced) if length <= max => announced,
+        _ => {
+            return Err(EncodeError::TooLong {
+                frame_type,
+                length,
+                max,
+            });
+        }
+    };
+    out.reserve(limits::FRAME_HEADER_BYTES + length);
+    out.extend_from_slice(&frame::header(frame_type, announced));
+    out.extend_from_slice(digest);
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
 /// The payload of an upload chunk: 32 bytes of SHA-256, then the bytes it is of.
 ///
 /// # Errors
@@ -211,150 +247,4 @@ pub fn split_upload_chunk(payload: &[u8]) -> Result<(&[u8; 32], &[u8]), MessageE
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{DeviceId, RequestId};
-    use crate::time::UnixMillis;
-    use crate::wire::message::{Call, Cancel, Hello, StreamChunk};
-
-    fn cancel() -> Message {
-        Message::Cancel(Cancel {
-            request_id: RequestId::from_u128(0xAB),
-        })
-    }
-
-    #[test]
-    fn a_frame_is_the_bytes_written_by_hand() {
-        let mut out = b"before".to_vec();
-        encode(&cancel(), &mut out).unwrap();
-        let json =
-            r#"{"type":"Cancel","data":{"request_id":"req_000000000000000000000000000000ab"}}"#;
-        let mut expected = b"before\x14\x00\x00\x00\x4e".to_vec();
-        assert_eq!(json.len(), 0x4e);
-        expected.extend_from_slice(json.as_bytes());
-        assert_eq!(out, expected);
-    }
-
-    #[test]
-    fn the_envelope_may_come_in_either_order_and_with_more_fields() {
-        let json = br#"{"data":{"device_id":"device-00000000-0000-0000-0000-000000000001","agent":"a","new":1},"x":2,"type":"Hello"}"#;
-        let Ok(Message::Hello(hello)) = decode(FrameType::Hello, json) else {
-            panic!()
-        };
-        let device_id = DeviceId::from_u128(1);
-        assert_eq!(
-            hello,
-            Hello {
-                device_id,
-                agent: "a".into(),
-                features: vec![]
-            }
-        );
-    }
-
-    #[test]
-    fn raw_json_stays_byte_for_byte_what_it_was() {
-        let json = r#"{"type":"Call","data":{"id":1,"method":"m","params":{"z": 1.50,  "a":[ ]}}}"#;
-        let Ok(Message::Call(call)) = decode(FrameType::Call, json.as_bytes()) else {
-            panic!()
-        };
-        assert_eq!(
-            call.params.as_ref().unwrap().get(),
-            r#"{"z": 1.50,  "a":[ ]}"#
-        );
-        let mut out = Vec::new();
-        encode(&Message::Call(Call { ..call }), &mut out).unwrap();
-        assert!(
-            String::from_utf8(out)
-                .unwrap()
-                .contains(r#"{"z": 1.50,  "a":[ ]}"#)
-        );
-    }
-
-    #[test]
-    fn a_tag_that_disagrees_with_the_type_byte_is_refused() {
-        let json =
-            br#"{"type":"Hello","data":{"request_id":"req_000000000000000000000000000000ab"}}"#;
-        let error = decode(FrameType::Cancel, json).unwrap_err();
-        assert_eq!(
-            error,
-            MessageError::TagMismatch {
-                frame_type: FrameType::Cancel
-            }
-        );
-    }
-
-    #[test]
-    fn malformed_payloads_are_refused_without_repeating_them() {
-        let deep = "[".repeat(100_000);
-        for payload in [
-            "",
-            "{",
-            "null",
-            "secret",
-            r#"{"type":"Cancel"}"#,
-            &deep,
-            "\u{0}",
-        ] {
-            let error = decode(FrameType::Cancel, payload.as_bytes()).unwrap_err();
-            assert!(matches!(error, MessageError::Malformed { .. }), "{error}");
-            assert!(!error.to_string().contains("secret"));
-        }
-        let bad_utf8 = b"{\"type\":\"Cancel\",\"data\":{\"request_id\":\"\xFF\"}}";
-        assert!(decode(FrameType::Cancel, bad_utf8).is_err());
-        assert_eq!(
-            decode(FrameType::UploadChunk, b"{}").unwrap_err(),
-            MessageError::Binary
-        );
-    }
-
-    #[test]
-    fn a_payload_over_its_limit_is_not_sent_and_leaves_nothing_behind() {
-        let chunk = |bytes: usize| {
-            Message::StreamChunk(StreamChunk {
-                request_id: RequestId::from_u128(1),
-                content: "x".repeat(bytes),
-                sequence: 0,
-                is_final: false,
-                delta: None,
-            })
-        };
-        let mut out = b"before".to_vec();
-        let frame_type = FrameType::StreamChunk;
-        let error = encode(&chunk(262_144), &mut out).unwrap_err();
-        assert!(
-            matches!(error, EncodeError::TooLong { max: 262_144, .. }),
-            "{error}"
-        );
-        assert_eq!(out, b"before");
-        encode(&chunk(262_000), &mut out).unwrap();
-        assert_eq!(out[6], frame_type.as_u8());
-    }
-
-    #[test]
-    fn a_number_that_is_none_is_not_sent() {
-        let vitals = crate::wire::message::Vitals {
-            cpu_usage: f32::NAN,
-            ..Default::default()
-        };
-        let beat = Message::Heartbeat(crate::wire::message::Heartbeat {
-            device_id: DeviceId::from_u128(1),
-            timestamp: UnixMillis(1),
-            sequence: 1,
-            vitals,
-        });
-        let mut out = Vec::new();
-        // JSON has no NaN: it is written as null, which no gateway reads as a number.
-        encode(&beat, &mut out).unwrap();
-        assert!(decode(FrameType::Heartbeat, &out[5..]).is_err());
-    }
-
-    #[test]
-    fn an_upload_chunk_needs_its_digest() {
-        assert_eq!(
-            split_upload_chunk(&[0; 31]),
-            Err(MessageError::ChunkTooShort { length: 31 })
-        );
-        assert_eq!(split_upload_chunk(&[7; 33]).unwrap(), (&[7; 32], &[7][..]));
-    }
-}
+mod tests;

@@ -3,7 +3,9 @@
 //! Payloads are UTF-8 JSON, adjacently tagged (`{"type":"Heartbeat","data":{…}}`); the tag must agree
 //! with the frame's type byte. Unknown JSON fields are ignored, missing optional ones take their
 //! default. Raw JSON that is only passed on stays raw ([`RawValue`]). The first eight numbers
-//! (0x01–0x08) never change.
+//! (0x01–0x08) never change. `Debug` shows what a message is about, never what people wrote.
+
+mod private;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -88,7 +90,7 @@ pub enum ServerStatus {
 }
 
 /// Device → gateway, escalation: one question with its context.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct EscalationRequest {
     /// Made by the device; with the account it is the idempotency key.
     pub request_id: RequestId,
@@ -126,7 +128,7 @@ pub struct EscalationRequest {
 }
 
 /// A client's own request, passed on as it is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Chat {
     /// The format the body is in.
     pub dialect: DialectName,
@@ -145,7 +147,7 @@ pub enum DialectName {
 }
 
 /// What goes with a question.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Context {
     /// A short note on the user's intent.
@@ -161,7 +163,7 @@ pub struct Context {
 }
 
 /// One passage from the device's own documents.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Knowledge {
     /// Where it is from, as the user knows it.
     pub source: String,
@@ -172,7 +174,7 @@ pub struct Knowledge {
 }
 
 /// One turn of the conversation so far.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
     /// Who spoke.
     pub role: Role,
@@ -276,7 +278,7 @@ pub enum FinishReason {
 }
 
 /// Gateway → device, escalation: a whole answer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct EscalationResponse {
     /// The question's id.
     pub request_id: RequestId,
@@ -311,7 +313,7 @@ pub struct EscalationResponse {
 }
 
 /// Gateway → device, escalation: one piece of an answer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct StreamChunk {
     /// The question's id.
     pub request_id: RequestId,
@@ -351,7 +353,7 @@ pub struct StreamEnd {
 }
 
 /// Either way, any stream: something was refused or failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorMessage {
     /// What kind.
     pub code: ErrorCode,
@@ -485,7 +487,7 @@ pub struct Notice {
 }
 
 /// Device → gateway, call: one typed call (see `api`).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Call {
     /// Chosen by the device, echoed in the reply.
     pub id: u64,
@@ -497,7 +499,7 @@ pub struct Call {
 }
 
 /// Gateway → device, call: exactly one per call.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Reply {
     /// The call's id.
     pub id: u64,

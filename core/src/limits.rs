@@ -134,3 +134,15 @@ pub const QUIC_SEND_RESERVE: u64 = 64 * 1024;
 pub const QUIC_STREAM_QUEUE_BYTES: usize = 256 * 1024;
 /// Small writes in flight before more of them are gathered into one.
 pub const QUIC_SMALL_WRITES_MAX: u32 = 32;
+/// Requests of one account under way at once. Over it: `RATE_LIMITED`.
+pub const HOLDS_PER_ACCOUNT_MAX: usize = 10_000;
+/// Calls that wait for the store's writer. Over it: refused as busy.
+pub const STORE_QUEUE_MAX: usize = 4096;
+/// Calls that share one transaction; the others wait for the next.
+pub const STORE_BATCH_MAX: usize = 512;
+/// Rows of a list of accounts, keys, devices or revocations. Over it: cut, the first are shown.
+pub const STORE_LIST_MAX: usize = 10_000;
+/// Entries of a ledger read at once; the rest comes with the next page.
+pub const LEDGER_PAGE_MAX: usize = 1000;
+/// Devices ever enrolled in one account. Over it: enrolment is refused.
+pub const DEVICES_PER_ACCOUNT_MAX: u64 = 10_000;

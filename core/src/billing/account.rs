@@ -31,6 +31,7 @@ use super::money::{Nanos, Overflow};
 use super::price::Price;
 use super::tier::Tier;
 use crate::ids::RequestId;
+use crate::limits::HOLDS_PER_ACCOUNT_MAX;
 use crate::time::UnixMillis;
 use crate::wire::message::TokensUsed;
 
@@ -285,6 +286,9 @@ pub enum Denied {
         /// How much.
         owed: Nanos,
     },
+    /// Too many requests of the account are under way.
+    #[error("{HOLDS_PER_ACCOUNT_MAX} requests of this account are under way; wait for one to end")]
+    TooManyHolds,
     /// There is no such account.
     #[error("this account does not exist")]
     UnknownAccount,
@@ -333,6 +337,9 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
         } else {
             Denied::Conflict
         });
+    }
+    if account.holds.len() >= HOLDS_PER_ACCOUNT_MAX {
+        return Err(Denied::TooManyHolds);
     }
     let Hold {
         price,

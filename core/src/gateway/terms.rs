@@ -126,13 +126,14 @@ pub(super) fn denied(why: &Denied, id: RequestId) -> ErrorMessage {
         Denied::Expired { .. } => ErrorCode::Expired,
         Denied::QuotaSpent { .. } => ErrorCode::QuotaExceeded,
         Denied::Insufficient { .. } | Denied::Owing { .. } => ErrorCode::PaymentRequired,
+        Denied::TooManyHolds => ErrorCode::RateLimited,
         Denied::UnknownAccount => ErrorCode::Unauthorized,
         Denied::Overflow => ErrorCode::InvalidRequest,
     };
     let refused = error(code, Some(id), why.to_string());
     match why {
         Denied::Expired { charge } => with_charge(refused, charge),
-        Denied::InProgress => ErrorMessage {
+        Denied::InProgress | Denied::TooManyHolds => ErrorMessage {
             retry_after_secs: Some(1),
             ..refused
         },

@@ -1,3 +1,4 @@
 //! What the gateway's root machine asks for: model servers and what else lies outside of it.
 
+pub mod store;
 pub mod upstream;

@@ -195,6 +195,38 @@ fn usage_beyond_the_hold_is_owed_and_blocks_new_holds() {
 }
 
 #[test]
+fn an_account_has_a_bounded_number_of_requests_under_way() {
+    let mut account = account();
+    let free = |id| Hold {
+        price: Price::FREE,
+        ..hold(id, 1)
+    };
+    for id in 0..HOLDS_PER_ACCOUNT_MAX as u128 {
+        apply(
+            &mut account,
+            NOVEMBER,
+            &Entry::Held(
+                RequestId::from_u128(id),
+                Held {
+                    body: [0; 32],
+                    charge: Nanos::ZERO,
+                    base: Nanos::ZERO,
+                },
+            ),
+        )
+        .unwrap();
+    }
+    let next = Command::Hold(free(u128::MAX));
+    assert_eq!(
+        run(&mut account, &facts(), next.clone()),
+        Err(Denied::TooManyHolds)
+    );
+    let release = Command::Release(RequestId::from_u128(7));
+    run(&mut account, &facts(), release).unwrap();
+    assert!(run(&mut account, &facts(), next).is_ok());
+}
+
+#[test]
 fn a_new_month_begins_with_nothing_spent() {
     let mut account = account();
     run(&mut account, &facts(), Command::Hold(hold(1, 10))).unwrap();

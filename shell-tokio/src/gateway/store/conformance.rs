@@ -1,0 +1,385 @@
+//! What every store must do, whatever it is made of. A store's own tests run all of it; each gets a
+//! fresh, empty store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mesh_core::billing::account::{Denied, Hold, Settle};
+use mesh_core::billing::ledger;
+use mesh_core::billing::price::Price;
+use mesh_core::gateway::NotAdmitted;
+use mesh_core::identity::api_key::{Scope, Scopes};
+use mesh_core::wire::message::TokensUsed;
+
+use super::*;
+
+/// 2026-11-18T11:06:40Z.
+pub(super) const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
+pub(super) const ACCOUNT: AccountId = AccountId::from_u128(1);
+pub(super) const KEY: KeyId = KeyId::from_u128(2);
+pub(super) const DEVICE: DeviceId = DeviceId::from_u128(3);
+pub(super) const CERTIFICATE: Fingerprint = Fingerprint([4; 32]);
+/// The worst case of [`hold`]: 1 000 in at $3.75/M (cache write), 1 000 out at $15/M, 3 % on top.
+pub(super) const HELD: i64 = 19_312_500;
+/// The charge of [`settle`]: 1 000 in at $3/M, 500 out at $15/M, 3 % on top.
+pub(super) const CHARGED: i64 = 10_815_000;
+
+pub(super) fn hold(request: u128) -> Hold {
+    Hold {
+        request: RequestId::from_u128(request),
+        body: [5; 32],
+        price: Price::CLAUDE_SONNET,
+        input_tokens_max: 1000,
+        output_tokens_max: 1000,
+    }
+}
+
+pub(super) fn settle(request: u128) -> Settle {
+    Settle {
+        request: RequestId::from_u128(request),
+        body: [5; 32],
+        model: "claude_sonnet".to_owned(),
+        price: Price::CLAUDE_SONNET,
+        tokens: TokensUsed {
+            prompt: 1000,
+            completion: 500,
+            ..TokensUsed::default()
+        },
+        estimated: false,
+    }
+}
+
+fn new_key(id: KeyId, hash: u8) -> NewKey {
+    let (label, scopes) = ("laptop".to_owned(), Scopes::DEFAULT);
+    NewKey {
+        id,
+        account: ACCOUNT,
+        label,
+        hash: [hash; 32],
+        scopes,
+    }
+}
+
+fn new_device(id: DeviceId) -> NewDevice {
+    NewDevice {
+        id,
+        key: KEY,
+        certificate: CERTIFICATE,
+        not_after: UnixMillis(NOW.0 + 1),
+    }
+}
+
+/// One account on the usual terms, with a key and a device.
+pub(super) async fn furnish(store: &Store) {
+    store
+        .create_account(NewAccount::managed(ACCOUNT, "ada"), NOW)
+        .await
+        .unwrap();
+    store.create_key(new_key(KEY, 6), NOW).await.unwrap();
+    assert_eq!(store.enrol(new_device(DEVICE), NOW).await, Ok(ACCOUNT));
+}
+
+pub(super) async fn charge(store: &Store, request: u128) -> Charge {
+    store.hold(ACCOUNT, hold(request), NOW).await.unwrap();
+    store.settle(ACCOUNT, settle(request), NOW).await.unwrap()
+}
+
+pub(super) async fn an_account_is_found_by_its_name_and_names_are_unique(store: Store) {
+    furnish(&store).await;
+    let ada = store.account_named("ada").await.unwrap();
+    assert_eq!(
+        (ada.id, ada.ceiling, ada.tier),
+        (ACCOUNT, CEILING_DEFAULT, Tier::MANAGED)
+    );
+    assert_eq!(store.accounts().await, Ok(vec![ada]));
+    let again = NewAccount::managed(AccountId::from_u128(9), "ada");
+    assert_eq!(
+        store.create_account(again, NOW).await,
+        Err(StoreError::NameTaken)
+    );
+    for name in ["", "a\nb", &"x".repeat(129)] {
+        let odd = NewAccount::managed(AccountId::from_u128(9), name);
+        assert_eq!(
+            store.create_account(odd, NOW).await,
+            Err(StoreError::BadName)
+        );
+    }
+    assert_eq!(
+        store.account_named("bob").await,
+        Err(StoreError::UnknownAccount)
+    );
+}
+
+pub(super) async fn a_key_is_known_by_its_hash_until_it_is_revoked(store: Store) {
+    furnish(&store).await;
+    let key = store.key([6; 32]).await.unwrap();
+    assert_eq!((key.id, key.account, key.revoked_at), (KEY, ACCOUNT, None));
+    assert!(key.scopes.allow(Scope::Escalate) && !key.scopes.allow(Scope::Admin));
+    assert_eq!(store.key([7; 32]).await, Err(StoreError::UnknownKey));
+    store.revoke_key(KEY, false, NOW).await.unwrap();
+    assert_eq!(store.key([6; 32]).await, Err(StoreError::KeyRevoked));
+    assert_eq!(
+        store.keys(Some(ACCOUNT)).await.unwrap()[0].revoked_at,
+        Some(NOW)
+    );
+    assert_eq!(store.keys(Some(AccountId::from_u128(9))).await, Ok(vec![]));
+    let foreign = NewKey {
+        account: AccountId::from_u128(9),
+        ..new_key(KEY, 8)
+    };
+    assert_eq!(
+        store.create_key(foreign, NOW).await,
+        Err(StoreError::UnknownAccount)
+    );
+}
+
+pub(super) async fn a_device_is_enrolled_once_and_only_with_a_living_key(store: Store) {
+    furnish(&store).await;
+    assert_eq!(
+        store.enrol(new_device(DEVICE), NOW).await,
+        Err(StoreError::DeviceTaken)
+    );
+    let other = new_device(DeviceId::from_u128(8));
+    let keyless = NewDevice {
+        key: KeyId::from_u128(9),
+        ..other.clone()
+    };
+    assert_eq!(store.enrol(keyless, NOW).await, Err(StoreError::UnknownKey));
+    store.revoke_key(KEY, false, NOW).await.unwrap();
+    assert_eq!(store.enrol(other, NOW).await, Err(StoreError::KeyRevoked));
+    let devices = store.devices(None).await.unwrap();
+    assert_eq!(
+        (devices.len(), devices[0].id, devices[0].seen_at),
+        (1, DEVICE, None)
+    );
+}
+
+pub(super) async fn each_session_of_a_device_has_a_higher_number(store: Store) {
+    furnish(&store).await;
+    for epoch in 1..=3 {
+        let admitted = store.admit(DEVICE, CERTIFICATE, NOW).await;
+        assert_eq!(
+            admitted,
+            Ok(Admitted {
+                account: ACCOUNT,
+                epoch
+            })
+        );
+    }
+    assert_eq!(
+        store.devices(Some(ACCOUNT)).await.unwrap()[0].seen_at,
+        Some(NOW)
+    );
+}
+
+pub(super) async fn a_device_is_refused_for_the_reason_that_holds(store: Store) {
+    furnish(&store).await;
+    let refused = |why| Err(StoreError::NotAdmitted(why));
+    let stranger = DeviceId::from_u128(9);
+    assert_eq!(
+        store.admit(stranger, CERTIFICATE, NOW).await,
+        refused(NotAdmitted::Unknown)
+    );
+    let other = Fingerprint([9; 32]);
+    assert_eq!(
+        store.admit(DEVICE, other, NOW).await,
+        refused(NotAdmitted::Mismatched)
+    );
+    store.revoke_device(DEVICE, NOW).await.unwrap();
+    assert_eq!(
+        store.admit(DEVICE, CERTIFICATE, NOW).await,
+        refused(NotAdmitted::Revoked)
+    );
+    assert_eq!(
+        store.revoke_device(stranger, NOW).await,
+        Err(StoreError::UnknownDevice)
+    );
+}
+
+pub(super) async fn revocations_can_be_followed_in_their_order(store: Store) {
+    furnish(&store).await;
+    let second = DeviceId::from_u128(8);
+    store.enrol(new_device(second), NOW).await.unwrap();
+    assert_eq!(store.last_revocation().await, Ok(0));
+    store.revoke_device(second, NOW).await.unwrap();
+    store.revoke_device(second, NOW).await.unwrap();
+    // The key names the device that is left, and takes it along only when told to.
+    assert_eq!(
+        store.revoke_key(KEY, false, NOW).await.unwrap()[0].id,
+        DEVICE
+    );
+    assert_eq!(store.last_revocation().await, Ok(1));
+    assert_eq!(
+        store.revoke_key(KEY, true, NOW).await.unwrap()[0].id,
+        DEVICE
+    );
+    let devices = |seen: Vec<Revocation>| -> Vec<_> {
+        seen.iter()
+            .map(|revocation| (revocation.sequence, revocation.device))
+            .collect()
+    };
+    assert_eq!(
+        devices(store.revocations(0).await.unwrap()),
+        [(1, second), (2, DEVICE)]
+    );
+    assert_eq!(devices(store.revocations(1).await.unwrap()), [(2, DEVICE)]);
+    assert_eq!(store.revoke_key(KEY, true, NOW).await, Ok(vec![]));
+}
+
+pub(super) async fn a_request_is_held_then_charged_and_the_rest_is_void(store: Store) {
+    furnish(&store).await;
+    store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
+    let summary = store.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!((summary.held, summary.spent), (Nanos(HELD), Nanos(0)));
+    let charge = store.settle(ACCOUNT, settle(1), NOW).await.unwrap();
+    assert_eq!(
+        (charge.base, charge.charge),
+        (Nanos(10_500_000), Nanos(CHARGED))
+    );
+    let summary = store.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!((summary.held, summary.spent), (Nanos(0), Nanos(CHARGED)));
+    assert_eq!(summary.available, Nanos(CEILING_DEFAULT.0 - CHARGED));
+    let booked = store
+        .booked(ACCOUNT, RequestId::from_u128(1))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (booked.sequence, booked.at, booked.charge),
+        (1, NOW, charge)
+    );
+}
+
+pub(super) async fn a_repeated_settle_charges_nothing_more(store: Store) {
+    furnish(&store).await;
+    let charge = charge(&store, 1).await;
+    assert_eq!(
+        store.settle(ACCOUNT, settle(1), NOW).await,
+        Ok(charge.clone())
+    );
+    // Not even with other tokens: what is recorded stands.
+    let dearer = Settle {
+        tokens: TokensUsed {
+            prompt: 9,
+            completion: 9,
+            ..TokensUsed::default()
+        },
+        ..settle(1)
+    };
+    assert_eq!(store.settle(ACCOUNT, dearer, NOW).await, Ok(charge));
+    assert_eq!(
+        store.summary(ACCOUNT, NOW).await.unwrap().spent,
+        Nanos(CHARGED)
+    );
+    assert_eq!(store.entries(ACCOUNT, 0).await.unwrap().len(), 2);
+}
+
+pub(super) async fn an_id_is_good_for_one_question(store: Store) {
+    furnish(&store).await;
+    let denied = |why| Err(StoreError::Denied(why));
+    let other = || Hold {
+        body: [9; 32],
+        ..hold(1)
+    };
+    store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
+    assert_eq!(
+        store.hold(ACCOUNT, hold(1), NOW).await,
+        denied(Denied::InProgress)
+    );
+    assert_eq!(
+        store.hold(ACCOUNT, other(), NOW).await,
+        denied(Denied::Conflict)
+    );
+    let charge = Box::new(store.settle(ACCOUNT, settle(1), NOW).await.unwrap());
+    assert_eq!(
+        store.hold(ACCOUNT, hold(1), NOW).await,
+        denied(Denied::Expired { charge })
+    );
+    assert_eq!(
+        store.hold(ACCOUNT, other(), NOW).await,
+        denied(Denied::Conflict)
+    );
+    // Another account has ids of its own.
+    let bob = AccountId::from_u128(7);
+    store
+        .create_account(NewAccount::managed(bob, "bob"), NOW)
+        .await
+        .unwrap();
+    assert_eq!(store.hold(bob, hold(1), NOW).await, Ok(()));
+    let nobody = AccountId::from_u128(9);
+    assert_eq!(
+        store.hold(nobody, hold(1), NOW).await,
+        Err(StoreError::UnknownAccount)
+    );
+}
+
+pub(super) async fn a_released_id_is_free_again(store: Store) {
+    furnish(&store).await;
+    store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
+    for _ in 0..2 {
+        store
+            .release(ACCOUNT, RequestId::from_u128(1), NOW)
+            .await
+            .unwrap();
+    }
+    assert_eq!(store.summary(ACCOUNT, NOW).await.unwrap().held, Nanos(0));
+    store
+        .hold(
+            ACCOUNT,
+            Hold {
+                body: [9; 32],
+                ..hold(1)
+            },
+            NOW,
+        )
+        .await
+        .unwrap();
+}
+
+pub(super) async fn sixty_four_clients_get_exactly_what_the_ceiling_covers(store: Store) {
+    let ceiling = Nanos(33 * HELD);
+    let account = NewAccount {
+        ceiling,
+        ..NewAccount::managed(ACCOUNT, "ada")
+    };
+    store.create_account(account, NOW).await.unwrap();
+    let next = Arc::new(AtomicU64::new(0));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let (store, next) = (store.clone(), Arc::clone(&next));
+        clients.spawn(async move {
+            let mut admitted = 0;
+            loop {
+                let request = next.fetch_add(1, Ordering::Relaxed);
+                if request >= 200 {
+                    return admitted;
+                }
+                match store.hold(ACCOUNT, hold(request.into()), NOW).await {
+                    Ok(()) => admitted += 1,
+                    Err(StoreError::Denied(Denied::Insufficient { needed, available })) => {
+                        assert_eq!((needed, available), (Nanos(HELD), Nanos(0)));
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    assert_eq!(clients.join_all().await.iter().sum::<i32>(), 33);
+    let summary = store.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!((summary.held, summary.available), (ceiling, Nanos(0)));
+}
+
+pub(super) async fn the_ledger_can_be_read_from_any_entry_on_and_verifies(store: Store) {
+    furnish(&store).await;
+    for request in 1..=4 {
+        charge(&store, request).await;
+    }
+    let all = store.entries(ACCOUNT, 0).await.unwrap();
+    assert_eq!(store.entries(ACCOUNT, 3).await.unwrap(), all[3..]);
+    assert_eq!(store.entries(ACCOUNT, 5).await.unwrap(), []);
+    let verified = ledger::verify(ACCOUNT, all).unwrap();
+    assert_eq!(
+        (verified.entries, verified.charged),
+        (5, Nanos(4 * CHARGED))
+    );
+}

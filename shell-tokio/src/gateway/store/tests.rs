@@ -1,0 +1,465 @@
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use mesh_core::billing::account::Denied;
+use mesh_core::limits::STORE_QUEUE_MAX;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::conformance::{ACCOUNT, CERTIFICATE, CHARGED, DEVICE, HELD, KEY, NOW};
+use super::conformance::{charge, furnish, hold, settle};
+use super::*;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("synesis.db")
+    }
+
+    fn gateway(&self) -> Store {
+        Store::open(&self.file(), Role::Gateway).unwrap()
+    }
+
+    /// The file as anybody can open it, its guards taken off.
+    fn by_hand(&self) -> Connection {
+        let connection = Connection::open(self.file()).unwrap();
+        let guards = "DROP TRIGGER entries_are_never_changed; \
+                      DROP TRIGGER entries_are_never_deleted";
+        connection.execute_batch(guards).unwrap();
+        connection
+    }
+
+    fn verify(&self) -> Report {
+        verify(&self.file()).unwrap()
+    }
+
+    fn only_fault(&self) -> (u64, &'static str) {
+        let report = self.verify();
+        assert!(!report.is_sound());
+        let [fault] = *report.faults().collect::<Vec<_>>() else {
+            panic!("{report:?}")
+        };
+        assert_eq!(fault.account, ACCOUNT);
+        (fault.sequence, fault.what)
+    }
+}
+
+macro_rules! conforms {
+    ($($name:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let folder = Folder::new();
+                let store = folder.gateway();
+                conformance::$name(store).await;
+                assert!(folder.verify().is_sound());
+            }
+        )+
+    };
+}
+
+conforms!(
+    an_account_is_found_by_its_name_and_names_are_unique,
+    a_key_is_known_by_its_hash_until_it_is_revoked,
+    a_device_is_enrolled_once_and_only_with_a_living_key,
+    each_session_of_a_device_has_a_higher_number,
+    a_device_is_refused_for_the_reason_that_holds,
+    revocations_can_be_followed_in_their_order,
+    a_request_is_held_then_charged_and_the_rest_is_void,
+    a_repeated_settle_charges_nothing_more,
+    an_id_is_good_for_one_question,
+    a_released_id_is_free_again,
+    sixty_four_clients_get_exactly_what_the_ceiling_covers,
+    the_ledger_can_be_read_from_any_entry_on_and_verifies,
+);
+
+/// A call that keeps the writer busy until the sender is dropped.
+fn occupy(store: &Store) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+    let (free, wait) = mpsc::channel();
+    let (begun, has_begun) = mpsc::channel();
+    let store = store.clone();
+    let call = tokio::spawn(async move {
+        let work = move |_: &mut writer::Work<'_>| {
+            begun.send(()).unwrap();
+            let _: Result<(), _> = wait.recv();
+            Ok(())
+        };
+        store.0.submit(work).await.unwrap();
+    });
+    tokio::task::block_in_place(|| has_begun.recv().unwrap());
+    (free, call)
+}
+
+#[tokio::test]
+async fn what_was_settled_survives_and_what_was_held_does_not() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    charge(&store, 1).await;
+    store.hold(ACCOUNT, hold(2), NOW).await.unwrap();
+    assert_eq!(
+        store.admit(DEVICE, CERTIFICATE, NOW).await.unwrap().epoch,
+        1
+    );
+    drop(store);
+    let store = folder.gateway();
+    let summary = store.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!((summary.spent, summary.held), (Nanos(CHARGED), Nanos(0)));
+    assert_eq!(
+        store.admit(DEVICE, CERTIFICATE, NOW).await.unwrap().epoch,
+        2
+    );
+    store.hold(ACCOUNT, hold(2), NOW).await.unwrap();
+    assert!(folder.verify().is_sound());
+}
+
+#[tokio::test]
+async fn a_crash_loses_no_settle_that_was_answered() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    for request in 1..=5 {
+        charge(&store, request).await;
+        // What the disk has at this moment is what a crash would leave.
+        let crashed = Folder::new();
+        for suffix in ["", "-wal"] {
+            let name = format!("synesis.db{suffix}");
+            let (from, to) = (folder.0.path().join(&name), crashed.0.path().join(&name));
+            std::fs::copy(from, to).unwrap();
+        }
+        let after = crashed.gateway();
+        let spent = after.summary(ACCOUNT, NOW).await.unwrap().spent;
+        assert_eq!(spent, Nanos(CHARGED * i64::try_from(request).unwrap()));
+        assert_eq!(
+            crashed.verify().entries(),
+            u64::try_from(request).unwrap() + 1
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_changed_byte_in_the_file_names_its_entry() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    for request in 1..=5 {
+        charge(&store, request).await;
+    }
+    drop(store);
+    let mut bytes = std::fs::read(folder.file()).unwrap();
+    let text = b"{\"sequence\":3,";
+    let at = bytes
+        .windows(text.len())
+        .position(|window| window == text)
+        .unwrap();
+    let digit = at + text.len() + 60;
+    bytes[digit] ^= 1;
+    std::fs::write(folder.file(), bytes).unwrap();
+    assert_eq!(
+        folder.only_fault(),
+        (3, "altered, or not the one that followed")
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_was_changed_cut_or_taken_out_is_named() {
+    let missing = "missing, or out of order";
+    let cut = "missing: the account knows of more entries, or of others";
+    let balance = "what the account says it spent is not what its entries add up to";
+    for (change, found) in [
+        ("DELETE FROM entries WHERE sequence = 2", (2, missing)),
+        ("DELETE FROM entries WHERE sequence = 5", (5, cut)),
+        ("DELETE FROM entries", (0, cut)),
+        (
+            "UPDATE entries SET sequence = 9 WHERE sequence = 5",
+            (5, missing),
+        ),
+        ("UPDATE accounts SET spent = spent - 1", (6, balance)),
+        ("UPDATE accounts SET owed = 1", (6, balance)),
+        (
+            "UPDATE accounts SET tier = '{\"tier\":\"byok\",\"fee_bps\":0}'",
+            (6, balance),
+        ),
+        (
+            "UPDATE entries SET canonical = replace(canonical, '10815000', '10815001') \
+             WHERE sequence = 4",
+            (4, "altered, or not the one that followed"),
+        ),
+        (
+            "UPDATE entries SET hash = zeroblob(32) WHERE sequence = 1",
+            (1, "altered, or not the one that followed"),
+        ),
+    ] {
+        let folder = Folder::new();
+        let store = folder.gateway();
+        furnish(&store).await;
+        for request in 1..=5 {
+            charge(&store, request).await;
+        }
+        drop(store);
+        folder.by_hand().execute_batch(change).unwrap();
+        assert_eq!(folder.only_fault(), found, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_was_taken_out_leaves_its_entries_behind() {
+    let folder = Folder::new();
+    furnish(&folder.gateway()).await;
+    let remove = "PRAGMA foreign_keys = OFF; DELETE FROM accounts";
+    folder.by_hand().execute_batch(remove).unwrap();
+    assert_eq!(
+        folder.only_fault(),
+        (0, "the account that it belongs to is missing")
+    );
+}
+
+#[tokio::test]
+async fn the_file_itself_refuses_to_change_its_ledger() {
+    let folder = Folder::new();
+    furnish(&folder.gateway()).await;
+    let connection = Connection::open(folder.file()).unwrap();
+    for change in ["UPDATE entries SET sequence = 7", "DELETE FROM entries"] {
+        let refused = connection.execute_batch(change).unwrap_err().to_string();
+        assert!(refused.contains("append only"), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_written_in_one_transaction_and_in_its_order() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    for request in 1..=64 {
+        store.hold(ACCOUNT, hold(request), NOW).await.unwrap();
+    }
+    let (free, busy) = occupy(&store);
+    let before = store.load();
+    let mut waiting = Vec::new();
+    for request in 1..=64 {
+        let settling = store.clone();
+        // Polled once each, in order, so that they stand in the queue in that order.
+        let mut call =
+            Box::pin(async move { settling.settle(ACCOUNT, settle(request), NOW).await });
+        assert!(poll_once(&mut call).is_none());
+        waiting.push(call);
+    }
+    drop(free);
+    for call in waiting {
+        call.await.unwrap();
+    }
+    busy.await.unwrap();
+    let after = store.load();
+    assert_eq!(
+        (after.batches - before.batches, after.calls - before.calls),
+        (1, 64)
+    );
+    for request in 1..=64 {
+        let booked = store
+            .booked(ACCOUNT, RequestId::from_u128(request))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(u128::from(booked.sequence), request);
+    }
+}
+
+fn poll_once<T>(call: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::Pin::new(call).poll(&mut context) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_the_newcomer_and_loses_nobody() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    let (free, busy) = occupy(&store);
+    let mut waiting: Vec<_> = (0..STORE_QUEUE_MAX)
+        .map(|_| {
+            let store = store.clone();
+            Box::pin(async move { store.accounts().await })
+        })
+        .collect();
+    for call in &mut waiting {
+        assert!(poll_once(call).is_none());
+    }
+    assert_eq!(store.accounts().await, Err(StoreError::Busy));
+    drop(free);
+    for call in waiting {
+        assert_eq!(call.await, Ok(vec![]));
+    }
+    busy.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_fails_takes_none_of_its_batch_along() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
+    let (free, busy) = occupy(&store);
+    let failing = store.0.submit(|work: &mut writer::Work<'_>| {
+        work.settle(ACCOUNT, settle(1), NOW)?;
+        work.carry_out(ACCOUNT, hold(2).request, Command::Hold(hold(2)), NOW)?;
+        Err::<(), _>(StoreError::Locked)
+    });
+    let mut failing = Box::pin(failing);
+    assert!(poll_once(&mut failing).is_none());
+    let third = Box::pin(store.hold(ACCOUNT, hold(3), NOW));
+    drop(free);
+    let (failed, held) = tokio::join!(failing, third);
+    assert_eq!((failed, held), (Err(StoreError::Locked), Ok(())));
+    busy.await.unwrap();
+    let summary = store.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!((summary.spent, summary.held), (Nanos(0), Nanos(2 * HELD)));
+    store.settle(ACCOUNT, settle(1), NOW).await.unwrap();
+    assert!(folder.verify().is_sound());
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_the_store_goes_on_when_there_is_room() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    let pages = |most: i64| {
+        store.0.submit(move |work: &mut writer::Work<'_>| {
+            let set = format!("PRAGMA max_page_count = {most}");
+            Ok(work
+                .connection
+                .query_row(&set, [], |row| row.get::<_, i64>(0))?)
+        })
+    };
+    // Never less than the file has: so nothing more fits.
+    pages(1).await.unwrap();
+    let mut request = 0;
+    let full = loop {
+        request += 1;
+        store.hold(ACCOUNT, hold(request), NOW).await.unwrap();
+        match store.settle(ACCOUNT, settle(request), NOW).await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full, StoreError::Full);
+    assert_eq!(store.summary(ACCOUNT, NOW).await.unwrap().held, Nanos(HELD));
+    pages(i64::from(u32::MAX) - 1).await.unwrap();
+    store.settle(ACCOUNT, settle(request), NOW).await.unwrap();
+    let spent = store.summary(ACCOUNT, NOW).await.unwrap().spent;
+    assert_eq!(spent, Nanos(CHARGED * i64::try_from(request).unwrap()));
+    assert!(folder.verify().is_sound());
+}
+
+#[tokio::test]
+async fn there_is_one_gateway_at_a_time() {
+    let folder = Folder::new();
+    let first = folder.gateway();
+    let second = Store::open(&folder.file(), Role::Gateway).unwrap_err();
+    assert!(matches!(second, OpenError::InUse { .. }), "{second}");
+    drop(first);
+    folder.gateway();
+}
+
+#[tokio::test]
+async fn administration_beside_a_running_gateway_counts_at_once() {
+    let folder = Folder::new();
+    let gateway = folder.gateway();
+    furnish(&gateway).await;
+    let admin = Store::open(&folder.file(), Role::Administration).unwrap();
+    let held = admin.hold(ACCOUNT, hold(1), NOW).await;
+    assert_eq!(held, Err(StoreError::NotTheGateway));
+    admin.revoke_key(KEY, true, NOW).await.unwrap();
+    assert_eq!(gateway.key([6; 32]).await, Err(StoreError::KeyRevoked));
+    assert_eq!(gateway.revocations(0).await.unwrap()[0].device, DEVICE);
+    let refused = gateway.admit(DEVICE, CERTIFICATE, NOW).await.unwrap_err();
+    assert_eq!(refused.to_string(), "the device was revoked");
+}
+
+#[tokio::test]
+async fn what_is_locked_by_another_program_changes_nothing() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    let wait_no_time = |work: &mut writer::Work<'_>| {
+        Ok(work.connection.busy_timeout(std::time::Duration::ZERO)?)
+    };
+    store.0.submit(wait_no_time).await.unwrap();
+    let other = Connection::open(folder.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(
+        store.hold(ACCOUNT, hold(1), NOW).await,
+        Err(StoreError::Locked)
+    );
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(store.hold(ACCOUNT, hold(1), NOW).await, Ok(()));
+    let again = store.hold(ACCOUNT, hold(1), NOW).await;
+    assert_eq!(again, Err(StoreError::Denied(Denied::InProgress)));
+}
+
+#[test]
+fn a_newer_foreign_or_broken_file_is_refused_and_left_alone() {
+    let folder = Folder::new();
+    drop(folder.gateway());
+    Connection::open(folder.file())
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    let newer = Store::open(&folder.file(), Role::Gateway).unwrap_err();
+    assert!(
+        matches!(
+            newer,
+            OpenError::Newer {
+                found: 99,
+                known: 1,
+                ..
+            }
+        ),
+        "{newer}"
+    );
+
+    let folder = Folder::new();
+    Connection::open(folder.file())
+        .unwrap()
+        .execute_batch("CREATE TABLE t (x)")
+        .unwrap();
+    let foreign = Store::open(&folder.file(), Role::Gateway).unwrap_err();
+    assert!(matches!(foreign, OpenError::Foreign { .. }), "{foreign}");
+
+    let folder = Folder::new();
+    let text = "Dear diary, ".repeat(100);
+    std::fs::write(folder.file(), &text).unwrap();
+    let foreign = Store::open(&folder.file(), Role::Gateway).unwrap_err();
+    assert!(matches!(foreign, OpenError::Foreign { .. }), "{foreign}");
+    assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), text);
+
+    let folder = Folder::new();
+    drop(folder.gateway());
+    let whole = std::fs::read(folder.file()).unwrap();
+    std::fs::write(folder.file(), &whole[..whole.len() / 2]).unwrap();
+    let broken = Store::open(&folder.file(), Role::Gateway).unwrap_err();
+    assert!(broken.to_string().contains("damaged"), "{broken}");
+
+    let folder = Folder::new();
+    assert!(matches!(verify(&folder.file()), Err(AuditError::Open(_))));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_its_owner_may_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    for entry in std::fs::read_dir(folder.0.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", entry.file_name());
+    }
+}

@@ -483,6 +483,26 @@ mod tests {
 
     proptest! {
         #[test]
+        fn debits_equal_credits_whatever_is_charged(
+            prompt in 0u64..10_000_000, completion in 0u64..1_000_000,
+            bps in 0u32..20_000, part in 0i64..=100, tier in 0u8..3,
+        ) {
+            let tier = match tier {
+                0 => Tier::Free { monthly_quota: Nanos(1) },
+                1 => Tier::Managed { markup_bps: bps },
+                _ => Tier::Byok { fee_bps: bps },
+            };
+            let price = Price::CLAUDE_SONNET;
+            let tokens = TokensUsed { prompt, completion, ..TokensUsed::default() };
+            let (base, amount) = (price.base(&tokens)?, price.cost(&tokens, tier.rate_bps())?);
+            let overage = Nanos(amount.0 / 100 * part);
+            let charge = Charge { tokens, base, charge: amount, overage, ..charge(1, tier, 0) };
+            let movements = Record::Charged(charge).movements()?;
+            prop_assert_eq!(movements.iter().map(|m| i128::from(m.amount.0)).sum::<i128>(), 0);
+            prop_assert!(movements.iter().all(|m| m.amount != Nanos::ZERO));
+        }
+
+        #[test]
         fn any_altered_dropped_inserted_or_swapped_entry_is_found_and_named(
             length in 3u64..12, at in any::<prop::sample::Index>(),
             byte in any::<prop::sample::Index>(), what in 0u8..4,

@@ -44,6 +44,23 @@ impl Price {
     /// OpenAI's list price of GPT-4 Turbo: $10 in, $30 out per million; it never had a cache price.
     pub const GPT4_TURBO: Self = Self::list(10_000_000, 30_000_000, 10_000_000, 10_000_000);
 
+    /// The built-in prices by name.
+    pub const BUILT_IN: [(&str, Self); 4] = [
+        ("claude_sonnet", Self::CLAUDE_SONNET),
+        ("claude_opus", Self::CLAUDE_OPUS),
+        ("gpt4_turbo", Self::GPT4_TURBO),
+        ("free", Self::FREE),
+    ];
+
+    /// The built-in price of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let mut prices = Self::BUILT_IN.into_iter();
+        prices
+            .find(|(known, _)| *known == name)
+            .map(|(_, price)| price)
+    }
+
     const fn list(input: u64, output: u64, cache_read: u64, cache_write: u64) -> Self {
         Self {
             version: 1,
@@ -156,6 +173,14 @@ mod tests {
         );
         // GPT-4 Turbo, 1 in and 1 out: $0.00001 + $0.00003 = $0.00004 = 40 000 nanos.
         assert_eq!(Price::GPT4_TURBO.base(&tokens(1, 1)), Ok(Nanos(40_000)));
+    }
+
+    #[test]
+    fn built_in_prices_are_found_by_their_names() {
+        assert_eq!(Price::named("claude_opus"), Some(Price::CLAUDE_OPUS));
+        assert_eq!(Price::named("free"), Some(Price::FREE));
+        assert_eq!(Price::named("Free"), None);
+        assert_eq!(Price::named(""), None);
     }
 
     #[test]

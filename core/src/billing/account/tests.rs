@@ -386,6 +386,32 @@ proptest! {
     }
 
     #[test]
+    fn replaying_a_command_changes_nothing(
+        commands in prop::collection::vec((0u8..4, 0u128..6, 0u64..900), 1..40),
+    ) {
+        let mut account = Account { ceiling: Nanos(20_000_000), ..account() };
+        let mut charges: BTreeMap<u128, Charge> = BTreeMap::new();
+        for (what, id, tokens) in commands {
+            let command = match what {
+                0 | 1 => Command::Hold(hold(id, tokens)),
+                2 => Command::Settle(settle(id, 0, tokens)),
+                _ => Command::Release(RequestId::from_u128(id)),
+            };
+            let before = Facts { prior: charges.get(&id).cloned(), ..facts() };
+            for entry in run(&mut account, &before, command.clone()).unwrap_or_default() {
+                if let Entry::Charged(charge) = entry {
+                    charges.insert(id, charge);
+                }
+            }
+            let once = account.clone();
+            let after = Facts { prior: charges.get(&id).cloned(), ..facts() };
+            let again = run(&mut account, &after, command);
+            prop_assert!(again.is_err() || again == Ok(vec![]));
+            prop_assert_eq!(&account, &once);
+        }
+    }
+
+    #[test]
     fn the_total_charged_does_not_depend_on_the_order_of_settles(
         tokens in prop::collection::vec(0u64..5000, 2..20), seed in any::<u64>(),
     ) {

@@ -1,4 +1,5 @@
 //! What the gateway's root machine asks for: model servers and what else lies outside of it.
 
+pub mod ca;
 pub mod store;
 pub mod upstream;

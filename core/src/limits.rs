@@ -122,17 +122,16 @@ pub const QUIC_INCOMING_TOTAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const QUIC_STREAMS_INITIAL: u32 = 4;
 /// Streams a device may ever have open: answers, calls, uploads and the control stream.
 pub const QUIC_STREAMS_MAX: u32 = 64;
-/// Unread bytes of one stream. Over it: the peer must wait.
+/// Unread bytes of one stream; of a connection, this for each stream it may have. Over it: the
+/// peer must wait.
 pub const QUIC_STREAM_WINDOW: u32 = 512 * 1024;
-/// Unread bytes of one connection: all its streams at once. Over it: the peer must wait.
-pub const QUIC_CONNECTION_WINDOW: u32 = QUIC_STREAM_WINDOW * 8;
 /// Unacknowledged bytes of one connection. Over it: streams wait.
 pub const QUIC_SEND_WINDOW: u64 = 2 * 1024 * 1024;
 /// What bulk and answers leave free of it, for heartbeats and calls.
 pub const QUIC_SEND_RESERVE: u64 = 64 * 1024;
 /// Bytes queued on one stream before its owner is told to wait.
 pub const QUIC_STREAM_QUEUE_BYTES: usize = 256 * 1024;
-/// Small writes in flight before more of them are gathered into one.
+/// Small writes of one stream in flight before more of them are gathered into one.
 pub const QUIC_SMALL_WRITES_MAX: u32 = 32;
 /// Requests of one account under way at once. Over it: `RATE_LIMITED`.
 pub const HOLDS_PER_ACCOUNT_MAX: usize = 10_000;

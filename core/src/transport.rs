@@ -179,7 +179,8 @@ pub enum Event {
         /// The application's code.
         code: u32,
     },
-    /// The connection is over; its id names nothing any more.
+    /// The connection is over; its id names nothing any more, and no event of it follows. What the
+    /// peer must still be told goes out through [`Transport::poll_transmit`].
     Closed {
         /// Which.
         conn: ConnId,
@@ -216,7 +217,9 @@ pub struct ConnStats {
     pub lost_packets: u64,
     /// When the last *authenticated* packet arrived.
     pub last_received: Instant,
-    /// Whether anything sent awaits acknowledgement.
+    /// Whether anything that asks for an answer (RFC 9002 §2) was sent after the last authenticated
+    /// packet arrived. What was sent before it and is still out shows within a probe timeout, when
+    /// it is sent again.
     pub in_flight: bool,
     /// The peer's address now.
     pub remote: SocketAddr,
@@ -233,7 +236,8 @@ pub trait Transport {
     fn handle_datagram(&mut self, now: Now, datagram: Datagram);
     /// Runs the timers due at `now`.
     fn handle_timeout(&mut self, now: Now);
-    /// The local address changed (rebind): keeps the connections, tells the peers.
+    /// The local address changed (rebind): keeps the connections and tells the peers at once, also
+    /// when a congestion window is full.
     fn handle_rebind(&mut self, now: Now);
 
     /// Starts a connection.
@@ -268,12 +272,14 @@ pub trait Transport {
     fn stop(&mut self, conn: ConnId, stream: StreamId, code: u32);
     /// Reads the next piece.
     fn read(&mut self, conn: ConnId, stream: StreamId) -> Read;
-    /// Sends a PING, also when the congestion window is full.
+    /// Sends one datagram that the peer must acknowledge, also when the congestion window is full.
     fn probe(&mut self, now: Now, conn: ConnId);
 
     /// How the connection fares, `None` when it is gone.
     fn stats(&self, conn: ConnId) -> Option<ConnStats>;
-    /// Pending work after commands: moves queued bytes into packets' reach. Called once per step.
+    /// Ends a step: moves queued bytes into packets' reach, and finds what events and deadlines
+    /// came of it. Events of this step may be missing until then; some may come of handling others,
+    /// so a parent repeats `flush` and [`Transport::poll_event`] until there are none.
     fn flush(&mut self, now: Now);
     /// The next event.
     fn poll_event(&mut self) -> Option<Event>;

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
-    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TimeSource, TransportConfig,
-    VarInt,
+    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, InvalidCid, TimeSource,
+    TransportConfig, VarInt,
 };
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
@@ -18,6 +18,7 @@ use super::window::{Liftable, Window};
 use crate::limits;
 use crate::rng::Seed;
 use crate::time::UnixMillis;
+use crate::wire::ALPN;
 
 /// What a device needs to connect.
 #[derive(Clone, Debug)]
@@ -50,10 +51,22 @@ impl std::fmt::Debug for ServerConfig {
     }
 }
 
-/// A TLS configuration that cannot carry QUIC.
+/// A TLS configuration that cannot carry the tunnel. TLS 1.3 is the only version QUIC offers
+/// (RFC 9001 §4.2), whatever else the configuration allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the TLS configuration has no cipher suite for QUIC (TLS13_AES_128_GCM_SHA256)")]
-pub struct BadTls;
+pub enum BadTls {
+    /// Initial packets are sealed with this suite.
+    #[error("the TLS configuration has no cipher suite for QUIC (TLS13_AES_128_GCM_SHA256)")]
+    NoInitialSuite,
+    /// Another protocol's name, or none.
+    #[error("the TLS configuration must offer exactly the protocol `synesis/1` (ALPN)")]
+    OtherProtocol,
+}
+
+fn check_alpn(offered: &[Vec<u8>]) -> Result<(), BadTls> {
+    let only = matches!(offered, [protocol] if protocol == ALPN);
+    only.then_some(()).ok_or(BadTls::OtherProtocol)
+}
 
 /// What an endpoint shares with its connections.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +109,15 @@ impl ConnectionIdGenerator for Cids {
         ConnectionId::new(&id)
     }
 
+    /// A datagram for another shard has strayed: it is passed on or dropped, never answered with a
+    /// reset of a connection that lives.
+    fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
+        match id.first() {
+            Some(&shard) if shard == self.shard => Ok(()),
+            Some(_) | None => Err(InvalidCid),
+        }
+    }
+
     fn cid_len(&self) -> usize {
         CID_BYTES
     }
@@ -130,7 +152,8 @@ pub(super) fn client(
     shared: &Shared,
     seed: &Seed,
 ) -> Result<quinn_proto::ClientConfig, BadTls> {
-    let crypto = QuicClientConfig::try_from(config.tls).map_err(|_| BadTls)?;
+    check_alpn(&config.tls.alpn_protocols)?;
+    let crypto = QuicClientConfig::try_from(config.tls).map_err(|_| BadTls::NoInitialSuite)?;
     let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
     let mut key = [0; 32];
     seed.secret("quic first destination").fill_bytes(&mut key);
@@ -152,7 +175,8 @@ pub(super) fn server(
     config: ServerConfig,
     shared: &Shared,
 ) -> Result<quinn_proto::ServerConfig, BadTls> {
-    let crypto = QuicServerConfig::try_from(config.tls).map_err(|_| BadTls)?;
+    check_alpn(&config.tls.alpn_protocols)?;
+    let crypto = QuicServerConfig::try_from(config.tls).map_err(|_| BadTls::NoInitialSuite)?;
     let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&config.token_key);
     let mut server = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
     server.time_source(Arc::new(shared.wall.clone()));
@@ -165,6 +189,12 @@ pub(super) fn server(
     Ok(server)
 }
 
+/// Room for every stream to be unread at once, so that none of them can stand before another.
+pub(super) fn receive_window(streams: u64) -> VarInt {
+    VarInt::from_u64(streams.saturating_mul(limits::QUIC_STREAM_WINDOW.into()))
+        .unwrap_or(VarInt::MAX)
+}
+
 /// What both sides have in common. Few streams: their limit sizes maps that every idle connection
 /// carries.
 fn transport(shared: &Shared) -> TransportConfig {
@@ -174,7 +204,7 @@ fn transport(shared: &Shared) -> TransportConfig {
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
     transport.datagram_receive_buffer_size(None);
     transport.stream_receive_window(VarInt::from_u32(limits::QUIC_STREAM_WINDOW));
-    transport.receive_window(VarInt::from_u32(limits::QUIC_CONNECTION_WINDOW));
+    transport.receive_window(receive_window(limits::QUIC_STREAMS_INITIAL.into()));
     transport.send_window(limits::QUIC_SEND_WINDOW);
     let inner = Arc::new(quinn_proto::congestion::CubicConfig::default());
     let window = shared.window.clone();

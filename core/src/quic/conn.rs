@@ -10,6 +10,7 @@ use quinn_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
+use super::config::receive_window;
 use super::quinn_stream;
 use crate::limits;
 use crate::time::Now;
@@ -30,9 +31,11 @@ pub(super) struct Conn {
     frames_received: u64,
     /// Ack-eliciting frames sent by then: more of them means that something is in flight.
     frames_sent_then: u64,
-    /// Small writes since an acknowledgement came: quinn walks them one by one for every packet.
-    small_writes: u32,
     acks_received: u64,
+    /// Streams that we opened and have not read to their end.
+    reading: u64,
+    /// Streams that the receive window has room for.
+    streams_allowed: u64,
 }
 
 /// What waits to be written to one stream.
@@ -47,11 +50,27 @@ pub(super) struct Outgoing {
     blocked: bool,
     /// The owner asked for room and found none.
     reported_full: bool,
+    /// Small writes since an acknowledgement came: quinn walks a stream's unacknowledged writes one
+    /// by one for every packet.
+    small_writes: u32,
 }
 
 impl Outgoing {
     fn queued(&self) -> usize {
         self.open.len() + self.ready_bytes
+    }
+
+    /// Whether small writes in flight advise to wait for more, or for an acknowledgement.
+    fn gathers(&self) -> bool {
+        self.small_writes >= limits::QUIC_SMALL_WRITES_MAX
+            && self.ready.is_empty()
+            && self.open.len() < limits::WRITE_COALESCE_BYTES
+            && !self.finish
+    }
+
+    /// Whether there is anything to remember.
+    fn is_over(&self) -> bool {
+        self.queued() == 0 && !self.finish && !self.reported_full && self.small_writes == 0
     }
 }
 
@@ -68,8 +87,9 @@ impl Conn {
             last_received: now,
             frames_received: 0,
             frames_sent_then: 0,
-            small_writes: 0,
             acks_received: 0,
+            reading: 0,
+            streams_allowed: limits::QUIC_STREAMS_INITIAL.into(),
         }
     }
 
@@ -84,7 +104,9 @@ impl Conn {
         }
         if stats.frame_rx.acks != self.acks_received {
             self.acks_received = stats.frame_rx.acks;
-            self.small_writes = 0;
+            for outgoing in self.streams.values_mut() {
+                outgoing.small_writes = 0;
+            }
         }
     }
 
@@ -103,6 +125,8 @@ impl Conn {
 
     pub(super) fn open(&mut self, priority: Priority) -> Option<StreamId> {
         let stream = self.inner.streams().open(Dir::Bi)?;
+        self.reading += 1;
+        self.allow_for_streams();
         let stream = StreamId(stream.into());
         self.set_priority(stream, priority);
         Some(stream)
@@ -173,17 +197,12 @@ impl Conn {
         if outgoing.blocked {
             return false;
         }
-        // Many small writes in flight: let them gather until an acknowledgement, or a full block.
-        let gather = self.small_writes >= limits::QUIC_SMALL_WRITES_MAX
-            && outgoing.ready.is_empty()
-            && outgoing.open.len() < limits::WRITE_COALESCE_BYTES
-            && !outgoing.finish;
-        if gather {
+        if outgoing.gathers() {
             return false;
         }
         if !outgoing.open.is_empty() {
             if outgoing.open.len() < limits::WRITE_COALESCE_BYTES {
-                self.small_writes += 1;
+                outgoing.small_writes += 1;
             }
             outgoing.ready_bytes += outgoing.open.len();
             outgoing
@@ -220,7 +239,7 @@ impl Conn {
             let _stopped = stream.finish();
             return true;
         }
-        !outgoing.reported_full
+        outgoing.is_over()
     }
 
     pub(super) fn read(&mut self, stream: StreamId) -> Read {
@@ -238,7 +257,19 @@ impl Conn {
         };
         // Flow control credit goes out with the next transmit, which every step polls.
         let _credit = chunks.finalize();
+        match &read {
+            Read::End | Read::Reset(_) => self.reading = self.reading.saturating_sub(1),
+            Read::Data(_) | Read::Blocked | Read::Gone => {}
+        }
         read
+    }
+
+    pub(super) fn stop(&mut self, stream: StreamId, code: u32) {
+        let mut recv = self.inner.recv_stream(quinn_stream(stream));
+        // An error means that the peer is done with it already.
+        if recv.stop(VarInt::from_u32(code)).is_ok() {
+            self.reading = self.reading.saturating_sub(1);
+        }
     }
 
     /// Translates the connection's events; whether there were any.
@@ -251,6 +282,10 @@ impl Conn {
         let mut moved = false;
         while let Some(event) = self.inner.poll() {
             moved = true;
+            // Nothing of a connection is reported after its `Closed`.
+            if self.closed {
+                continue;
+            }
             match event {
                 quinn_proto::Event::Connected => {
                     let peer_certificate = self.peer_certificate();
@@ -263,12 +298,11 @@ impl Conn {
                 }
                 quinn_proto::Event::ConnectionLost { reason: why } => {
                     self.streams.clear();
-                    if !std::mem::replace(&mut self.closed, true) {
-                        out.push_back(Event::Closed {
-                            conn,
-                            reason: reason(&why),
-                        });
-                    }
+                    self.closed = true;
+                    out.push_back(Event::Closed {
+                        conn,
+                        reason: reason(&why),
+                    });
                 }
                 quinn_proto::Event::Stream(event) => self.stream_event(conn, event, out),
                 quinn_proto::Event::HandshakeDataReady
@@ -324,19 +358,13 @@ impl Conn {
 
     /// Says so where a queue that was full has room again.
     fn report_room(&mut self, conn: ConnId, out: &mut VecDeque<Event>) {
-        let mut emptied = Vec::new();
-        for (&stream, outgoing) in &mut self.streams {
+        self.streams.retain(|&stream, outgoing| {
             if outgoing.reported_full && outgoing.queued() <= limits::QUIC_STREAM_QUEUE_BYTES / 2 {
                 outgoing.reported_full = false;
                 out.push_back(Event::Writable { conn, stream });
-                if outgoing.queued() == 0 && !outgoing.finish {
-                    emptied.push(stream);
-                }
             }
-        }
-        for stream in emptied {
-            self.streams.remove(&stream);
-        }
+            !outgoing.is_over()
+        });
     }
 
     /// Starts with few streams and doubles the limit when the peer comes near it.
@@ -350,6 +378,21 @@ impl Conn {
         if open + 1 >= allowed && allowed < most {
             let more = VarInt::from_u64((allowed * 2).min(most)).unwrap_or(VarInt::MAX);
             self.inner.set_max_concurrent_streams(Dir::Bi, more);
+        }
+        self.allow_for_streams();
+    }
+
+    /// Keeps the receive window as wide as all streams together may be; it never shrinks.
+    fn allow_for_streams(&mut self) {
+        let streams = match self.inner.side() {
+            Side::Server => self.inner.max_concurrent_streams(Dir::Bi),
+            // Doubling, so that the peer is told rarely.
+            Side::Client => self.reading.max(1).next_power_of_two(),
+        };
+        let streams = streams.min(limits::QUIC_STREAMS_MAX.into());
+        if streams > self.streams_allowed {
+            self.streams_allowed = streams;
+            self.inner.set_receive_window(receive_window(streams));
         }
     }
 

@@ -32,8 +32,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, Incoming, StreamId as QuinnStream,
-    VarInt,
+    ConnectionHandle, DatagramEvent, Dir, EcnCodepoint, Endpoint, Incoming, Side,
+    StreamId as QuinnStream, VarInt,
 };
 
 pub use self::config::{BadTls, ClientConfig, ServerConfig};
@@ -285,6 +285,7 @@ impl Transport for Quic {
         for id in ids {
             if let Some(conn) = self.conn(id) {
                 conn.inner.local_address_changed();
+                self.probe(now, id);
             }
         }
     }
@@ -409,11 +410,7 @@ impl Transport for Quic {
 
     fn stop(&mut self, conn: ConnId, stream: StreamId, code: u32) {
         if let Some(conn) = self.conn(conn) {
-            // An error means that the peer is done with it already.
-            let _gone = conn
-                .inner
-                .recv_stream(quinn_stream(stream))
-                .stop(VarInt::from_u32(code));
+            conn.stop(stream, code);
         }
     }
 
@@ -510,9 +507,17 @@ fn translate_transmit(transmit: &quinn_proto::Transmit) -> Transmit {
     }
 }
 
-/// Ids below come from quinn, so they fit its 62 bits; any other names no stream.
+/// Ids come from quinn, and of bidirectional streams only; any other stands for a stream that will
+/// never be, the last one of its kind (RFC 9000 §2.1).
 fn quinn_stream(stream: StreamId) -> QuinnStream {
-    QuinnStream::from(VarInt::from_u64(stream.0).unwrap_or(VarInt::MAX))
+    const UNIDIRECTIONAL: u64 = 0b10;
+    let id = VarInt::from_u64(stream.0)
+        .ok()
+        .filter(|id| id.into_inner() & UNIDIRECTIONAL == 0);
+    id.map_or_else(
+        || QuinnStream::new(Side::Client, Dir::Bi, VarInt::MAX.into_inner() >> 2),
+        QuinnStream::from,
+    )
 }
 
 #[cfg(test)]

@@ -21,12 +21,15 @@ use std::time::{Duration, Instant};
 
 use mesh_core::machine::{Machine, RootMachine};
 use mesh_core::time::Now;
+use mesh_core::transport::Transmit;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 pub use self::clock::Clock;
 pub use self::socket::{BindError, Binding, Socket};
 
+/// Reads of one turn; each may hold a batch of datagrams.
+const READS_PER_TURN: usize = 8;
 /// Sends of one turn; each may hold 44 datagrams.
 const SENDS_PER_TURN: usize = 32;
 /// Commands taken in one turn.
@@ -69,6 +72,13 @@ pub trait Host {
     fn turn_over(&mut self, _machine: &Self::Machine) {}
 }
 
+/// A send, and how many bytes of it are gone.
+#[derive(Debug)]
+struct Unsent {
+    transmit: Transmit,
+    sent: usize,
+}
+
 /// A socket, a machine and its host.
 #[derive(Debug)]
 pub struct Driver<H: Host> {
@@ -77,7 +87,7 @@ pub struct Driver<H: Host> {
     host: H,
     clock: Clock,
     /// A send that the socket would not take: kept whole, tried first.
-    unsent: Option<mesh_core::transport::Transmit>,
+    unsent: Option<Unsent>,
     buf: Vec<u8>,
 }
 
@@ -104,6 +114,7 @@ impl<H: Host> Driver<H> {
             }
             let more_to_send = self.send();
             if self.drain().is_break() {
+                self.send();
                 return self.host;
             }
             self.host.turn_over(&self.machine);
@@ -122,8 +133,9 @@ impl<H: Host> Driver<H> {
                 }
                 () = self.socket.readable() => self.receive(),
                 () = self.socket.writable(), if self.unsent.is_some() => {}
-                () = std::future::ready(()), if more_to_send => {}
                 () = &mut timer => self.time_passed(),
+                // Other tasks of this thread have their turn before the next one.
+                () = tokio::task::yield_now(), if more_to_send => {}
             }
         }
     }
@@ -144,18 +156,19 @@ impl<H: Host> Driver<H> {
     fn send(&mut self) -> bool {
         let now = self.now();
         for _ in 0..SENDS_PER_TURN {
-            let transmit = match self.unsent.take() {
-                Some(transmit) => transmit,
+            let mut next = match self.unsent.take() {
+                Some(unsent) => unsent,
                 None => {
                     self.buf.clear();
                     match self.machine.poll_transmit(now, &mut self.buf) {
-                        Some(transmit) => transmit,
+                        Some(transmit) => Unsent { transmit, sent: 0 },
                         None => return false,
                     }
                 }
             };
-            if !self.socket.send(&transmit, &self.buf) {
-                self.unsent = Some(transmit);
+            let socket = &self.socket;
+            if !socket.send(&next.transmit, &self.buf, &mut next.sent) {
+                self.unsent = Some(next);
                 return false;
             }
         }
@@ -163,10 +176,17 @@ impl<H: Host> Driver<H> {
     }
 
     fn receive(&mut self) {
+        for _ in 0..READS_PER_TURN {
+            let now = self.now();
+            let machine = &mut self.machine;
+            let more = self
+                .socket
+                .receive(|datagram| machine.handle_datagram(now, datagram));
+            if !more {
+                break;
+            }
+        }
         let now = self.now();
-        let machine = &mut self.machine;
-        self.socket
-            .receive(|datagram| machine.handle_datagram(now, datagram));
         self.run_due_timers(now);
     }
 

@@ -12,8 +12,8 @@ use tokio::net::UdpSocket;
 
 /// What is asked of the system for each direction, bytes.
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;
-/// Reads of one turn; each may hold a batch of datagrams.
-const READS_PER_TURN: usize = 8;
+/// Errors of one read before the socket is left alone until it has news.
+const READ_ERRORS_MAX: usize = 8;
 /// Datagrams of one batch. More than this is no quicker.
 const BATCH: usize = if BATCH_SIZE < 8 { BATCH_SIZE } else { 8 };
 /// The largest UDP payload.
@@ -62,7 +62,10 @@ pub struct Socket {
     state: UdpSocketState,
     binding: Binding,
     is_v6: bool,
-    buffers: Vec<Vec<u8>>,
+    /// Bytes of one read: as many datagrams as the system may coalesce.
+    per_read: usize,
+    /// A batch of them.
+    buffers: Vec<u8>,
 }
 
 impl Socket {
@@ -73,7 +76,11 @@ impl Socket {
     /// [`BindError`] with the address and the system's word.
     pub fn bind(binding: Binding) -> Result<Self, BindError> {
         let (io, addr) = match open(binding.addr, binding.reuse_port) {
-            Err(_) if binding.addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            Err(error)
+                if binding.addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                    && error.kind() != io::ErrorKind::AddrInUse
+                    && error.kind() != io::ErrorKind::PermissionDenied =>
+            {
                 let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), binding.addr.port());
                 (open(v4, binding.reuse_port), v4)
             }
@@ -93,7 +100,8 @@ impl Socket {
             state,
             binding,
             is_v6: addr.is_ipv6(),
-            buffers: vec![vec![0; per_read]; BATCH],
+            per_read,
+            buffers: vec![0; per_read * BATCH],
         })
     }
 
@@ -121,16 +129,19 @@ impl Socket {
         let _ready = self.io.writable().await;
     }
 
-    /// Sends; `false` when the socket would have to wait. What cannot be sent at all is lost, as on
-    /// any network: QUIC sends it again.
-    pub(super) fn send(&self, transmit: &Transmit, buf: &[u8]) -> bool {
+    /// Sends what is left of a transmit, `sent` bytes of which are gone already; `false` when the
+    /// socket would have to wait. What cannot be sent at all is lost, as on any network: QUIC sends
+    /// it again.
+    pub(super) fn send(&self, transmit: &Transmit, buf: &[u8], sent: &mut usize) -> bool {
         let Some(destination) = self.reachable(transmit.remote) else {
             return true;
         };
-        let contents = &buf[..transmit.size];
-        let segment = transmit.segment_size.unwrap_or(contents.len().max(1));
-        let at_once = segment * self.state.max_gso_segments().max(1);
-        for batch in contents.chunks(at_once) {
+        let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
+        while *sent < transmit.size {
+            // Asked each time: the first failure of offload takes it back to one.
+            let offload = self.state.max_gso_segments().max(1);
+            let end = transmit.size.min(*sent + segment * offload);
+            let batch = &buf[*sent..end];
             let piece = quinn_udp::Transmit {
                 destination,
                 ecn: transmit.ecn.map(|ecn| match ecn {
@@ -142,15 +153,16 @@ impl Socket {
                 segment_size: (batch.len() > segment).then_some(segment),
                 src_ip: transmit.local_ip,
             };
-            let sent = self.io.try_io(Interest::WRITABLE, || {
+            let tried = self.io.try_io(Interest::WRITABLE, || {
                 self.state.try_send(UdpSockRef::from(&self.io), &piece)
             });
-            match sent {
+            match tried {
                 Ok(()) => {}
-                // With several batches, those that went out go out again: QUIC drops duplicates.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_) if self.state.max_gso_segments() < offload => continue,
                 Err(error) => tracing::trace!(%error, "a datagram was not sent"),
             }
+            *sent = end;
         }
         true
     }
@@ -166,44 +178,44 @@ impl Socket {
         }
     }
 
-    /// Reads what is there, up to the turn's budget.
-    pub(super) fn receive(&mut self, mut take: impl FnMut(Datagram)) {
-        for _ in 0..READS_PER_TURN {
-            let mut metas = [RecvMeta::default(); BATCH];
-            let mut slices: Vec<IoSliceMut<'_>> = self
-                .buffers
-                .iter_mut()
-                .map(|buffer| IoSliceMut::new(buffer))
-                .collect();
-            let received = self.io.try_io(Interest::READABLE, || {
-                self.state
-                    .recv(UdpSockRef::from(&self.io), &mut slices, &mut metas)
-            });
-            let count = match received {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // Such as an ICMP port unreachable for something sent earlier.
-                Err(error) => {
-                    tracing::trace!(%error, "a read failed");
-                    continue;
-                }
-            };
-            for (meta, buffer) in metas.iter().zip(&self.buffers).take(count) {
-                let remote = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
-                for data in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    take(Datagram {
-                        remote,
-                        local_ip: meta.dst_ip,
-                        ecn: meta.ecn.map(|ecn| match ecn {
-                            EcnCodepoint::Ect0 => Ecn::Ect0,
-                            EcnCodepoint::Ect1 => Ecn::Ect1,
-                            EcnCodepoint::Ce => Ecn::Ce,
-                        }),
-                        data: BytesMut::from(data),
-                    });
+    /// Reads one batch; whether there was any.
+    pub(super) fn receive(&mut self, mut take: impl FnMut(Datagram)) -> bool {
+        let mut metas = [RecvMeta::default(); BATCH];
+        let mut free = self.buffers.chunks_exact_mut(self.per_read);
+        let mut slices: [IoSliceMut<'_>; BATCH] =
+            std::array::from_fn(|_| IoSliceMut::new(free.next().unwrap_or_default()));
+        let (io, state) = (&self.io, &self.state);
+        let received = io.try_io(Interest::READABLE, || {
+            for _ in 0..READ_ERRORS_MAX {
+                match state.recv(UdpSockRef::from(io), &mut slices, &mut metas) {
+                    // Such as an ICMP port unreachable for something sent earlier.
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                        tracing::trace!(%error, "a read failed");
+                    }
+                    other => return other,
                 }
             }
+            // It would fail again and again, and the loop would be busy with that.
+            Err(io::ErrorKind::WouldBlock.into())
+        });
+        let Ok(count) = received else { return false };
+        let filled = self.buffers.chunks_exact(self.per_read);
+        for (meta, buffer) in metas.iter().zip(filled).take(count) {
+            let remote = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+            for data in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                take(Datagram {
+                    remote,
+                    local_ip: meta.dst_ip,
+                    ecn: meta.ecn.map(|ecn| match ecn {
+                        EcnCodepoint::Ect0 => Ecn::Ect0,
+                        EcnCodepoint::Ect1 => Ecn::Ect1,
+                        EcnCodepoint::Ce => Ecn::Ce,
+                    }),
+                    data: BytesMut::from(data),
+                });
+            }
         }
+        true
     }
 }
 
@@ -227,7 +239,9 @@ fn ask_for_buffers(socket: &socket2::Socket) {
     static WARNED: std::sync::Once = std::sync::Once::new();
     let _granted_less = socket.set_recv_buffer_size(BUFFER_BYTES);
     let _granted_less = socket.set_send_buffer_size(BUFFER_BYTES);
-    let granted = |bytes: io::Result<usize>| bytes.unwrap_or(BUFFER_BYTES);
+    // Linux reports twice what it grants, for its own bookkeeping (socket(7)).
+    let bookkeeping = if cfg!(target_os = "linux") { 2 } else { 1 };
+    let granted = |bytes: io::Result<usize>| bytes.map_or(BUFFER_BYTES, |b| b / bookkeeping);
     let (receive, send) = (
         granted(socket.recv_buffer_size()),
         granted(socket.send_buffer_size()),

@@ -171,6 +171,53 @@ async fn a_dual_stack_socket_serves_ipv4_under_its_own_addresses() {
 }
 
 #[tokio::test]
+async fn one_send_of_many_datagrams_arrives_as_many() {
+    let socket = Socket::bind(Binding::exactly("127.0.0.1:0".parse().unwrap())).unwrap();
+    let peer = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let buf: Vec<u8> = (0..250).collect();
+    let transmit = Transmit {
+        remote: peer.local_addr().unwrap(),
+        local_ip: None,
+        ecn: Some(mesh_core::transport::Ecn::Ect0),
+        size: buf.len(),
+        segment_size: Some(100),
+    };
+    socket.writable().await;
+    let mut sent = 0;
+    assert!(socket.send(&transmit, &buf, &mut sent));
+    assert_eq!(sent, 250);
+    let mut lengths = Vec::new();
+    let mut received = Vec::new();
+    for _ in 0..3 {
+        let mut datagram = [0; 512];
+        let (length, _) = peer.recv_from(&mut datagram).await.unwrap();
+        lengths.push(length);
+        received.extend_from_slice(&datagram[..length]);
+    }
+    assert_eq!(lengths, [100, 100, 50]);
+    assert_eq!(received, buf);
+    // A send that was cut short goes on where it stopped.
+    let mut sent = 200;
+    assert!(socket.send(&transmit, &buf, &mut sent));
+    let mut datagram = [0; 512];
+    let (length, _) = peer.recv_from(&mut datagram).await.unwrap();
+    assert_eq!(datagram[..length], buf[200..]);
+}
+
+#[tokio::test]
+async fn an_address_of_the_other_family_is_no_reason_to_wait() {
+    let socket = Socket::bind(Binding::exactly("127.0.0.1:0".parse().unwrap())).unwrap();
+    let transmit = Transmit {
+        remote: "[::1]:9".parse().unwrap(),
+        local_ip: None,
+        ecn: None,
+        size: 4,
+        segment_size: None,
+    };
+    assert!(socket.send(&transmit, b"ping", &mut 0));
+}
+
+#[tokio::test]
 async fn a_deadline_set_by_a_command_wakes_the_machine() {
     let mut running = start("127.0.0.1:0", 1);
     running

@@ -1,9 +1,11 @@
-//! The typed calls: method, parameters, result. One definition for the tunnel's Call frames.
+//! The typed calls: method, parameters, result. One definition for the tunnel's Call frames and for
+//! HTTP.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::ErrorCode;
+use crate::ids::DeviceId;
 use crate::time::UnixMillis;
 use crate::wire::message::ErrorMessage;
 
@@ -41,6 +43,28 @@ impl Method {
 pub struct Pong {
     /// The gateway's wall clock.
     pub server_time: UnixMillis,
+}
+
+/// The body of `POST /v2/devices`: enrol a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrol {
+    /// The certificate request, PEM. Of it only the key counts, which must be Ed25519.
+    pub csr: String,
+}
+
+/// The answer to [`Enrol`]. Nothing of it is secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The id in the certificate.
+    pub device_id: DeviceId,
+    /// The device's certificate, PEM.
+    pub certificate: String,
+    /// When it ends.
+    pub not_after: UnixMillis,
+    /// The CA of the gateway's own certificate in the tunnel, PEM.
+    pub gateway_ca: String,
+    /// Where the tunnel goes, `host:port`.
+    pub tunnel_address: String,
 }
 
 /// A result as it goes into a reply.

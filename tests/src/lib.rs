@@ -2,6 +2,7 @@
 //! network that can be made bad at will.
 //!
 //! - [`upstream`]: a fake model server on a real TCP socket, speaking both dialects.
+//! - [`cluster`]: a gateway and its devices as real processes.
 //! - [`process`]: a running process with everything it prints, and where the binary is.
 //! - [`relay`]: a userspace UDP relay between a device and its gateway.
 //!
@@ -10,6 +11,7 @@
 
 #![expect(clippy::panic, reason = "a harness fails the test that uses it")]
 
+pub mod cluster;
 pub mod process;
 pub mod relay;
 pub mod upstream;

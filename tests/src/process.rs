@@ -191,6 +191,12 @@ impl Process {
         self.printed.borrow().clone()
     }
 
+    /// What it prints, to be looked at also after its end.
+    #[must_use]
+    pub fn output(&self) -> watch::Receiver<Printed> {
+        self.printed.clone()
+    }
+
     /// Waits for a line of either output.
     ///
     /// # Panics

@@ -164,16 +164,6 @@ impl FakeUpstream {
         self.address
     }
 
-    /// The base URL as a gateway's configuration wants it: with `/v1` for OpenAI's format, without
-    /// for Anthropic's.
-    #[must_use]
-    pub fn base_url(&self, dialect: Dialect) -> String {
-        match dialect {
-            Dialect::OpenAi => format!("http://{}/v1", self.address),
-            Dialect::Anthropic => format!("http://{}", self.address),
-        }
-    }
-
     /// What every request meets that finds nothing queued.
     pub fn always(&self, behaviour: Behaviour) {
         lock(&self.shared.scripts).always = behaviour;

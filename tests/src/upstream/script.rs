@@ -1,5 +1,7 @@
 //! What the fake server says: behaviours, and the bytes of each in either dialect.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -204,6 +206,16 @@ pub enum Dialect {
 impl Dialect {
     /// Both.
     pub const ALL: [Self; 2] = [Self::OpenAi, Self::Anthropic];
+
+    /// A server's base URL as a gateway's configuration wants it: with `/v1` for OpenAI's format,
+    /// without for Anthropic's.
+    #[must_use]
+    pub fn base_url(self, server: SocketAddr) -> String {
+        match self {
+            Self::OpenAi => format!("http://{server}/v1"),
+            Self::Anthropic => format!("http://{server}"),
+        }
+    }
 
     /// Where questions are posted.
     #[must_use]

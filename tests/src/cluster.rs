@@ -1,0 +1,438 @@
+//! A gateway and its devices as real processes, in a temporary folder and on ephemeral ports.
+//!
+//! ```text
+//!   FOLDER/gateway.toml      what Setup says
+//!   FOLDER/gateway/…         the gateway's data
+//!   FOLDER/DEVICE/…          each device's data
+//!
+//!   device ──UDP──▶ [Relay] ──▶ gateway ──HTTP──▶ FakeUpstream
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Nothing of the surroundings gets in: no key, setting, proxy or home folder of whoever runs
+//!    the test.
+//! 2. Every process logs everything it can, and all of it is kept for [`Cluster::everything_printed`].
+//! 3. Every process is killed when its handle, or the cluster, is dropped.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use crate::process::{Ended, Printed, Process, binary};
+use crate::relay::Relay;
+use crate::upstream::{Dialect, FakeUpstream};
+
+/// The provider key that the gateway is given: recognised wherever it turns up.
+pub const PROVIDER_KEY: &str = "canary-provider-key-5b1f0c";
+/// The account that devices join.
+pub const ACCOUNT: &str = "home";
+
+/// What a cluster is started with.
+#[derive(Debug, Default)]
+pub struct Setup {
+    upstream: Option<SocketAddr>,
+    relay: bool,
+    price: Option<&'static str>,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl Setup {
+    /// A gateway whose models `openai` (also `auto`) and `anthropic` are `upstream`'s in its two
+    /// formats, at claude_sonnet's price ($3 and $15 per million tokens; cache reads $0.30, writes
+    /// $3.75).
+    #[must_use]
+    pub fn with_upstream(upstream: &FakeUpstream) -> Self {
+        Self::with_upstream_at(upstream.address())
+    }
+
+    /// The same, for a server that speaks both formats at an address.
+    #[must_use]
+    pub fn with_upstream_at(upstream: SocketAddr) -> Self {
+        Self {
+            upstream: Some(upstream),
+            ..Self::default()
+        }
+    }
+
+    /// A gateway with the built-in echo model only.
+    #[must_use]
+    pub fn with_echo() -> Self {
+        Self::default()
+    }
+
+    /// Puts a relay between the devices and the gateway.
+    #[must_use]
+    pub fn through_relay(mut self) -> Self {
+        self.relay = true;
+        self
+    }
+
+    /// Charges the models by another of the built-in prices.
+    #[must_use]
+    pub fn priced(mut self, price: &'static str) -> Self {
+        self.price = Some(price);
+        self
+    }
+
+    /// Sets one of the gateway's settings by its path, `tunnel.listen`.
+    #[must_use]
+    pub fn set(mut self, path: &'static str, value: &str) -> Self {
+        self.settings.push((path, value.to_owned()));
+        self
+    }
+
+    fn config(&self) -> String {
+        let Some(upstream) = self.upstream else {
+            return "default_model = \"loopback\"\n".to_owned();
+        };
+        let price = self.price.unwrap_or("claude_sonnet");
+        let mut config = "default_model = \"openai\"\n".to_owned();
+        for (name, dialect) in [
+            ("openai", Dialect::OpenAi),
+            ("anthropic", Dialect::Anthropic),
+        ] {
+            let url = dialect.base_url(upstream);
+            config += &format!(
+                "[[provider]]\nname = \"{name}-provider\"\ndialect = \"{name}\"\n\
+                 base_url = \"{url}\"\napi_key_env = \"TEST_PROVIDER_KEY\"\n\
+                 [[model]]\nname = \"{name}\"\nprovider = \"{name}-provider\"\n\
+                 model = \"scripted-{name}\"\nprice = \"{price}\"\n"
+            );
+        }
+        config
+    }
+}
+
+/// An answer to `cloud ask --json`.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The one JSON object of standard output; `null` if there was none.
+    pub json: Value,
+    /// How the process ended.
+    pub ended: Ended,
+}
+
+impl Answered {
+    /// The answer's text, as far as it came.
+    #[must_use]
+    pub fn content(&self) -> &str {
+        self.json["content"].as_str().unwrap_or_default()
+    }
+
+    /// What was charged, nano-dollars.
+    #[must_use]
+    pub fn charge_nanos(&self) -> Option<i64> {
+        self.json["charge_nanos"].as_i64()
+    }
+
+    /// The gateway's error code, if it failed with one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.json["error"]["code"].as_str()
+    }
+}
+
+/// A running gateway with an account, and what devices need to join it.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: TempDir,
+    gateway: Process,
+    http: String,
+    tunnel: SocketAddr,
+    relay: Option<Relay>,
+    printed: Mutex<Vec<watch::Receiver<Printed>>>,
+}
+
+impl Cluster {
+    /// Starts the gateway and opens the account.
+    ///
+    /// # Panics
+    ///
+    /// When any of it fails, with what was printed.
+    pub async fn start(setup: Setup) -> Self {
+        let folder = match TempDir::with_prefix("synesis-test-") {
+            Ok(folder) => folder,
+            Err(e) => panic!("no temporary folder: {e}"),
+        };
+        let config = folder.path().join("gateway.toml");
+        if let Err(e) = std::fs::write(&config, setup.config()) {
+            panic!("cannot write {}: {e}", config.display());
+        }
+        // Nothing listens at port 9 (discard) here; the relay is pointed at the gateway below.
+        let relay = if setup.relay {
+            Relay::start(SocketAddr::from(([127, 0, 0, 1], 9)), 1)
+                .await
+                .ok()
+        } else {
+            None
+        };
+        let mut command = synesis(folder.path(), "gateway");
+        command
+            .args(["--log", "trace", "gateway", "--config"])
+            .arg(&config);
+        command.args([
+            "--set",
+            "tunnel.listen=127.0.0.1:0",
+            "--set",
+            "http.listen=127.0.0.1:0",
+        ]);
+        if let Some(relay) = &relay {
+            command
+                .arg("--public-address")
+                .arg(relay.address().to_string());
+        }
+        for (path, value) in &setup.settings {
+            command.arg("--set").arg(format!("{path}={value}"));
+        }
+        let gateway = Process::start("gateway", command, None);
+        gateway.line_with("Ready.").await;
+        let http = shown(&gateway, "http ").await;
+        let tunnel = shown(&gateway, "tunnel ").await;
+        let Some(tunnel) = tunnel
+            .split_whitespace()
+            .next()
+            .and_then(|a| a.parse().ok())
+        else {
+            panic!("the gateway shows no tunnel address: {tunnel}");
+        };
+        if let Some(relay) = &relay {
+            relay.point_at(tunnel).await;
+        }
+        let printed = Mutex::new(vec![gateway.output()]);
+        let cluster = Self {
+            folder,
+            gateway,
+            http,
+            tunnel,
+            relay,
+            printed,
+        };
+        let _ = cluster
+            .admin(&["account", "create", "--name", ACCOUNT])
+            .await
+            .succeeded();
+        cluster
+    }
+
+    /// The gateway's process.
+    #[must_use]
+    pub const fn gateway(&self) -> &Process {
+        &self.gateway
+    }
+
+    /// Where devices enrol.
+    #[must_use]
+    pub fn http_url(&self) -> &str {
+        &self.http
+    }
+
+    /// The gateway's own UDP address, behind the relay if there is one.
+    #[must_use]
+    pub const fn tunnel_address(&self) -> SocketAddr {
+        self.tunnel
+    }
+
+    /// The relay.
+    ///
+    /// # Panics
+    ///
+    /// When the setup had none.
+    #[must_use]
+    pub fn relay(&self) -> &Relay {
+        match &self.relay {
+            Some(relay) => relay,
+            None => panic!("this cluster was set up without a relay"),
+        }
+    }
+
+    /// The gateway's store.
+    #[must_use]
+    pub fn store_path(&self) -> PathBuf {
+        self.folder.path().join("gateway/gateway/gateway.sqlite")
+    }
+
+    /// A device's folder: credentials, sessions, control socket.
+    #[must_use]
+    pub fn device_folder(&self, device: &str) -> PathBuf {
+        self.folder.path().join(device).join("device")
+    }
+
+    /// `synesis` with this device's data, logging everything.
+    #[must_use]
+    pub fn command(&self, device: &str) -> Command {
+        let mut command = synesis(self.folder.path(), device);
+        command.args(["--log", "trace"]);
+        command
+    }
+
+    /// Starts a process of this cluster, whose output is kept.
+    pub fn spawn(&self, name: &str, command: Command, stdin: Option<&str>) -> Process {
+        let process = Process::start(name, command, stdin);
+        self.keep(&process);
+        process
+    }
+
+    /// `synesis admin …` on the gateway's machine.
+    pub async fn admin(&self, arguments: &[&str]) -> Ended {
+        self.at_gateway("admin", arguments).await
+    }
+
+    /// `synesis COMMAND …` on the gateway's machine, with its configuration.
+    pub async fn at_gateway(&self, name: &str, arguments: &[&str]) -> Ended {
+        let mut command = self.command("gateway");
+        command
+            .arg(name)
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config());
+        self.spawn(name, command, None).ended().await
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("gateway.toml")
+    }
+
+    /// A fresh API key of the account: its id and the key itself.
+    ///
+    /// # Panics
+    ///
+    /// When none is made.
+    pub async fn new_key(&self) -> (String, String) {
+        let made = self
+            .admin(&["key", "create", "--account", ACCOUNT, "--json"])
+            .await
+            .succeeded();
+        let made: Value = serde_json::from_str(&made.stdout).unwrap_or_default();
+        let text = |field: &str| made[field].as_str().map(str::to_owned);
+        match (text("id"), text("key")) {
+            (Some(id), Some(key)) => (id, key),
+            _ => panic!("no key in {made}"),
+        }
+    }
+
+    /// `synesis cloud login` with a key in the environment.
+    pub async fn login(&self, device: &str, key: &str) -> Ended {
+        let mut command = self.command(device);
+        command
+            .args(["cloud", "login", "--gateway", &self.http])
+            .env("SYNESIS_API_KEY", key);
+        self.spawn("login", command, None).ended().await
+    }
+
+    /// Enrols a device with a fresh key.
+    ///
+    /// # Panics
+    ///
+    /// When it is refused.
+    pub async fn enrol(&self, device: &str) {
+        let (_, key) = self.new_key().await;
+        let _ = self.login(device, &key).await.succeeded();
+    }
+
+    /// The id that a device was enrolled under.
+    ///
+    /// # Panics
+    ///
+    /// When it was not.
+    #[must_use]
+    pub fn device_id(&self, device: &str) -> String {
+        let file = self.device_folder(device).join("credentials.json");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let credentials: Value = serde_json::from_str(&text).unwrap_or_default();
+        match credentials["device_id"].as_str() {
+            Some(id) => id.to_owned(),
+            None => panic!("{} names no device", file.display()),
+        }
+    }
+
+    /// Starts a device's agent and waits until its tunnel is up.
+    pub async fn agent(&self, device: &str) -> Process {
+        let mut command = self.command(device);
+        command.arg("agent");
+        let agent = self.spawn("agent", command, None);
+        agent.line(|line| line.trim() == "connected").await;
+        agent
+    }
+
+    /// `synesis cloud ask QUESTION --json …`.
+    pub async fn ask(&self, device: &str, question: &str, arguments: &[&str]) -> Answered {
+        let ended = self.asking(device, question, arguments).ended().await;
+        let json = serde_json::from_str(&ended.stdout).unwrap_or_default();
+        Answered { json, ended }
+    }
+
+    /// The same, still running.
+    pub fn asking(&self, device: &str, question: &str, arguments: &[&str]) -> Process {
+        let mut command = self.command(device);
+        command
+            .args(["cloud", "ask", question, "--json"])
+            .args(arguments);
+        self.spawn("ask", command, None)
+    }
+
+    /// `synesis cloud status --json`.
+    pub async fn status(&self, device: &str) -> Value {
+        let mut command = self.command(device);
+        command.args(["cloud", "status", "--json"]);
+        let ended = self.spawn("status", command, None).ended().await;
+        serde_json::from_str(&ended.stdout).unwrap_or_default()
+    }
+
+    /// Everything that any process of this cluster has printed on either output.
+    #[must_use]
+    pub fn everything_printed(&self) -> String {
+        let printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        printed
+            .iter()
+            .map(|printed| {
+                let Printed { stdout, stderr, .. } = &*printed.borrow();
+                format!("{stdout}\n{stderr}\n")
+            })
+            .collect()
+    }
+
+    /// What any process of this cluster has printed on standard error: logs, notes and errors.
+    #[must_use]
+    pub fn all_stderr(&self) -> String {
+        let printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        printed
+            .iter()
+            .map(|printed| printed.borrow().stderr.clone())
+            .collect()
+    }
+
+    fn keep(&self, process: &Process) {
+        self.printed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(process.output());
+    }
+}
+
+/// `synesis` with a data folder of its own and nothing of the surroundings.
+fn synesis(folder: &Path, who: &str) -> Command {
+    let mut command = Command::new(binary());
+    command.env_clear();
+    for kept in ["PATH", "TMPDIR", "SystemRoot"] {
+        if let Some(value) = std::env::var_os(kept) {
+            command.env(kept, value);
+        }
+    }
+    command
+        .env("HOME", folder)
+        .env("TEST_PROVIDER_KEY", PROVIDER_KEY);
+    command.arg("--data-dir").arg(folder.join(who));
+    command
+}
+
+/// What the gateway shows after `label` when it starts.
+async fn shown(gateway: &Process, label: &str) -> String {
+    let line = gateway.line(|line| line.starts_with(label)).await;
+    line[label.len()..].trim().to_owned()
+}

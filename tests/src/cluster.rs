@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+use mesh_core::billing::ledger::{Charge, Entry, Record};
+use mesh_tokio::gateway::store::{Role, Store};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -255,6 +257,36 @@ impl Cluster {
     #[must_use]
     pub fn store_path(&self) -> PathBuf {
         self.folder.path().join("gateway/gateway/gateway.sqlite")
+    }
+
+    /// The account's charges, as the ledger on disk has them.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be read.
+    pub async fn charges(&self) -> Vec<Charge> {
+        let path = self.store_path();
+        let store = match Store::open(&path, Role::Administration) {
+            Ok(store) => store,
+            Err(e) => panic!("cannot open {}: {e}", path.display()),
+        };
+        let entries = match store.account_named(ACCOUNT).await {
+            Ok(account) => store.entries(account.id, 0).await.unwrap_or_default(),
+            Err(e) => panic!("no account {ACCOUNT}: {e}"),
+        };
+        let records =
+            entries.iter().map(
+                |stored| match serde_json::from_str::<Entry>(&stored.canonical) {
+                    Ok(entry) => entry.record,
+                    Err(e) => panic!("entry {} cannot be read: {e}", stored.sequence),
+                },
+            );
+        records
+            .filter_map(|record| match record {
+                Record::Charged(charge) => Some(charge),
+                Record::Opened { .. } => None,
+            })
+            .collect()
     }
 
     /// A device's folder: credentials, sessions, control socket.

@@ -1,5 +1,6 @@
 //! What the gateway's root machine asks for: model servers and what else lies outside of it.
 
 pub mod ca;
+pub mod config;
 pub mod store;
 pub mod upstream;

@@ -1,0 +1,560 @@
+//! The gateway's settings: a TOML file, the environment over it, command-line flags over both.
+//!
+//! `default.toml` beside this file is the documentation and the defaults at once: it is what
+//! `synesis gateway --print-config` prints, and every configuration is read on top of it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use mesh_core::billing::money::Nanos;
+use mesh_core::billing::price::Price;
+use mesh_core::billing::tier::Tier;
+use mesh_core::dialect::MaxTokensField;
+use mesh_core::wire::message::DialectName;
+use serde::Deserialize;
+
+use super::upstream::models::{Day, ModelRow, ModelTarget};
+use super::upstream::{ProviderConfig, ProviderKey};
+use crate::error::Error;
+use crate::files;
+
+/// Every setting with its default and what it is for.
+pub const DOCUMENTED: &str = include_str!("default.toml");
+
+/// Before the path of a setting in the environment.
+const ENVIRONMENT: &str = "SYNESIS_GATEWAY_";
+
+/// The version that prices of the configuration's own carry.
+const CONFIGURED_PRICE_VERSION: u32 = 1000;
+
+/// Everything a gateway is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// What `auto` stands for, if it was said.
+    pub default_model: Option<String>,
+    /// Devices.
+    pub tunnel: Tunnel,
+    /// Enrolment.
+    pub http: Http,
+    /// For new accounts.
+    pub billing: Billing,
+    /// Model servers.
+    pub providers: Vec<ProviderConfig>,
+    /// Rows of the model table.
+    pub models: Vec<ModelRow>,
+    /// Prices that the rows name, beside the built-in ones.
+    pub prices: Vec<(String, Price)>,
+}
+
+/// Where devices connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Bound here, UDP.
+    pub listen: SocketAddr,
+    /// Told to devices; the bound address if `None`.
+    pub public_address: Option<String>,
+    /// At once.
+    pub tunnels_max: usize,
+}
+
+/// Where devices enrol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Bound here, TCP.
+    pub listen: SocketAddr,
+    /// With which certificate.
+    pub tls: HttpTls,
+    /// Told in join lines; made from the addresses if `None`.
+    pub public_url: Option<String>,
+}
+
+/// With which certificate HTTP is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpTls {
+    /// None: plain HTTP.
+    Off,
+    /// One of the gateway's own authority.
+    Own,
+    /// The operator's.
+    Files {
+        /// PEM, leaf first.
+        certificate: PathBuf,
+        /// PEM.
+        key: PathBuf,
+    },
+}
+
+/// For accounts that are made from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Billing {
+    /// The most that may be spent in a month.
+    pub ceiling: Nanos,
+    /// How they are charged.
+    pub tier: Tier,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data_dir: PathBuf,
+    default_model: String,
+    tunnel: TunnelFile,
+    http: HttpFile,
+    billing: BillingFile,
+    #[serde(default)]
+    provider: Vec<ProviderFile>,
+    #[serde(default)]
+    model: Vec<ModelFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TunnelFile {
+    listen: SocketAddr,
+    public_address: String,
+    tunnels_max: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpFile {
+    listen: SocketAddr,
+    tls: TlsChoice,
+    certificate: PathBuf,
+    key: PathBuf,
+    allow_plain: bool,
+    public_url: String,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TlsChoice {
+    Auto,
+    Own,
+    Files,
+    Off,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BillingFile {
+    ceiling: String,
+    markup_bps: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProviderFile {
+    name: String,
+    dialect: DialectName,
+    base_url: String,
+    api_key_env: Option<String>,
+    api_key_file: Option<PathBuf>,
+    #[serde(default)]
+    max_tokens_field: MaxTokensChoice,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum MaxTokensChoice {
+    #[default]
+    MaxTokens,
+    MaxCompletionTokens,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelFile {
+    name: String,
+    provider: String,
+    model: String,
+    price: Option<String>,
+    input_per_million: Option<String>,
+    output_per_million: Option<String>,
+    cache_read_per_million: Option<String>,
+    cache_write_per_million: Option<String>,
+    retires: Option<String>,
+}
+
+/// Where settings come from besides the file.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// The environment.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Flags: the path of a setting (`tunnel.listen`) and its value. They win over the environment.
+    pub flags: &'a [(&'a str, String)],
+    /// The folder when none is said.
+    pub data_dir: &'a Path,
+}
+
+impl std::fmt::Debug for Sources<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources")
+            .field("data_dir", &self.data_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Reads a file, if there is one, and everything over it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Validation`] with the line and what
+    /// to do for anything that is not a setting or not a value of it.
+    pub fn load(path: Option<&Path>, sources: Sources<'_>) -> Result<Self, Error> {
+        let text = match path {
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?
+            }
+            None => String::new(),
+        };
+        let shown = path.map_or_else(|| "the settings".to_owned(), |p| p.display().to_string());
+        Self::read(&text, sources).map_err(|what| Error::Validation(format!("{shown}: {what}")))
+    }
+
+    fn read(text: &str, sources: Sources<'_>) -> Result<Self, String> {
+        let said: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+        // Once as it stands, so that an unknown or ill-typed setting is shown with its line.
+        let _shape: Partial = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mut merged: toml::Table =
+            toml::from_str(DOCUMENTED).map_err(|error| error.to_string())?;
+        overlay(&mut merged, said);
+        for path in scalar_paths(&merged) {
+            let name = format!("{ENVIRONMENT}{}", path.replace('.', "_").to_uppercase());
+            if let Some(value) = (sources.env)(&name) {
+                set(&mut merged, &path, &value).map_err(|what| format!("{name}: {what}"))?;
+            }
+        }
+        for (path, value) in sources.flags {
+            set(&mut merged, path, value).map_err(|what| format!("{path}: {what}"))?;
+        }
+        let file: File = merged
+            .try_into()
+            .map_err(|error: toml::de::Error| error.message().to_owned())?;
+        Self::checked(file, sources)
+    }
+
+    fn checked(file: File, sources: Sources<'_>) -> Result<Self, String> {
+        let http = http(&file.http)?;
+        let public_address = non_empty(file.tunnel.public_address);
+        let reached_from_elsewhere =
+            !file.tunnel.listen.ip().is_loopback() || !http.listen.ip().is_loopback();
+        if reached_from_elsewhere && public_address.is_none() {
+            return Err(
+                "other machines are to reach this gateway, so tunnel.public_address must say what \
+                 they connect to, as host:port"
+                    .to_owned(),
+            );
+        }
+        if let Some(address) = &public_address {
+            let port = address
+                .rsplit_once(':')
+                .and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none_or(|port| port == 0) {
+                return Err("tunnel.public_address must be host:port".to_owned());
+            }
+        }
+        let ceiling = Nanos::parse_dollars(&file.billing.ceiling)
+            .ok()
+            .filter(|ceiling| *ceiling >= Nanos::ZERO)
+            .ok_or("billing.ceiling must be an amount in dollars, like \"100.00\"")?;
+        let mut prices = Vec::new();
+        let mut models = Vec::new();
+        for model in file.model {
+            models.push(model_row(model, &mut prices)?);
+        }
+        let providers = file.provider.into_iter().map(|p| provider(p, sources));
+        Ok(Self {
+            data_dir: if file.data_dir.as_os_str().is_empty() {
+                sources.data_dir.to_owned()
+            } else {
+                file.data_dir
+            },
+            default_model: non_empty(file.default_model),
+            tunnel: Tunnel {
+                listen: file.tunnel.listen,
+                public_address,
+                tunnels_max: file.tunnel.tunnels_max,
+            },
+            http,
+            billing: Billing {
+                ceiling,
+                tier: Tier::Managed {
+                    markup_bps: file.billing.markup_bps,
+                },
+            },
+            providers: providers.collect::<Result<_, _>>()?,
+            models,
+            prices,
+        })
+    }
+
+    /// The store's file.
+    #[must_use]
+    pub fn store_path(&self) -> PathBuf {
+        self.data_dir.join("gateway.sqlite")
+    }
+
+    /// The folder of the certificate authorities and shared keys.
+    #[must_use]
+    pub fn ca_dir(&self) -> PathBuf {
+        self.data_dir.join("ca")
+    }
+
+    /// The price of that name: the configuration's own, or a built-in one.
+    #[must_use]
+    pub fn price(&self, name: &str) -> Option<Price> {
+        let own = self.prices.iter().find(|(known, _)| known == name);
+        own.map(|(_, price)| *price).or_else(|| Price::named(name))
+    }
+
+    /// The address that join lines and enrolled devices are given for HTTP.
+    #[must_use]
+    pub fn http_url(&self, bound: SocketAddr) -> String {
+        if let Some(url) = &self.http.public_url {
+            return url.clone();
+        }
+        let scheme = if self.http.tls == HttpTls::Off {
+            "http"
+        } else {
+            "https"
+        };
+        let host = self
+            .tunnel
+            .public_address
+            .as_ref()
+            .and_then(|a| Some(a.rsplit_once(':')?.0));
+        match host {
+            Some(host) if !bound.ip().is_loopback() => {
+                format!("{scheme}://{host}:{}", bound.port())
+            }
+            Some(_) | None => format!("{scheme}://{bound}"),
+        }
+    }
+}
+
+/// The same shape with nothing required: unknown and ill-typed settings are found with their line.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct Partial {
+    data_dir: Option<PathBuf>,
+    default_model: Option<String>,
+    tunnel: Option<PartialTunnel>,
+    http: Option<PartialHttp>,
+    billing: Option<PartialBilling>,
+    provider: Option<Vec<ProviderFile>>,
+    model: Option<Vec<ModelFile>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct PartialTunnel {
+    listen: Option<SocketAddr>,
+    public_address: Option<String>,
+    tunnels_max: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct PartialHttp {
+    listen: Option<SocketAddr>,
+    tls: Option<TlsChoice>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    allow_plain: Option<bool>,
+    public_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct PartialBilling {
+    ceiling: Option<String>,
+    markup_bps: Option<u32>,
+}
+
+fn overlay(base: &mut toml::Table, over: toml::Table) {
+    for (name, value) in over {
+        match (base.get_mut(&name), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(value)) => overlay(inner, value),
+            (_, value) => {
+                base.insert(name, value);
+            }
+        }
+    }
+}
+
+/// The paths of all settings that have one value.
+fn scalar_paths(table: &toml::Table) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    for (name, value) in table {
+        if let toml::Value::Table(inner) = value {
+            paths.extend(inner.keys().map(|key| format!("{name}.{key}")));
+        } else if !value.is_array() {
+            paths.insert(name.clone());
+        }
+    }
+    paths
+}
+
+/// Sets one value from text, of the type that it has already.
+fn set(table: &mut toml::Table, path: &str, text: &str) -> Result<(), String> {
+    let (table, name) = match path.split_once('.') {
+        Some((outer, name)) => {
+            let inner = table.get_mut(outer).and_then(toml::Value::as_table_mut);
+            (inner.ok_or("there is no such setting")?, name)
+        }
+        None => (table, path),
+    };
+    let slot = table.get_mut(name).ok_or("there is no such setting")?;
+    *slot = if slot.is_integer() {
+        toml::Value::Integer(text.parse().map_err(|_| "must be a number".to_owned())?)
+    } else if slot.is_bool() {
+        toml::Value::Boolean(
+            text.parse()
+                .map_err(|_| "must be true or false".to_owned())?,
+        )
+    } else {
+        toml::Value::String(text.to_owned())
+    };
+    Ok(())
+}
+
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn http(file: &HttpFile) -> Result<Http, String> {
+    let local = file.listen.ip().is_loopback();
+    let tls = match file.tls {
+        TlsChoice::Auto if local => HttpTls::Off,
+        TlsChoice::Auto | TlsChoice::Own => HttpTls::Own,
+        TlsChoice::Files if file.certificate.as_os_str().is_empty() => {
+            return Err("http.tls = \"files\" needs http.certificate and http.key".to_owned());
+        }
+        TlsChoice::Files => HttpTls::Files {
+            certificate: file.certificate.clone(),
+            key: file.key.clone(),
+        },
+        TlsChoice::Off if local || file.allow_plain => HttpTls::Off,
+        TlsChoice::Off => {
+            return Err(format!(
+                "http.listen = \"{}\" is reached by other machines, and without TLS their API keys \
+                 travel readable: use http.tls = \"auto\", or set http.allow_plain = true if \
+                 something in front of it does TLS",
+                file.listen
+            ));
+        }
+    };
+    Ok(Http {
+        listen: file.listen,
+        tls,
+        public_url: non_empty(file.public_url.clone()),
+    })
+}
+
+fn provider(file: ProviderFile, sources: Sources<'_>) -> Result<ProviderConfig, String> {
+    let name = file.name.clone();
+    let key = match (&file.api_key_env, &file.api_key_file) {
+        (Some(_), Some(_)) => {
+            return Err(format!(
+                "provider {name}: api_key_env and api_key_file, take one of them"
+            ));
+        }
+        (Some(variable), None) => Some(
+            (sources.env)(variable)
+                .ok_or_else(|| format!("provider {name}: the environment has no {variable}"))?,
+        ),
+        (None, Some(path)) => Some(
+            files::read_private(path)
+                .map_err(|error| format!("provider {name}: {}: {error}", path.display()))?,
+        ),
+        (None, None) => None,
+    };
+    let key = match key {
+        Some(key) => Some(
+            ProviderKey::new(key.trim())
+                .ok_or_else(|| format!("provider {name}: its key is empty"))?,
+        ),
+        None => None,
+    };
+    let mut config = ProviderConfig::new(name, file.dialect, file.base_url, key);
+    config.max_tokens_field = match file.max_tokens_field {
+        MaxTokensChoice::MaxTokens => MaxTokensField::MaxTokens,
+        MaxTokensChoice::MaxCompletionTokens => MaxTokensField::MaxCompletionTokens,
+    };
+    Ok(config)
+}
+
+fn model_row(file: ModelFile, prices: &mut Vec<(String, Price)>) -> Result<ModelRow, String> {
+    let name = file.name;
+    let price = match (file.price, file.input_per_million, file.output_per_million) {
+        (Some(known), None, None) if Price::named(&known).is_some() => known,
+        (Some(unknown), None, None) => {
+            return Err(format!(
+                "model {name}: there is no price {unknown:?}; give input_per_million and \
+                 output_per_million"
+            ));
+        }
+        (None, Some(input), Some(output)) => {
+            let per_million = |text: &str| {
+                let nanos = Nanos::parse_dollars(text)
+                    .ok()
+                    .filter(|nanos| nanos.0 >= 0)?
+                    .0;
+                (nanos % 1000 == 0).then_some(nanos.unsigned_abs() / 1000)
+            };
+            let wrong = || {
+                format!(
+                    "model {name}: prices are dollars per million tokens, with at most six decimals"
+                )
+            };
+            let input_price = per_million(&input).ok_or_else(wrong)?;
+            let or_input = |text: Option<String>| match text {
+                Some(text) => per_million(&text).ok_or_else(wrong),
+                None => Ok(input_price),
+            };
+            let own = Price {
+                version: CONFIGURED_PRICE_VERSION,
+                input: input_price,
+                output: per_million(&output).ok_or_else(wrong)?,
+                cache_read: or_input(file.cache_read_per_million)?,
+                cache_write: or_input(file.cache_write_per_million)?,
+            };
+            let own_name = format!("configured:{name}");
+            prices.push((own_name.clone(), own));
+            own_name
+        }
+        (_, _, _) => {
+            return Err(format!(
+                "model {name}: give either price, or input_per_million and output_per_million"
+            ));
+        }
+    };
+    let retires: Option<Day> = match file.retires {
+        Some(day) => Some(
+            day.parse()
+                .map_err(|error| format!("model {name}: retires: {error}"))?,
+        ),
+        None => None,
+    };
+    Ok(ModelRow {
+        name,
+        target: Some(ModelTarget {
+            provider: file.provider,
+            model: file.model,
+        }),
+        price,
+        retires,
+    })
+}
+
+#[cfg(test)]
+mod tests;

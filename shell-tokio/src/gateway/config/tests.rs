@@ -1,0 +1,136 @@
+use super::*;
+
+fn read_with(text: &str, env: &[(&str, &str)], flags: &[(&str, String)]) -> Result<Config, String> {
+    let env = |name: &str| {
+        env.iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
+    let sources = Sources {
+        env: &env,
+        flags,
+        data_dir: Path::new("/data"),
+    };
+    Config::read(text, sources)
+}
+
+fn read(text: &str) -> Result<Config, String> {
+    read_with(text, &[], &[])
+}
+
+#[test]
+fn the_documented_defaults_are_a_gateway_on_loopback() {
+    for text in ["", DOCUMENTED] {
+        let config = read(text).unwrap();
+        assert_eq!(config.tunnel.listen, "127.0.0.1:4443".parse().unwrap());
+        assert_eq!(config.http.listen, "127.0.0.1:4140".parse().unwrap());
+        assert_eq!(config.http.tls, HttpTls::Off);
+        assert_eq!(config.billing.ceiling, Nanos(100_000_000_000));
+        assert_eq!(config.billing.tier, Tier::MANAGED);
+        assert_eq!(config.store_path(), Path::new("/data/gateway.sqlite"));
+        assert_eq!(config.default_model, None);
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_flags_over_both() {
+    let text = "[tunnel]\nlisten = \"127.0.0.1:1\"\ntunnels_max = 5";
+    let listen = |config: &Config| config.tunnel.listen.port();
+    assert_eq!(listen(&read(text).unwrap()), 1);
+    let env = [("SYNESIS_GATEWAY_TUNNEL_LISTEN", "127.0.0.1:2")];
+    let config = read_with(text, &env, &[]).unwrap();
+    assert_eq!((listen(&config), config.tunnel.tunnels_max), (2, 5));
+    let flags = [("tunnel.listen", "127.0.0.1:3".to_owned())];
+    assert_eq!(listen(&read_with(text, &env, &flags).unwrap()), 3);
+    let bad = [("SYNESIS_GATEWAY_TUNNEL_TUNNELS_MAX", "many")];
+    let error = read_with("", &bad, &[]).unwrap_err();
+    assert!(
+        error.contains("TUNNELS_MAX") && error.contains("number"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_no_setting_is_refused_with_its_line() {
+    for (text, expected) in [
+        ("\nnonsense = 1", "line 2"),
+        ("[tunnel]\nlisten = 5", "line 2"),
+        ("[http]\ntls = \"maybe\"", "line 2"),
+        ("[tunnel", "line 1"),
+        ("[[model]]\nname = \"x\"", "model"),
+    ] {
+        let error = read(text).err().unwrap();
+        assert!(error.contains(expected), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn a_public_address_needs_tls_and_a_name() {
+    let public = "[tunnel]\nlisten = \"0.0.0.0:4443\"\n[http]\nlisten = \"0.0.0.0:4140\"\n";
+    assert!(read(public).unwrap_err().contains("public_address"));
+    let named = "[tunnel]\nlisten = \"0.0.0.0:4443\"\npublic_address = \"gw.example:4443\"\n\
+                 [http]\nlisten = \"0.0.0.0:4140\"\n";
+    let config = read(named).unwrap();
+    assert_eq!(config.http.tls, HttpTls::Own);
+    let url = config.http_url("0.0.0.0:4140".parse().unwrap());
+    assert_eq!(url, "https://gw.example:4140");
+    let plain = format!("{named}tls = \"off\"\n");
+    assert!(read(&plain).unwrap_err().contains("allow_plain"));
+    assert_eq!(
+        read(&format!("{plain}allow_plain = true\n"))
+            .unwrap()
+            .http
+            .tls,
+        HttpTls::Off
+    );
+    assert!(
+        read(&format!("{named}tls = \"files\"\n"))
+            .unwrap_err()
+            .contains("http.certificate")
+    );
+    assert!(
+        read("[tunnel]\npublic_address = \"gw.example\"")
+            .unwrap_err()
+            .contains("host:port")
+    );
+}
+
+#[test]
+fn providers_take_their_keys_from_the_environment_or_a_private_file() {
+    let text = "[[provider]]\nname = \"p\"\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1/v1\"\n\
+                api_key_env = \"KEY\"\n";
+    let config = read_with(text, &[("KEY", "s3cret")], &[]).unwrap();
+    assert!(config.providers[0].key.is_some());
+    assert!(!format!("{config:?}").contains("s3cret"));
+    assert!(read(text).unwrap_err().contains("no KEY"));
+    let both = format!("{text}api_key_file = \"/nowhere\"\n");
+    assert!(
+        read_with(&both, &[("KEY", "x")], &[])
+            .unwrap_err()
+            .contains("one of them")
+    );
+    let file = text.replace("api_key_env = \"KEY\"", "api_key_file = \"/nowhere\"");
+    assert!(read(&file).unwrap_err().contains("/nowhere"));
+}
+
+#[test]
+fn prices_are_read_exactly_from_their_text() {
+    let model = "[[model]]\nname = \"m\"\nprovider = \"p\"\nmodel = \"x\"\n";
+    let text = format!("{model}input_per_million = \"0.075\"\noutput_per_million = \"0.30\"\n");
+    let config = read(&text).unwrap();
+    let price = config.price(&config.models[0].price).unwrap();
+    assert_eq!(
+        (price.input, price.output, price.cache_read),
+        (75_000, 300_000, 75_000)
+    );
+    assert!(config.price("claude_sonnet").is_some());
+    for (wrong, expected) in [
+        (model.to_owned(), "either price"),
+        (format!("{model}price = \"gold\"\n"), "no price"),
+        (text.replace("0.075", "0.0000001"), "six decimals"),
+        (text.replace("0.075", "-1"), "six decimals"),
+        (format!("{text}retires = \"soon\"\n"), "retires"),
+    ] {
+        assert!(read(&wrong).unwrap_err().contains(expected), "{wrong}");
+    }
+}

@@ -145,3 +145,23 @@ pub const STORE_LIST_MAX: usize = 10_000;
 pub const LEDGER_PAGE_MAX: usize = 1000;
 /// Devices ever enrolled in one account. Over it: enrolment is refused.
 pub const DEVICES_PER_ACCOUNT_MAX: u64 = 10_000;
+/// HTTP connections of a gateway at once. Over it: they wait in the listener's queue.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+/// Head of an HTTP request. Over it: refused with 431.
+pub const HTTP_HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Body of an HTTP request. Over it: `TOO_LARGE`.
+pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1024;
+/// To the end of an HTTPS handshake. Over it: closed.
+pub const HTTP_TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// To the end of an HTTP request's head, silence between requests included. Over it: closed.
+pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// To the end of an HTTP request's body. Over it: refused.
+pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of one HTTP connection. Over it: closed after the answer that is under way.
+pub const HTTP_CONNECTION_LIFE: Duration = Duration::from_secs(60);
+/// For that last answer, and for those under way when a gateway stops. Over it: cut.
+pub const HTTP_LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bad API keys from one address in a minute. At it: `RATE_LIMITED` for the rest of the minute.
+pub const HTTP_BAD_KEYS_MAX: u32 = 20;
+/// Addresses whose bad keys are counted. Over it: the oldest count is forgotten.
+pub const HTTP_BAD_KEY_ADDRESSES_MAX: usize = 1024;

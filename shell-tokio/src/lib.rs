@@ -4,4 +4,5 @@ pub mod driver;
 pub mod error;
 pub mod files;
 pub mod gateway;
+pub mod random;
 pub mod tls;

@@ -2,5 +2,6 @@
 
 pub mod ca;
 pub mod config;
+pub mod http;
 pub mod store;
 pub mod upstream;

@@ -1,0 +1,42 @@
+//! Chance from the operating system, as the seeds that machines are given.
+
+use mesh_core::ids::RequestId;
+use mesh_core::rng::Seed;
+
+use crate::error::Error;
+
+/// 32 bytes of the operating system's chance.
+///
+/// # Errors
+///
+/// When the system has none to give.
+pub fn seed() -> Result<Seed, Error> {
+    let mut bytes = [0; 32];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| {
+        Error::io(
+            "asking the system for random numbers",
+            std::io::ErrorKind::Other.into(),
+        )
+    })?;
+    Ok(Seed::new(bytes))
+}
+
+/// A fresh id for a question.
+///
+/// # Errors
+///
+/// As [`seed`].
+pub fn request_id() -> Result<RequestId, Error> {
+    Ok(RequestId::random(&mut seed()?.secret("request id")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_questions_have_the_same_id() {
+        assert_ne!(request_id().unwrap(), request_id().unwrap());
+    }
+}

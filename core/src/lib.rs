@@ -4,11 +4,14 @@
 //! Start at [`machine`] for the contract and [`time`] for how time enters.
 
 pub mod api;
+pub mod backoff;
 pub mod billing;
+pub mod device;
 pub mod dialect;
 pub mod error;
 pub mod escalation;
 pub mod gateway;
+pub mod heartbeat;
 pub mod identity;
 pub mod ids;
 pub mod limits;
@@ -18,4 +21,6 @@ pub mod rng;
 pub mod stream;
 pub mod time;
 pub mod transport;
+pub mod tunnel;
+pub mod vitals;
 pub mod wire;

@@ -165,3 +165,52 @@ pub const HTTP_LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HTTP_BAD_KEYS_MAX: u32 = 20;
 /// Addresses whose bad keys are counted. Over it: the oldest count is forgotten.
 pub const HTTP_BAD_KEY_ADDRESSES_MAX: usize = 1024;
+/// How often a device beats when the gateway does not say.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(30);
+/// A gateway may ask for other beats within these bounds; over or under is taken as the bound.
+pub const HEARTBEAT_EVERY_MIN: Duration = Duration::from_secs(5);
+/// See [`HEARTBEAT_EVERY_MIN`]. Half of the idle timeout.
+pub const HEARTBEAT_EVERY_MAX: Duration = Duration::from_secs(60);
+/// How long the answer to a beat may take. Over it: the tunnel is in doubt.
+pub const HEARTBEAT_ACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// With something in flight, silence of at least this (or [`SUSPICION_RTTS`] round trips) is doubt.
+pub const SUSPICION_SILENCE_MIN: Duration = Duration::from_secs(1);
+/// See [`SUSPICION_SILENCE_MIN`].
+pub const SUSPICION_RTTS: u32 = 4;
+/// Between two probes of a tunnel in doubt.
+pub const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// Silence under probing after which a new session is tried beside the old one.
+pub const HALF_OPEN_SILENCE: Duration = Duration::from_secs(20);
+
+/// The longest wait before the second retry; it doubles with each.
+pub const BACKOFF_BASE: Duration = Duration::from_secs(1);
+/// The longest wait before any retry.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A session that lived this long has forgotten the failures before it.
+pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
+/// One first attempt to connect. Over it: failed.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// One attempt to reconnect. Over it: failed, so that a stuck handshake does not eat the recovery.
+pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Attempts to reconnect when nothing is said. Over it: failed, until a command or a new network.
+pub const RECONNECT_ATTEMPTS: u32 = 10;
+
+/// GPU load over which a question for the gateway is likely, 0.0–1.0.
+pub const PREWARM_GPU_USAGE: f32 = 0.8;
+/// GPU temperature over which a question for the gateway is likely, degrees Celsius.
+pub const PREWARM_GPU_CELSIUS: f32 = 80.0;
+/// Between two pre-warm signals of one device, at least.
+pub const PREWARM_EVERY: Duration = Duration::from_secs(60);
+/// Characters of a locally loaded model's name in the vitals. Over it: the vitals are refused.
+pub const LOADED_MODEL_CHARS_MAX: usize = 128;
+
+/// Addresses of a gateway that are tried. Over it: the rest is left out.
+pub const GATEWAY_ADDRESSES_MAX: usize = 8;
+/// Before the next address is tried beside the first (RFC 8305 §5).
+pub const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// Questions and calls under way on a device. Over it: refused as busy.
+pub const ASKED_MAX: usize = 256;
+/// How long a typed call may take, waiting included.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a device waits beyond the gateway's own deadline for an answer.
+pub const ANSWER_GRACE: Duration = Duration::from_secs(30);

@@ -61,3 +61,6 @@ pub trait RootMachine: Machine {
     /// to send now.
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>) -> Option<Transmit>;
 }
+
+#[cfg(any(test, feature = "testing"))]
+pub mod properties;

@@ -364,7 +364,10 @@ impl<T: Transport> Machine for Gateway<T> {
     type Rejected = Rejected;
 
     fn handle_input(&mut self, now: Now, input: Input) -> Result<(), Rejected> {
-        if self.outputs.len() >= limits::OUTPUT_BACKLOG_MAX {
+        // What the gateway asked for is bounded by what it asked, and must not be lost.
+        if self.outputs.len() >= limits::OUTPUT_BACKLOG_MAX
+            && matches!(input, Input::Datagram(_) | Input::Timeout)
+        {
             return Err(Rejected::Backlog);
         }
         if let Input::Progress { id, .. } | Input::Told { id, .. } = &input

@@ -14,6 +14,7 @@ use crate::billing::money::Nanos;
 use crate::error::ErrorCode;
 use crate::ids::{DeviceId, RequestId};
 use crate::time::UnixMillis;
+use crate::wire::frame::FrameType;
 
 /// Device → gateway, control: the device is alive, and how it fares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -580,4 +581,34 @@ pub enum Message {
     UploadReady(UploadReady),
     UploadAck(UploadAck),
     UploadDone(UploadDone),
+}
+
+impl Message {
+    /// The type of the frame that carries it.
+    #[must_use]
+    pub const fn frame_type(&self) -> FrameType {
+        match self {
+            Self::Heartbeat(_) => FrameType::Heartbeat,
+            Self::HeartbeatAck(_) => FrameType::HeartbeatAck,
+            Self::EscalationRequest(_) => FrameType::EscalationRequest,
+            Self::EscalationResponse(_) => FrameType::EscalationResponse,
+            Self::StreamChunk(_) => FrameType::StreamChunk,
+            Self::StreamEnd(_) => FrameType::StreamEnd,
+            Self::Error(_) => FrameType::Error,
+            Self::PrewarmSignal(_) => FrameType::PrewarmSignal,
+            Self::Hello(_) => FrameType::Hello,
+            Self::HelloAck(_) => FrameType::HelloAck,
+            Self::GoAway(_) => FrameType::GoAway,
+            Self::Resume(_) => FrameType::Resume,
+            Self::Cancel(_) => FrameType::Cancel,
+            Self::ChunkAck(_) => FrameType::ChunkAck,
+            Self::Notice(_) => FrameType::Notice,
+            Self::Call(_) => FrameType::Call,
+            Self::Reply(_) => FrameType::Reply,
+            Self::UploadBegin(_) => FrameType::UploadBegin,
+            Self::UploadReady(_) => FrameType::UploadReady,
+            Self::UploadAck(_) => FrameType::UploadAck,
+            Self::UploadDone(_) => FrameType::UploadDone,
+        }
+    }
 }

@@ -3,5 +3,6 @@
 pub mod ca;
 pub mod config;
 pub mod http;
+pub mod server;
 pub mod store;
 pub mod upstream;

@@ -13,6 +13,7 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 
 use super::http::{is_loopback, local_client};
+use super::models::{ModelRow, PRICE_FREE};
 use super::{ProviderConfig, ProviderKey};
 
 /// To the whole answer of a local server. One that is there answers within a few milliseconds.
@@ -72,6 +73,12 @@ impl Found {
         self.local
             .iter()
             .find_map(|server| Some((server, server.chat_model()?)))
+    }
+
+    /// The row of the model table for a model of a server here: free, under its own name.
+    #[must_use]
+    pub fn row(server: &LocalServer, model: &str) -> ModelRow {
+        ModelRow::new(model, server.provider.name.as_str(), model, PRICE_FREE)
     }
 
     /// What was found, one sentence each, for the gateway to say on start.

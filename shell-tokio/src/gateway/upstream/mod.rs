@@ -213,6 +213,7 @@ enum Upstream {
 pub struct Upstreams {
     http: HttpUpstreams,
     providers: BTreeMap<String, Upstream>,
+    formats: BTreeMap<String, (DialectName, MaxTokensField)>,
 }
 
 impl fmt::Debug for Upstreams {
@@ -229,21 +230,34 @@ impl Upstreams {
     /// The first provider that cannot be used as it is.
     pub fn new(configs: impl IntoIterator<Item = ProviderConfig>) -> Result<Self, UpstreamError> {
         let mut providers = BTreeMap::from([(LOOPBACK.to_owned(), Upstream::Loopback)]);
+        let echo = (DialectName::Openai, MaxTokensField::default());
+        let mut formats = BTreeMap::from([(LOOPBACK.to_owned(), echo)]);
         let mut http = HttpUpstreams::new()?;
         for config in configs {
             if providers.contains_key(&config.name) {
                 return Err(UpstreamError::Name { name: config.name });
             }
             let name = config.name.clone();
+            formats.insert(name.clone(), (config.dialect, config.max_tokens_field));
             providers.insert(name, Upstream::Http(Box::new(http.provider(config)?)));
         }
-        Ok(Self { http, providers })
+        Ok(Self {
+            http,
+            providers,
+            formats,
+        })
     }
 
     /// Whether there is a provider of that name.
     #[must_use]
     pub fn has(&self, provider: &str) -> bool {
         self.providers.contains_key(provider)
+    }
+
+    /// What a provider speaks, and how it wants to be told the longest answer.
+    #[must_use]
+    pub fn format(&self, provider: &str) -> Option<(DialectName, MaxTokensField)> {
+        self.formats.get(provider).copied()
     }
 
     /// Starts a call. `wrap` makes of its news what the `sink` takes (with the call's own id in it,

@@ -1,0 +1,448 @@
+//! Questions and typed calls under way: each on its own stream, each with one last event.
+//!
+//! ```text
+//!  Waiting ── a session, and a stream ──▶ OnStream ── last frame ──▶ (gone)
+//!     │ overdue, refused, cancelled          │ overdue, tunnel lost
+//!     └──────────────▶ Failed ◀──────────────┘
+//! ```
+
+use std::time::Instant;
+
+use serde_json::value::RawValue;
+
+use super::{AnswerEvent, AskError, Device, Failure, Output};
+use crate::api::Method;
+use crate::escalation::request::{first_piece_timeout, validate};
+use crate::ids::RequestId;
+use crate::limits;
+use crate::stream::reassembly::Reassembly;
+use crate::time::Now;
+use crate::transport::{ConnId, Priority, Read, StreamId, Transport};
+use crate::tunnel::State;
+use crate::wire::close::CloseCode;
+use crate::wire::codec;
+use crate::wire::frame::{Direction, FrameDecoder, StreamKind};
+use crate::wire::message::{Call, Cancel, EscalationRequest, Message, StreamChunk};
+
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lane {
+    Question(RequestId),
+    Call(u64),
+}
+
+/// A question under way. `Debug` shows nothing of it.
+pub(super) struct Question {
+    /// Encoded, until it is sent.
+    frame: Vec<u8>,
+    place: Option<(ConnId, StreamId)>,
+    decoder: FrameDecoder,
+    pieces: Reassembly,
+    overdue_at: Instant,
+    paused: bool,
+}
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Question")
+            .field("place", &self.place)
+            .field("next_sequence", &self.pieces.next_sequence())
+            .field("paused", &self.paused)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A typed call under way.
+#[derive(Debug)]
+pub(super) struct AskedCall {
+    method: Method,
+    params: Option<Box<RawValue>>,
+    place: Option<(ConnId, StreamId)>,
+    decoder: FrameDecoder,
+    overdue_at: Instant,
+}
+
+impl<T: Transport> Device<T> {
+    pub(super) fn escalate(&mut self, now: Now, request: Box<EscalationRequest>) {
+        let id = request.request_id;
+        if self.questions.contains_key(&id) {
+            // The first one's events go on; this one has its own last event.
+            return self.answer(id, AnswerEvent::Failed(AskError::Duplicate));
+        }
+        match self.prepare(request) {
+            Ok((frame, patience)) => {
+                let question = Question {
+                    frame,
+                    place: None,
+                    decoder: FrameDecoder::new(),
+                    pieces: Reassembly::new(),
+                    overdue_at: now.instant + patience,
+                    paused: false,
+                };
+                self.questions.insert(id, question);
+                self.waiting.push_back(Lane::Question(id));
+                self.send_waiting(now);
+            }
+            Err(error) => {
+                self.stats.requests_failed += 1;
+                self.answer(id, AnswerEvent::Failed(error));
+            }
+        }
+    }
+
+    fn prepare(
+        &self,
+        request: Box<EscalationRequest>,
+    ) -> Result<(Vec<u8>, std::time::Duration), AskError> {
+        validate(&request)?;
+        self.may_wait()?;
+        let patience = first_piece_timeout(&request);
+        let mut frame = Vec::new();
+        codec::encode(&Message::EscalationRequest(request), &mut frame)
+            .map_err(|_| AskError::TooLarge)?;
+        Ok((frame, patience))
+    }
+
+    /// Whether something more may be asked in this state.
+    fn may_wait(&self) -> Result<(), AskError> {
+        if matches!(self.tunnel.state(), State::Disconnected | State::Failed) {
+            return Err(AskError::NotConnected(self.tunnel.failure().cloned()));
+        }
+        if self.questions.len() + self.calls.len() >= limits::ASKED_MAX {
+            return Err(AskError::Busy);
+        }
+        Ok(())
+    }
+
+    pub(super) fn call(
+        &mut self,
+        now: Now,
+        id: u64,
+        method: Method,
+        params: Option<Box<RawValue>>,
+    ) {
+        if let Err(error) = self.may_wait() {
+            return self.outputs.push_back(Output::Replied {
+                id,
+                result: Err(error),
+            });
+        }
+        let call = AskedCall {
+            method,
+            params,
+            place: None,
+            decoder: FrameDecoder::new(),
+            overdue_at: now.instant + limits::CALL_TIMEOUT,
+        };
+        self.calls.insert(id, call);
+        self.waiting.push_back(Lane::Call(id));
+        self.send_waiting(now);
+    }
+
+    /// Sends what waits, as far as there are a session and streams.
+    pub(super) fn send_waiting(&mut self, now: Now) {
+        while let Some(&lane) = self.waiting.front() {
+            let Some((attempt, _)) = self.tunnel.session() else {
+                return;
+            };
+            let Some(conn) = self.links.get(&attempt).and_then(super::Link::conn) else {
+                return;
+            };
+            let priority = match lane {
+                Lane::Question(_) => Priority::Escalation,
+                Lane::Call(_) => Priority::Call,
+            };
+            let Some(stream) = self.transport.open(conn, priority) else {
+                return;
+            };
+            self.waiting.pop_front();
+            self.lanes.insert((conn, stream), lane);
+            match lane {
+                Lane::Question(id) => self.send_question(now, id, conn, stream),
+                Lane::Call(id) => self.send_call(id, conn, stream),
+            }
+        }
+    }
+
+    fn send_question(&mut self, now: Now, id: RequestId, conn: ConnId, stream: StreamId) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        question.place = Some((conn, stream));
+        // From here on the gateway keeps the deadlines; this one is for a gateway that does not.
+        question.overdue_at = now.instant + limits::ESCALATION_TOTAL + limits::ANSWER_GRACE;
+        let frame = std::mem::take(&mut question.frame);
+        self.transport.send(conn, stream, &frame);
+        self.stats.requests_sent += 1;
+    }
+
+    fn send_call(&mut self, id: u64, conn: ConnId, stream: StreamId) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        call.place = Some((conn, stream));
+        let message = Message::Call(Call {
+            id,
+            method: call.method.as_str().to_owned(),
+            params: call.params.take(),
+        });
+        self.send(conn, stream, &message);
+        self.transport.finish(conn, stream);
+    }
+
+    pub(super) fn cancel(&mut self, now: Now, id: RequestId) {
+        let Some(question) = self.questions.get(&id) else {
+            return;
+        };
+        match question.place {
+            Some((conn, stream)) => {
+                self.send(conn, stream, &Message::Cancel(Cancel { request_id: id }));
+                self.unpause(now, id);
+            }
+            None => self.fail_question(id, AskError::Cancelled),
+        }
+    }
+
+    pub(super) fn pause(&mut self, id: RequestId) {
+        if let Some(question) = self.questions.get_mut(&id) {
+            question.paused = true;
+        }
+    }
+
+    pub(super) fn unpause(&mut self, now: Now, id: RequestId) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut question.paused, false)
+            && let Some((conn, stream)) = question.place
+        {
+            self.read(now, conn, stream);
+        }
+    }
+
+    pub(super) fn read(&mut self, now: Now, conn: ConnId, stream: StreamId) {
+        if self.is_control(conn, stream) {
+            return self.read_control(now, conn, stream);
+        }
+        while let Some(&lane) = self.lanes.get(&(conn, stream)) {
+            if let Lane::Question(id) = lane
+                && self
+                    .questions
+                    .get(&id)
+                    .is_some_and(|question| question.paused)
+            {
+                return;
+            }
+            match self.transport.read(conn, stream) {
+                Read::Data(data) => self.feed(lane, &data),
+                Read::Blocked => return,
+                Read::End | Read::Reset(_) | Read::Gone => {
+                    let error = AskError::Protocol("the stream ended before the answer".to_owned());
+                    self.fail(lane, error);
+                }
+            }
+        }
+    }
+
+    fn feed(&mut self, lane: Lane, data: &[u8]) {
+        let Some(decoder) = self.decoder(lane) else {
+            return;
+        };
+        let mut decoder = std::mem::take(decoder);
+        let kind = match lane {
+            Lane::Question(_) => StreamKind::Escalation,
+            Lane::Call(_) => StreamKind::Call,
+        };
+        let mut frames = decoder.feed(data);
+        while let Some(frame) = frames.next() {
+            let read = frame.map_err(|error| error.to_string()).and_then(|frame| {
+                if !frame.frame_type.allowed(Direction::ToDevice, kind) {
+                    return Err(format!("{:?} where it does not belong", frame.frame_type));
+                }
+                codec::decode(frame.frame_type, frame.payload).map_err(|error| error.to_string())
+            });
+            match (lane, read) {
+                (Lane::Question(id), Ok(message)) => self.question_message(id, message),
+                (Lane::Call(id), Ok(message)) => self.call_message(id, message),
+                (lane, Err(error)) => return self.fail(lane, AskError::Protocol(error)),
+            }
+        }
+        if let Some(place) = self.decoder(lane) {
+            *place = decoder;
+        }
+    }
+
+    fn decoder(&mut self, lane: Lane) -> Option<&mut FrameDecoder> {
+        match lane {
+            Lane::Question(id) => self
+                .questions
+                .get_mut(&id)
+                .map(|question| &mut question.decoder),
+            Lane::Call(id) => self.calls.get_mut(&id).map(|call| &mut call.decoder),
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every message that does not belong here is refused alike"
+    )]
+    fn question_message(&mut self, id: RequestId, message: Message) {
+        match message {
+            Message::StreamChunk(chunk) if chunk.request_id == id => self.piece(id, &chunk),
+            Message::StreamEnd(end) if end.request_id == id => {
+                let Some(question) = self.questions.get_mut(&id) else {
+                    return;
+                };
+                match question.pieces.end() {
+                    Ok(()) => self.finish_question(id, AnswerEvent::Ended(end)),
+                    Err(error) => self.fail_question(id, AskError::Protocol(error.to_string())),
+                }
+            }
+            Message::EscalationResponse(answer) if answer.request_id == id => {
+                self.finish_question(id, AnswerEvent::Whole(answer));
+            }
+            Message::Error(error) => self.fail_question(id, AskError::Remote(Box::new(error))),
+            other => {
+                let what = format!("{:?} that is not of this answer", other.frame_type());
+                self.fail_question(id, AskError::Protocol(what));
+            }
+        }
+    }
+
+    fn piece(&mut self, id: RequestId, chunk: &StreamChunk) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        let taken = question
+            .pieces
+            .accept(chunk.sequence, &chunk.content, chunk.is_final);
+        let text = question.pieces.take();
+        if !text.is_empty() {
+            self.answer(id, AnswerEvent::Chunk(text));
+        }
+        if let Err(error) = taken {
+            self.fail_question(id, AskError::Protocol(error.to_string()));
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every message that does not belong here is refused alike"
+    )]
+    fn call_message(&mut self, id: u64, message: Message) {
+        let result = match message {
+            Message::Reply(reply) if reply.id == id => match (reply.result, reply.error) {
+                (Some(result), None) => Ok(result),
+                (_, Some(error)) => Err(AskError::Remote(Box::new(error))),
+                (None, None) => Err(AskError::Protocol("an empty reply".to_owned())),
+            },
+            Message::Error(error) => Err(AskError::Remote(Box::new(error))),
+            other => {
+                let what = format!("{:?} that is not of this call", other.frame_type());
+                Err(AskError::Protocol(what))
+            }
+        };
+        self.end_call(id, result);
+    }
+
+    fn end_call(&mut self, id: u64, result: Result<Box<RawValue>, AskError>) {
+        if let Some(call) = self.calls.remove(&id) {
+            self.leave(Lane::Call(id), call.place);
+            self.outputs.push_back(Output::Replied { id, result });
+        }
+    }
+
+    /// The last event of an answer that is complete.
+    fn finish_question(&mut self, id: RequestId, event: AnswerEvent) {
+        self.stats.requests_succeeded += 1;
+        self.remove_question(id);
+        self.answer(id, event);
+    }
+
+    fn fail_question(&mut self, id: RequestId, error: AskError) {
+        self.stats.requests_failed += 1;
+        self.remove_question(id);
+        self.answer(id, AnswerEvent::Failed(error));
+    }
+
+    fn remove_question(&mut self, id: RequestId) {
+        if let Some(question) = self.questions.remove(&id) {
+            self.leave(Lane::Question(id), question.place);
+        }
+    }
+
+    /// Gives a stream up; whatever it still carries is nobody's.
+    fn leave(&mut self, lane: Lane, place: Option<(ConnId, StreamId)>) {
+        match place {
+            Some((conn, stream)) => {
+                self.lanes.remove(&(conn, stream));
+                self.transport.finish(conn, stream);
+                self.transport.stop(conn, stream, CloseCode::Done.as_u32());
+            }
+            None => self.waiting.retain(|&other| other != lane),
+        }
+    }
+
+    fn fail(&mut self, lane: Lane, error: AskError) {
+        match lane {
+            Lane::Question(id) => self.fail_question(id, error),
+            Lane::Call(id) => self.end_call(id, Err(error)),
+        }
+    }
+
+    fn answer(&mut self, request: RequestId, event: AnswerEvent) {
+        self.outputs.push_back(Output::Answer { request, event });
+    }
+
+    /// The gateway stopped a stream: its last word on it may still be read.
+    pub(super) fn stopped(&mut self, now: Now, conn: ConnId, stream: StreamId) {
+        if self.is_control(conn, stream) {
+            self.read_control(now, conn, stream);
+        }
+    }
+
+    /// A connection is over: what was on it failed.
+    pub(super) fn lose_lanes(&mut self, conn: ConnId, failure: &Failure) {
+        let lost: Vec<Lane> = self
+            .lanes
+            .range((conn, StreamId(0))..=(conn, StreamId(u64::MAX)))
+            .map(|(_, &lane)| lane)
+            .collect();
+        for lane in lost {
+            self.fail(lane, AskError::TunnelLost(failure.clone()));
+        }
+    }
+
+    /// The tunnel was given up: nothing that waits will be sent.
+    pub(super) fn refuse_waiting(&mut self, failure: Option<&Failure>) {
+        while let Some(lane) = self.waiting.pop_front() {
+            self.fail(lane, AskError::NotConnected(failure.cloned()));
+        }
+    }
+
+    /// Ends what is overdue.
+    pub(super) fn expire(&mut self, now: Now) {
+        let overdue = |at: Instant| at <= now.instant;
+        let questions = self.questions.iter().filter(|(_, q)| overdue(q.overdue_at));
+        let calls = self
+            .calls
+            .iter()
+            .filter(|(_, call)| overdue(call.overdue_at));
+        let lanes: Vec<Lane> = questions
+            .map(|(&id, _)| Lane::Question(id))
+            .chain(calls.map(|(&id, _)| Lane::Call(id)))
+            .collect();
+        for lane in lanes {
+            self.fail(lane, AskError::TimedOut);
+        }
+    }
+
+    pub(super) fn next_expiry(&self) -> Option<(Instant, &'static str)> {
+        let questions = self.questions.values().map(|question| question.overdue_at);
+        let calls = self.calls.values().map(|call| call.overdue_at);
+        questions
+            .chain(calls)
+            .min()
+            .map(|at| (at, "a question is overdue"))
+    }
+}

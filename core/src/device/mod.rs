@@ -1,0 +1,564 @@
+//! The device's root machine: one tunnel, the questions asked through it, and the QUIC below.
+//!
+//! ```text
+//!   commands ─▶ questions, calls ─┐            ┌─ tunnel (states, heart, backoff)
+//!                                 ▼            ▼
+//!                              links: one per attempt and the session it became
+//!                                 │   (addresses tried in turn, control stream)
+//!                                 ▼
+//!   datagrams ◀──────────────▶ transport
+//! ```
+//!
+//! * `link`: an attempt's addresses, connections and control stream.
+//! * `asked`: questions and typed calls under way.
+//!
+//! # Invariants
+//!
+//! 1. Every question and every call has exactly one last event.
+//! 2. What is asked before the tunnel is up waits, bounded in number and time, and is sent once.
+//! 3. Text of an answer is handed out in order, each piece once, and never more than was sent.
+//! 4. A frame on the wrong stream or in the wrong direction ends what it is on, never the machine.
+//! 5. At most one attempt dials, and of its connections the first to complete wins.
+
+mod asked;
+mod link;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+
+use self::asked::{AskedCall, Lane, Question};
+use self::link::Link;
+use crate::api::Method;
+use crate::escalation::request::Invalid;
+use crate::heartbeat::Traffic;
+use crate::ids::{DeviceId, RequestId};
+use crate::limits;
+use crate::machine::{Machine, RootMachine};
+use crate::rng::Seed;
+use crate::time::{Monotonic, Now, UnixMillis, earliest};
+use crate::transport::{self, ConnId, Datagram, StreamId, Transmit, Transport};
+use crate::tunnel::{self, Tunnel};
+pub use crate::tunnel::{AttemptId, Attempts, Failure, State, Why};
+use crate::vitals::{self, BadVitals};
+use crate::wire::close::CloseCode;
+use crate::wire::message::{
+    ErrorMessage, EscalationRequest, EscalationResponse, Notice, StreamEnd, Vitals,
+};
+
+/// What a device is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its id, which its certificate names too.
+    pub device_id: DeviceId,
+    /// Program and version, told to the gateway.
+    pub agent: String,
+    /// How often a lost session is tried to be had back.
+    pub attempts: Attempts,
+}
+
+/// What a device takes.
+#[derive(Debug)]
+pub enum Input {
+    /// A datagram arrived.
+    Datagram(Datagram),
+    /// The deadline has come.
+    Timeout,
+    /// A tunnel is wanted.
+    Connect,
+    /// It is wanted no longer.
+    Disconnect,
+    /// The local address or the route changed.
+    NetworkChanged,
+    /// The machine woke up.
+    Woke {
+        /// How long it slept.
+        asleep: Duration,
+    },
+    /// The device's load was measured.
+    Vitals(Vitals),
+    /// Ask a question. Its events follow.
+    Escalate(Box<EscalationRequest>),
+    /// Stop an answer. Its last event still comes.
+    Cancel(RequestId),
+    /// Read no more of an answer for now: its gateway is slowed down.
+    Pause(RequestId),
+    /// Read on.
+    Unpause(RequestId),
+    /// A typed call. [`Output::Replied`] follows.
+    Call {
+        /// Chosen by the caller; not in use.
+        id: u64,
+        /// Which.
+        method: Method,
+        /// Its parameters.
+        params: Option<Box<RawValue>>,
+    },
+    /// The answer to [`Output::Resolve`].
+    Resolved {
+        /// Whose.
+        attempt: AttemptId,
+        /// The gateway's addresses in the resolver's order, or why there are none.
+        result: Result<Vec<SocketAddr>, String>,
+    },
+    /// Say goodbye; [`Output::Stopped`] follows.
+    Stop,
+}
+
+/// What a device gives.
+#[derive(Debug)]
+pub enum Output {
+    /// Find the gateway's addresses.
+    Resolve {
+        /// For which attempt; the answer names it.
+        attempt: AttemptId,
+    },
+    /// The tunnel's state changed.
+    Changed {
+        /// From here.
+        from: State,
+        /// To here.
+        to: State,
+        /// For this reason.
+        why: Why,
+    },
+    /// While Connected: the path may be dead, or is known to live again.
+    Doubt(bool),
+    /// News of an answer.
+    Answer {
+        /// To which question.
+        request: RequestId,
+        /// What.
+        event: AnswerEvent,
+    },
+    /// A typed call's result.
+    Replied {
+        /// Which call's.
+        id: u64,
+        /// What came of it.
+        result: Result<Box<RawValue>, AskError>,
+    },
+    /// Something the person may want to know.
+    Notice(Notice),
+    /// After [`Input::Stop`]: the connections are closed.
+    Stopped,
+}
+
+/// News of an answer. `Debug` shows nothing of the answer.
+pub enum AnswerEvent {
+    /// The next text, in order.
+    Chunk(String),
+    /// A streamed answer is complete. Last.
+    Ended(StreamEnd),
+    /// An unstreamed answer. Last.
+    Whole(Box<EscalationResponse>),
+    /// It failed; what text came before this stands. Last.
+    Failed(AskError),
+}
+
+impl std::fmt::Debug for AnswerEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Chunk(text) => write!(f, "Chunk({} bytes)", text.len()),
+            Self::Ended(end) => f.debug_tuple("Ended").field(end).finish(),
+            Self::Whole(answer) => write!(f, "Whole({} bytes)", answer.content.len()),
+            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+        }
+    }
+}
+
+/// Why a question or a call came to nothing, or not to its end.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum AskError {
+    /// The gateway's word.
+    #[error("{}", .0.message)]
+    Remote(Box<ErrorMessage>),
+    /// The question breaks a rule; nothing was sent.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The question does not fit one message; nothing was sent.
+    #[error("the question with its context is too large for one message; send less context")]
+    TooLarge,
+    /// A question with this id is under way.
+    #[error("this question is under way already")]
+    Duplicate,
+    /// Too much is under way; nothing was sent.
+    #[error("too many questions wait already; wait for one to end")]
+    Busy,
+    /// There is no tunnel and none is being made; nothing was sent.
+    #[error("there is no tunnel to the gateway{}", why(.0.as_ref()))]
+    NotConnected(Option<Failure>),
+    /// The tunnel was lost after the question was sent.
+    #[error("the tunnel was lost in the middle of the answer: {0}")]
+    TunnelLost(Failure),
+    /// Nothing came in time.
+    #[error("no answer came in time")]
+    TimedOut,
+    /// Cancelled before it was sent.
+    #[error("cancelled before it was sent")]
+    Cancelled,
+    /// The gateway broke the protocol.
+    #[error("the gateway's answer is not understood: {0}")]
+    Protocol(String),
+}
+
+fn why(failure: Option<&Failure>) -> String {
+    failure
+        .map(|failure| format!(": {failure}"))
+        .unwrap_or_default()
+}
+
+/// How the caller misused the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// Outputs have not been drained: drain them first.
+    #[error("too many outputs wait to be drained")]
+    Backlog,
+    /// There is a tunnel, or one is being made.
+    #[error("the tunnel is up or coming up already")]
+    AlreadyUp,
+    /// The measurement is none.
+    #[error(transparent)]
+    Vitals(#[from] BadVitals),
+    /// A call with this id is under way.
+    #[error("a call with this id is under way")]
+    DuplicateCall,
+}
+
+/// Counters of the device's life, over all its sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// UDP payload bytes sent.
+    pub sent_bytes: u64,
+    /// UDP payload bytes received.
+    pub received_bytes: u64,
+    /// Heartbeats sent.
+    pub heartbeats_sent: u64,
+    /// Heartbeats acknowledged.
+    pub heartbeats_acked: u64,
+    /// Questions sent.
+    pub requests_sent: u64,
+    /// Questions answered.
+    pub requests_succeeded: u64,
+    /// Questions that failed.
+    pub requests_failed: u64,
+    /// How often the tunnel came back.
+    pub reconnections: u64,
+    /// Smoothed round-trip time of the session in use.
+    pub rtt: Option<Duration>,
+    /// How long the last handshake took.
+    pub handshake: Option<Duration>,
+    /// When the last pre-warm signal went out.
+    pub prewarmed_at: Option<UnixMillis>,
+    /// The number of the last session.
+    pub epoch: Option<u64>,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Device<T> {
+    transport: T,
+    config: Config,
+    clock: Monotonic,
+    tunnel: Tunnel,
+    links: BTreeMap<AttemptId, Link>,
+    /// Which attempt a connection belongs to.
+    conns: BTreeMap<ConnId, AttemptId>,
+    questions: BTreeMap<RequestId, Question>,
+    calls: BTreeMap<u64, AskedCall>,
+    lanes: BTreeMap<(ConnId, StreamId), Lane>,
+    /// Questions and calls that wait for a session or for a stream, in their order.
+    waiting: VecDeque<Lane>,
+    vitals: Vitals,
+    stats: Stats,
+    outputs: VecDeque<Output>,
+    stopping: bool,
+}
+
+impl<T: Transport> Device<T> {
+    /// A device that is not connected.
+    pub fn new(transport: T, config: Config, seed: &Seed) -> Self {
+        let tunnel = Tunnel::new(config.attempts, &seed.child("tunnel"));
+        Self {
+            transport,
+            config,
+            clock: Monotonic::default(),
+            tunnel,
+            links: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            vitals: Vitals::default(),
+            stats: Stats::default(),
+            outputs: VecDeque::new(),
+            stopping: false,
+        }
+    }
+
+    /// The tunnel's state.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.tunnel.state()
+    }
+
+    /// Counters, with those of the session in use.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        for conn in self.conns.keys() {
+            if let Some(live) = self.transport.stats(*conn) {
+                stats.sent_bytes += live.sent_bytes;
+                stats.received_bytes += live.received_bytes;
+            }
+        }
+        if let Some((attempt, heart)) = self.tunnel.session() {
+            stats.heartbeats_sent += heart.sent();
+            stats.heartbeats_acked += heart.acked();
+            let conn = self.links.get(&attempt).and_then(Link::conn);
+            stats.rtt = conn
+                .and_then(|conn| self.transport.stats(conn))
+                .map(|live| live.rtt);
+        }
+        stats
+    }
+
+    /// Questions that have not had their last event.
+    #[must_use]
+    pub fn questions_under_way(&self) -> usize {
+        self.questions.len()
+    }
+
+    /// Tells the tunnel and carries out what it says. What it rejects is passed on.
+    fn tell_tunnel(&mut self, now: Now, input: tunnel::Input<'_>) -> Result<(), tunnel::Rejected> {
+        self.keep_heart_counts();
+        self.tunnel.handle_input(now, input)?;
+        while let Some(output) = self.tunnel.poll_output() {
+            self.tunnel_says(now, output);
+        }
+        Ok(())
+    }
+
+    /// What a tunnel that was told in passing would reject cannot happen: it is drained each time.
+    fn note_tunnel(&mut self, now: Now, input: tunnel::Input<'_>) {
+        let _never = self.tell_tunnel(now, input);
+    }
+
+    /// A heart that ends takes its counts with it: remember them while it is there.
+    fn keep_heart_counts(&mut self) {
+        if let Some((attempt, heart)) = self.tunnel.session()
+            && let Some(link) = self.links.get_mut(&attempt)
+        {
+            link.beats = (heart.sent(), heart.acked());
+        }
+    }
+
+    fn tunnel_says(&mut self, now: Now, output: tunnel::Output) {
+        match output {
+            tunnel::Output::StartAttempt { attempt, .. } => {
+                self.links.insert(attempt, Link::new());
+                self.outputs.push_back(Output::Resolve { attempt });
+            }
+            tunnel::Output::AbandonAttempt { attempt } => self.abandon(now, attempt),
+            tunnel::Output::Changed { from, to, why } => self.changed(now, from, to, why),
+            tunnel::Output::Doubt(doubt) => self.outputs.push_back(Output::Doubt(doubt)),
+            tunnel::Output::SendHeartbeat { attempt, sequence } => {
+                self.send_heartbeat(now, attempt, sequence);
+            }
+            tunnel::Output::Probe { attempt } => {
+                if let Some(conn) = self.links.get(&attempt).and_then(Link::conn) {
+                    self.transport.probe(now, conn);
+                }
+            }
+            tunnel::Output::SendPrewarm { attempt, strain } => {
+                self.stats.prewarmed_at = Some(now.wall);
+                self.send_prewarm(now, attempt, &strain.to_string());
+            }
+        }
+    }
+
+    fn changed(&mut self, now: Now, from: State, to: State, why: Why) {
+        if matches!(
+            (from, to),
+            (State::Reconnecting { .. }, State::Connected { .. })
+        ) {
+            self.stats.reconnections += 1;
+        }
+        let failure = match &why {
+            Why::Failed(failure) => Some(failure.clone()),
+            Why::Asked
+            | Why::Established
+            | Why::Answered
+            | Why::Silent
+            | Why::AskedToMove
+            | Why::NetworkChanged => None,
+        };
+        self.outputs.push_back(Output::Changed { from, to, why });
+        if matches!(to, State::Disconnected | State::Failed) {
+            self.refuse_waiting(failure.as_ref());
+        }
+        if matches!(to, State::Connected { .. }) {
+            self.send_waiting(now);
+        }
+    }
+
+    /// After every input: timers, then everything that became possible, until nothing moves.
+    fn settle_step(&mut self, now: Now) {
+        self.note_tunnel(now, tunnel::Input::Timeout);
+        self.dial_due(now);
+        self.expire(now);
+        loop {
+            self.transport.flush(now);
+            let Some(event) = self.transport.poll_event() else {
+                break;
+            };
+            self.transport_event(now, event);
+        }
+        self.tell_traffic(now);
+        self.transport.flush(now);
+        if self.stopping && self.conns.is_empty() {
+            self.stopping = false;
+            self.outputs.push_back(Output::Stopped);
+        }
+    }
+
+    /// The tunnel's suspicion lives on what the transport has heard.
+    fn tell_traffic(&mut self, now: Now) {
+        let busy = !self.lanes.is_empty();
+        let known: Vec<(AttemptId, Traffic)> = self
+            .links
+            .iter()
+            .filter_map(|(&attempt, link)| {
+                let live = self.transport.stats(link.conn()?)?;
+                let traffic = Traffic {
+                    last_received: live.last_received,
+                    in_flight: live.in_flight,
+                    rtt: live.rtt,
+                };
+                link.is_established().then_some((attempt, traffic))
+            })
+            .collect();
+        for (attempt, traffic) in known {
+            self.note_tunnel(
+                now,
+                tunnel::Input::Traffic {
+                    attempt,
+                    traffic,
+                    busy,
+                },
+            );
+        }
+    }
+
+    fn transport_event(&mut self, now: Now, event: transport::Event) {
+        match event {
+            transport::Event::Connected {
+                conn, handshake, ..
+            } => self.connected(now, conn, handshake),
+            transport::Event::Closed { conn, reason } => self.closed(now, conn, &reason),
+            transport::Event::Readable { conn, stream } => self.read(now, conn, stream),
+            transport::Event::StreamsAvailable { .. } => self.send_waiting(now),
+            transport::Event::Stopped { conn, stream, .. } => self.stopped(now, conn, stream),
+            // A gateway opens no stream and is connected to, never the other way round.
+            transport::Event::Incoming { conn, .. } => self.transport.refuse(now, conn),
+            transport::Event::Opened { conn, stream } => {
+                self.transport
+                    .stop(conn, stream, CloseCode::Protocol.as_u32());
+            }
+            transport::Event::Writable { .. } | transport::Event::Finished { .. } => {}
+        }
+    }
+
+    fn stop(&mut self, now: Now) {
+        self.stopping = true;
+        self.note_tunnel(now, tunnel::Input::Disconnect);
+    }
+
+    fn try_input(&mut self, now: Now, input: Input) -> Result<(), Rejected> {
+        match input {
+            Input::Datagram(datagram) => self.transport.handle_datagram(now, datagram),
+            Input::Timeout => self.transport.handle_timeout(now),
+            Input::Connect => {
+                self.tell_tunnel(now, tunnel::Input::Connect).map_err(
+                    |rejected| match rejected {
+                        tunnel::Rejected::Backlog => Rejected::Backlog,
+                        tunnel::Rejected::AlreadyUp => Rejected::AlreadyUp,
+                    },
+                )?;
+            }
+            Input::Disconnect => self.note_tunnel(now, tunnel::Input::Disconnect),
+            Input::NetworkChanged => self.note_tunnel(now, tunnel::Input::NetworkChanged),
+            Input::Woke { asleep } => self.note_tunnel(now, tunnel::Input::Woke { asleep }),
+            Input::Vitals(vitals) => {
+                vitals::validate(&vitals)?;
+                self.note_tunnel(now, tunnel::Input::Vitals(&vitals));
+                self.vitals = vitals;
+            }
+            Input::Escalate(request) => self.escalate(now, request),
+            Input::Cancel(request) => self.cancel(now, request),
+            Input::Pause(request) => self.pause(request),
+            Input::Unpause(request) => self.unpause(now, request),
+            Input::Call { id, method, params } => {
+                if self.calls.contains_key(&id) {
+                    return Err(Rejected::DuplicateCall);
+                }
+                self.call(now, id, method, params);
+            }
+            Input::Resolved { attempt, result } => self.resolved(now, attempt, result),
+            Input::Stop => self.stop(now),
+        }
+        Ok(())
+    }
+}
+
+impl<T: Transport> Machine for Device<T> {
+    type Input<'a> = Input;
+    type Output = Output;
+    type Rejected = Rejected;
+
+    fn handle_input(&mut self, now: Now, input: Input) -> Result<(), Rejected> {
+        if self.outputs.len() >= limits::OUTPUT_BACKLOG_MAX {
+            return Err(Rejected::Backlog);
+        }
+        let now = self.clock.clamp(now);
+        self.try_input(now, input)?;
+        self.settle_step(now);
+        Ok(())
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let dial = self.links.values().filter_map(Link::next_dial).min();
+        let own = earliest(dial.map(|at| (at, "the next address")), self.next_expiry());
+        let below = earliest(self.tunnel.poll_timeout(), self.transport.poll_timeout());
+        earliest(own, below)
+    }
+}
+
+impl<T: Transport> RootMachine for Device<T> {
+    /// With a backlog of outputs the datagram is dropped, as a full socket would.
+    fn handle_datagram(&mut self, now: Now, datagram: Datagram) {
+        let _dropped = self.handle_input(now, Input::Datagram(datagram));
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        let _postponed = self.handle_input(now, Input::Timeout);
+    }
+
+    fn handle_rebind(&mut self, now: Now) {
+        let now = self.clock.clamp(now);
+        self.transport.handle_rebind(now);
+        self.settle_step(now);
+    }
+
+    fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>) -> Option<Transmit> {
+        let now = self.clock.clamp(now);
+        self.transport.poll_transmit(now, buf)
+    }
+}

@@ -1,0 +1,645 @@
+//! The device's tunnel: five states, and what moves between them.
+//!
+//! ```text
+//!                    Connect                         established
+//!  Disconnected ───────────────▶ Connecting ─────────────────────▶ Connected ◀──┐
+//!       ▲                         │     │ failed                    │           │ established, or
+//!       │ Disconnect,             │     ▼          lost, silent     │           │ the old session
+//!       │ from anywhere           │   Reconnecting(n) ◀─────────────┘           │ answers
+//!                         final   │     │  │ failed: (n+1)                      │
+//!                                 ▼     ▼  └────────────────────────────────────┘
+//!                                  Failed ── Connect, a new network ──▶ Connecting
+//! ```
+//!
+//! Exactly these transitions are legal:
+//!
+//! | from | to | when |
+//! |---|---|---|
+//! | Disconnected | Connecting | Connect |
+//! | Connecting | Connected | the gateway said hello back |
+//! | Connecting | Reconnecting | the first attempt failed |
+//! | Connecting | Failed | it failed for good, or no retry is allowed |
+//! | Connecting | Disconnected | Disconnect |
+//! | Connected | Reconnecting | the session was lost, fell silent, or was asked to move |
+//! | Connected | Disconnected | Disconnect |
+//! | Reconnecting | Reconnecting | attempt n failed: n + 1 |
+//! | Reconnecting | Connected | an attempt succeeded, or the old session answered |
+//! | Reconnecting | Failed | it failed for good, or the attempts are used up |
+//! | Reconnecting | Disconnected | Disconnect |
+//! | Failed | Connecting | Connect, or a new network |
+//! | Failed | Disconnected | Disconnect |
+//!
+//! The tunnel owns neither addresses nor connections. It says [`Output::StartAttempt`] and is told how
+//! the attempt went; it keeps the session's heart ([`crate::heartbeat`]), the [`crate::backoff`] and
+//! the pre-warm decision ([`crate::vitals`]).
+//!
+//! # Invariants
+//!
+//! 1. There is at most one attempt under way, and at most one old session beside it.
+//! 2. Every attempt that was started ends by what the parent says of it or by
+//!    [`Output::AbandonAttempt`]; what is said of any other attempt is late and changes nothing.
+//! 3. The backoff forgets only after a session that lived [`limits::BACKOFF_RESET_AFTER`], or on a
+//!    person's command; so do the attempts that are counted against [`Attempts::AtMost`].
+//! 4. A silent session is probed until it is lost, and whichever answers first wins.
+
+mod failure;
+mod state;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+pub use self::failure::{Failure, FailureKind};
+pub use self::state::{AttemptId, Attempts, State, Why};
+pub use self::words::{Input, Output, Rejected};
+use crate::backoff::Backoff;
+use crate::heartbeat::{self, Heartbeat};
+use crate::limits;
+use crate::machine::Machine;
+use crate::rng::Seed;
+use crate::time::{Now, earliest};
+use crate::vitals::Prewarm;
+use crate::wire::message::Vitals;
+
+#[derive(Debug)]
+enum Phase {
+    Disconnected,
+    Connecting(Trying),
+    Connected(Box<Session>),
+    Reconnecting {
+        /// From 1.
+        n: u32,
+        next: Next,
+        old: Option<Old>,
+    },
+    Failed(Failure),
+}
+
+/// What a reconnecting tunnel waits for.
+#[derive(Debug)]
+enum Next {
+    Wait(Instant),
+    Try(Trying),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Trying {
+    attempt: AttemptId,
+    give_up_at: Instant,
+}
+
+#[derive(Debug)]
+struct Session {
+    attempt: AttemptId,
+    since: Instant,
+    heart: Heartbeat,
+    busy: bool,
+    leave: Option<Leave>,
+}
+
+/// When to move: from `from` on once nothing is under way, at `latest` in any case.
+#[derive(Clone, Copy, Debug)]
+struct Leave {
+    from: Instant,
+    latest: Instant,
+}
+
+impl Session {
+    /// When it is time to move, if that has been asked.
+    fn leave_at(&self) -> Option<Instant> {
+        self.leave
+            .map(|leave| if self.busy { leave.latest } else { leave.from })
+    }
+}
+
+/// A session that is kept while another is sought.
+#[derive(Debug)]
+enum Old {
+    /// It may live: probed, and taken back when it answers.
+    Silent(Box<Session>),
+    /// It lives and is to be left: it may finish what is under way.
+    Leaving(AttemptId),
+}
+
+impl Old {
+    const fn attempt(&self) -> AttemptId {
+        match self {
+            Self::Silent(session) => session.attempt,
+            Self::Leaving(attempt) => *attempt,
+        }
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Tunnel {
+    phase: Phase,
+    attempts: Attempts,
+    backoff: Backoff,
+    prewarm: Prewarm,
+    next_attempt: u64,
+    deadline: Option<(Instant, &'static str)>,
+    outputs: VecDeque<Output>,
+}
+
+impl Tunnel {
+    /// A tunnel that nobody wants yet.
+    #[must_use]
+    pub fn new(attempts: Attempts, seed: &Seed) -> Self {
+        Self {
+            phase: Phase::Disconnected,
+            attempts,
+            backoff: Backoff::new(seed),
+            prewarm: Prewarm::default(),
+            next_attempt: 0,
+            deadline: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The state, as others see it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match &self.phase {
+            Phase::Disconnected => State::Disconnected,
+            Phase::Connecting(_) => State::Connecting,
+            Phase::Connected(session) => State::Connected {
+                in_doubt: session.heart.in_doubt(),
+            },
+            Phase::Reconnecting { n, .. } => State::Reconnecting { attempt: *n },
+            Phase::Failed(_) => State::Failed,
+        }
+    }
+
+    /// Why nothing more is tried, in [`State::Failed`].
+    #[must_use]
+    pub const fn failure(&self) -> Option<&Failure> {
+        match &self.phase {
+            Phase::Failed(failure) => Some(failure),
+            Phase::Disconnected
+            | Phase::Connecting(_)
+            | Phase::Connected(_)
+            | Phase::Reconnecting { .. } => None,
+        }
+    }
+
+    /// The session in use and its heart, in [`State::Connected`].
+    #[must_use]
+    pub fn session(&self) -> Option<(AttemptId, &Heartbeat)> {
+        match &self.phase {
+            Phase::Connected(session) => Some((session.attempt, &session.heart)),
+            Phase::Disconnected
+            | Phase::Connecting(_)
+            | Phase::Reconnecting { .. }
+            | Phase::Failed(_) => None,
+        }
+    }
+
+    /// Moves on from `from`. The only place where the state's kind changes.
+    fn change(&mut self, from: State, phase: Phase, why: Why) {
+        self.phase = phase;
+        let to = self.state();
+        assert!(from.may_become(to), "{from} may not become {to}");
+        self.outputs.push_back(Output::Changed { from, to, why });
+    }
+
+    fn start_attempt(&mut self, now: Now, patience: Duration) -> Trying {
+        self.next_attempt += 1;
+        let attempt = AttemptId(self.next_attempt);
+        let give_up_at = now.instant + patience;
+        self.outputs.push_back(Output::StartAttempt {
+            attempt,
+            give_up_at,
+        });
+        Trying {
+            attempt,
+            give_up_at,
+        }
+    }
+
+    fn abandon(&mut self, attempt: AttemptId) {
+        self.outputs.push_back(Output::AbandonAttempt { attempt });
+    }
+
+    fn connect(&mut self, now: Now, why: Why) {
+        self.backoff.reset();
+        let from = self.state();
+        let trying = self.start_attempt(now, limits::CONNECT_TIMEOUT);
+        self.change(from, Phase::Connecting(trying), why);
+    }
+
+    fn disconnect(&mut self) {
+        let from = self.state();
+        if from == State::Disconnected {
+            return;
+        }
+        if let Some(trying) = self.trying() {
+            self.abandon(trying.attempt);
+        }
+        if let Some(session) = self.kept_session() {
+            self.abandon(session);
+        }
+        self.change(from, Phase::Disconnected, Why::Asked);
+    }
+
+    /// The attempt under way.
+    const fn trying(&self) -> Option<Trying> {
+        match &self.phase {
+            Phase::Connecting(trying)
+            | Phase::Reconnecting {
+                next: Next::Try(trying),
+                ..
+            } => Some(*trying),
+            Phase::Disconnected
+            | Phase::Connected(_)
+            | Phase::Reconnecting { .. }
+            | Phase::Failed(_) => None,
+        }
+    }
+
+    /// The session in use, or the old one that is kept.
+    fn kept_session(&self) -> Option<AttemptId> {
+        match &self.phase {
+            Phase::Connected(session) => Some(session.attempt),
+            Phase::Reconnecting { old, .. } => old.as_ref().map(Old::attempt),
+            Phase::Disconnected | Phase::Connecting(_) | Phase::Failed(_) => None,
+        }
+    }
+
+    fn may_retry(&self) -> bool {
+        match self.attempts {
+            Attempts::AtMost(most) => self.backoff.retries() < most,
+            Attempts::Forever => true,
+        }
+    }
+
+    /// Goes to Reconnecting(n), and tries at once if the backoff lets it.
+    fn reconnect(&mut self, now: Now, from: State, n: u32, old: Option<Old>, why: Why) {
+        let retry_after = match &why {
+            Why::Failed(failure) => failure.retry_after,
+            Why::Asked
+            | Why::Established
+            | Why::Answered
+            | Why::Silent
+            | Why::AskedToMove
+            | Why::NetworkChanged => None,
+        };
+        let wait = self.backoff.next_wait(retry_after);
+        let next = Next::Wait(now.instant + wait);
+        self.change(from, Phase::Reconnecting { n, next, old }, why);
+        if wait.is_zero() {
+            self.try_now(now);
+        }
+    }
+
+    /// In Reconnecting: tries at once, anew if an attempt was under way.
+    fn try_now(&mut self, now: Now) {
+        if let Some(stale) = self.trying() {
+            self.abandon(stale.attempt);
+        }
+        let trying = self.start_attempt(now, limits::RECONNECT_TIMEOUT);
+        if let Phase::Reconnecting { next, .. } = &mut self.phase {
+            *next = Next::Try(trying);
+        }
+    }
+
+    fn established(&mut self, now: Now, heartbeat: Duration) {
+        let from = self.state();
+        let Some(Trying { attempt, .. }) = self.trying() else {
+            return;
+        };
+        if let Some(old) = self.kept_session() {
+            self.abandon(old);
+        }
+        let session = Session {
+            attempt,
+            since: now.instant,
+            heart: Heartbeat::new(now.instant, heartbeat),
+            busy: false,
+            leave: None,
+        };
+        self.change(from, Phase::Connected(Box::new(session)), Why::Established);
+    }
+
+    /// The attempt under way is over, and closed.
+    fn attempt_failed(&mut self, now: Now, failure: Failure) {
+        let from = self.state();
+        let (n, old) = match &mut self.phase {
+            Phase::Connecting(_) => (1, None),
+            Phase::Reconnecting { n, old, .. } => (n.saturating_add(1), old.take()),
+            Phase::Disconnected | Phase::Connected(_) | Phase::Failed(_) => return,
+        };
+        if failure.is_final() || !self.may_retry() {
+            if let Some(old) = old {
+                self.abandon(old.attempt());
+            }
+            self.change(from, Phase::Failed(failure.clone()), Why::Failed(failure));
+        } else {
+            self.reconnect(now, from, n, old, Why::Failed(failure));
+        }
+    }
+
+    /// The session in use, or the old one, is over and closed.
+    fn session_lost(&mut self, now: Now, failure: Failure) {
+        match &mut self.phase {
+            Phase::Connected(_) => self.leave(now, |_| None, Why::Failed(failure)),
+            Phase::Reconnecting { old, .. } => {
+                *old = None;
+                if failure.is_final() {
+                    let from = self.state();
+                    if let Some(trying) = self.trying() {
+                        self.abandon(trying.attempt);
+                    }
+                    self.change(from, Phase::Failed(failure.clone()), Why::Failed(failure));
+                }
+            }
+            Phase::Disconnected | Phase::Connecting(_) | Phase::Failed(_) => {}
+        }
+    }
+
+    /// From Connected to Reconnecting(1), and on to Failed where trying cannot help.
+    fn leave(&mut self, now: Now, keep: impl FnOnce(Box<Session>) -> Option<Old>, why: Why) {
+        let from = self.state();
+        let session = match std::mem::replace(&mut self.phase, Phase::Disconnected) {
+            Phase::Connected(session) => session,
+            other @ (Phase::Disconnected
+            | Phase::Connecting(_)
+            | Phase::Reconnecting { .. }
+            | Phase::Failed(_)) => {
+                self.phase = other;
+                return;
+            }
+        };
+        let lived = now.instant.saturating_duration_since(session.since);
+        if lived >= limits::BACKOFF_RESET_AFTER {
+            self.backoff.reset();
+        }
+        let failure = match &why {
+            Why::Failed(failure) => failure.clone(),
+            Why::Asked
+            | Why::Established
+            | Why::Answered
+            | Why::Silent
+            | Why::AskedToMove
+            | Why::NetworkChanged => FailureKind::TimedOut.into(),
+        };
+        if failure.is_final() || !self.may_retry() {
+            if let Some(old) = keep(session) {
+                self.abandon(old.attempt());
+            }
+            let next = Next::Wait(now.instant);
+            let old = None;
+            self.change(from, Phase::Reconnecting { n: 1, next, old }, why);
+            let from = self.state();
+            self.change(from, Phase::Failed(failure.clone()), Why::Failed(failure));
+        } else {
+            self.reconnect(now, from, 1, keep(session), why);
+        }
+    }
+
+    /// Tells the heart of the session in use, or of a silent old one, and passes on what it says.
+    fn heart(&mut self, now: Now, input: heartbeat::Input) {
+        let (session, in_use) = match &mut self.phase {
+            Phase::Connected(session) => (session, true),
+            Phase::Reconnecting {
+                old: Some(Old::Silent(session)),
+                ..
+            } => (session, false),
+            Phase::Disconnected
+            | Phase::Connecting(_)
+            | Phase::Reconnecting { .. }
+            | Phase::Failed(_) => return,
+        };
+        let attempt = session.attempt;
+        // Drained below in every step, so that it cannot have a backlog.
+        let _taken = session.heart.handle_input(now, input);
+        let (mut silent, mut answered) = (false, false);
+        while let Some(output) = session.heart.poll_output() {
+            match output {
+                heartbeat::Output::Beat { sequence } => {
+                    self.outputs
+                        .push_back(Output::SendHeartbeat { attempt, sequence });
+                }
+                heartbeat::Output::Probe => self.outputs.push_back(Output::Probe { attempt }),
+                heartbeat::Output::Doubt(doubt) if in_use => {
+                    self.outputs.push_back(Output::Doubt(doubt));
+                }
+                heartbeat::Output::Doubt(doubt) => answered |= !doubt,
+                heartbeat::Output::Silent => silent = in_use,
+            }
+        }
+        if silent {
+            self.leave(now, |session| Some(Old::Silent(session)), Why::Silent);
+        } else if answered {
+            self.take_back();
+        }
+    }
+
+    /// The silent old session answers: use it again, and stop seeking another.
+    fn take_back(&mut self) {
+        let from = self.state();
+        let stale = self.trying();
+        if let Phase::Reconnecting { old, .. } = &mut self.phase {
+            match old.take() {
+                Some(Old::Silent(session)) => {
+                    if let Some(stale) = stale {
+                        self.abandon(stale.attempt);
+                    }
+                    self.change(from, Phase::Connected(session), Why::Answered);
+                }
+                other => *old = other,
+            }
+        }
+    }
+
+    fn network_changed(&mut self, now: Now) {
+        match &self.phase {
+            Phase::Disconnected => {}
+            Phase::Connecting(trying) => {
+                let Trying {
+                    attempt,
+                    give_up_at,
+                } = *trying;
+                self.abandon(attempt);
+                let left = give_up_at.saturating_duration_since(now.instant);
+                self.phase = Phase::Connecting(self.start_attempt(now, left));
+            }
+            Phase::Connected(_) => self.heart(now, heartbeat::Input::ProbeNow),
+            Phase::Reconnecting { .. } => {
+                self.heart(now, heartbeat::Input::ProbeNow);
+                self.try_now(now);
+            }
+            Phase::Failed(_) => self.connect(now, Why::NetworkChanged),
+        }
+    }
+
+    /// A session the transport must have given up during the sleep is not waited for.
+    fn woke(&mut self, now: Now, asleep: Duration) {
+        match &self.phase {
+            Phase::Connected(_) if asleep >= limits::QUIC_IDLE_TIMEOUT => {
+                self.heart(now, heartbeat::Input::PresumeSilent);
+            }
+            Phase::Connected(_) => self.heart(now, heartbeat::Input::ProbeNow),
+            Phase::Reconnecting {
+                next: Next::Wait(_),
+                ..
+            } => self.try_now(now),
+            Phase::Disconnected
+            | Phase::Connecting(_)
+            | Phase::Reconnecting { .. }
+            | Phase::Failed(_) => {}
+        }
+    }
+
+    fn vitals(&mut self, now: Now, vitals: &Vitals) {
+        if let Phase::Connected(session) = &self.phase
+            && let Some(strain) = self.prewarm.decide(now.instant, vitals)
+        {
+            let attempt = session.attempt;
+            self.outputs
+                .push_back(Output::SendPrewarm { attempt, strain });
+        }
+    }
+
+    fn input(&mut self, now: Now, input: Input<'_>) {
+        let tried = self.trying().map(|trying| trying.attempt);
+        let kept = self.kept_session();
+        match input {
+            Input::Connect => self.connect(now, Why::Asked),
+            Input::Disconnect => self.disconnect(),
+            Input::NetworkChanged => self.network_changed(now),
+            Input::Woke { asleep } => self.woke(now, asleep),
+            Input::AttemptEstablished { attempt, heartbeat } if tried == Some(attempt) => {
+                self.established(now, heartbeat);
+            }
+            Input::AttemptFailed { attempt, failure } if tried == Some(attempt) => {
+                self.attempt_failed(now, failure);
+            }
+            Input::SessionLost { attempt, failure } if kept == Some(attempt) => {
+                self.session_lost(now, failure);
+            }
+            Input::Traffic {
+                attempt,
+                traffic,
+                busy,
+            } if kept == Some(attempt) => {
+                if let Phase::Connected(session) = &mut self.phase {
+                    session.busy = busy;
+                }
+                self.heart(now, heartbeat::Input::Traffic(traffic));
+            }
+            Input::HeartbeatAcked { attempt, sequence } if kept == Some(attempt) => {
+                self.heart(now, heartbeat::Input::Acked { sequence });
+            }
+            Input::GoAway {
+                attempt,
+                reconnect_in,
+                try_for,
+            } => {
+                if let Phase::Connected(session) = &mut self.phase
+                    && session.attempt == attempt
+                {
+                    let from = now.instant + reconnect_in.min(limits::RETRY_AFTER_MAX);
+                    let latest = now.instant + try_for.min(limits::RETRY_AFTER_MAX);
+                    session.leave = Some(Leave {
+                        from,
+                        latest: latest.max(from),
+                    });
+                }
+            }
+            Input::Vitals(vitals) => self.vitals(now, vitals),
+            // Late words of an attempt that is no more, and a timeout's timers run below.
+            Input::AttemptEstablished { .. }
+            | Input::AttemptFailed { .. }
+            | Input::SessionLost { .. }
+            | Input::Traffic { .. }
+            | Input::HeartbeatAcked { .. }
+            | Input::Timeout => {}
+        }
+    }
+
+    /// Runs what is due. Nothing that it does is due again at the same moment, but a wait may be
+    /// over at once; so a few rounds do.
+    fn run_timers(&mut self, now: Now) {
+        while let Some((at, _)) = self.next_deadline()
+            && at <= now.instant
+        {
+            if let Some(trying) = self.trying()
+                && trying.give_up_at <= now.instant
+            {
+                self.abandon(trying.attempt);
+                self.attempt_failed(now, FailureKind::TimedOut.into());
+                continue;
+            }
+            match &self.phase {
+                Phase::Reconnecting {
+                    next: Next::Wait(until),
+                    ..
+                } if *until <= now.instant => self.try_now(now),
+                Phase::Connected(session)
+                    if session.leave_at().is_some_and(|at| at <= now.instant) =>
+                {
+                    let keep = |session: Box<Session>| Some(Old::Leaving(session.attempt));
+                    self.leave(now, keep, Why::AskedToMove);
+                }
+                Phase::Disconnected
+                | Phase::Connecting(_)
+                | Phase::Connected(_)
+                | Phase::Reconnecting { .. }
+                | Phase::Failed(_) => self.heart(now, heartbeat::Input::Timeout),
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        match &self.phase {
+            Phase::Disconnected | Phase::Failed(_) => None,
+            Phase::Connecting(trying) => Some((trying.give_up_at, "connect timeout")),
+            Phase::Connected(session) => {
+                let leave = session.leave_at().map(|at| (at, "move"));
+                earliest(session.heart.poll_timeout(), leave)
+            }
+            Phase::Reconnecting { next, old, .. } => {
+                let next = match next {
+                    Next::Wait(until) => (*until, "backoff"),
+                    Next::Try(trying) => (trying.give_up_at, "reconnect timeout"),
+                };
+                let old = match old {
+                    Some(Old::Silent(session)) => session.heart.poll_timeout(),
+                    Some(Old::Leaving(_)) | None => None,
+                };
+                earliest(Some(next), old)
+            }
+        }
+    }
+}
+
+impl Machine for Tunnel {
+    type Input<'a> = Input<'a>;
+    type Output = Output;
+    type Rejected = Rejected;
+
+    fn handle_input(&mut self, now: Now, input: Input<'_>) -> Result<(), Rejected> {
+        if self.outputs.len() >= limits::OUTPUT_BACKLOG_MAX {
+            return Err(Rejected::Backlog);
+        }
+        let idle = matches!(self.phase, Phase::Disconnected | Phase::Failed(_));
+        if matches!(input, Input::Connect) && !idle {
+            return Err(Rejected::AlreadyUp);
+        }
+        self.input(now, input);
+        self.run_timers(now);
+        self.deadline = self.next_deadline();
+        Ok(())
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.deadline
+    }
+}

@@ -634,3 +634,6 @@ fn floor_char(text: &str, max: usize) -> usize {
         .find(|&at| text.is_char_boundary(at))
         .unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

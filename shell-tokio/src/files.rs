@@ -3,9 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// No secret or configuration file of ours is larger.
 const PRIVATE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Two threads that write the same file at once each write their own.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// Makes a folder, and what is missing above it, that only its owner may enter.
 ///
@@ -33,14 +37,15 @@ pub fn write_private(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     let folder = folder.unwrap_or(Path::new("."));
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary_name = name.to_owned();
-    temporary_name.push(format!(".{}.new", std::process::id()));
+    let serial = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    temporary_name.push(format!(".{}.{serial}.new", std::process::id()));
     let temporary = folder.join(temporary_name);
     let written = (|| {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        // What a crash of ours left under this name.
+        // What a crashed process of the same number left under this name.
         let _none = fs::remove_file(&temporary);
         let mut file = options.open(&temporary)?;
         file.write_all(bytes.as_ref())?;
@@ -61,7 +66,7 @@ pub fn write_private(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
 /// The system's word, or what to do about a file that others may read or that is too large to be
 /// one of ours.
 pub fn read_private(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     let metadata = file.metadata()?;
     #[cfg(unix)]
     {
@@ -74,14 +79,13 @@ pub fn read_private(path: &Path) -> io::Result<String> {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
         }
     }
-    if metadata.len() > PRIVATE_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it is far too large",
-        ));
-    }
     let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    // Read, not asked of the metadata: a device or a pipe has no length.
+    file.take(PRIVATE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > PRIVATE_BYTES_MAX {
+        let words = "it is far too large to be one of ours";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, words));
+    }
     Ok(text)
 }
 
@@ -107,6 +111,55 @@ mod tests {
         assert_eq!(mode(&path), Some(0o600));
         assert_eq!(read_private(&path).unwrap(), "two");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    }
+
+    /// The umask belongs to the whole process, so the test above runs once more in one of its own.
+    #[test]
+    fn an_open_umask_opens_nothing() {
+        let name = concat!(
+            module_path!(),
+            "::a_private_file_is_0600_whole_and_leaves_no_other_behind"
+        );
+        let name = name.split_once("::").unwrap().1;
+        let again = std::process::Command::new("sh")
+            .args(["-c", "umask 000; exec \"$0\" --exact \"$1\""])
+            .arg(std::env::current_exe().unwrap())
+            .arg(name)
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&again.stdout);
+        assert!(
+            again.status.success() && words.contains("1 passed"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn writers_at_once_leave_one_whole_file() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("secret");
+        let texts = ["a", "b", "c", "d"].map(|text| text.repeat(10_000));
+        std::thread::scope(|scope| {
+            for text in &texts {
+                let path = &path;
+                scope.spawn(move || write_private(path, text).unwrap());
+            }
+        });
+        assert!(texts.contains(&read_private(&path).unwrap()));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_far_too_large_is_not_read_to_its_end() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("secret");
+        write_private(&path, "").unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(PRIVATE_BYTES_MAX + 1).unwrap();
+        let error = read_private(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        file.set_len(PRIVATE_BYTES_MAX).unwrap();
+        assert!(read_private(&path).is_ok());
     }
 
     #[test]

@@ -5,6 +5,12 @@
 //! name). Their names hold a random part: two authorities of one name would be told apart by a bad
 //! signature only. The reset and token keys live with them: gateways that share them are one
 //! deployment.
+//!
+//! # Invariants
+//!
+//! 1. An authority is there whole or not at all: it is made in a folder beside its own and renamed.
+//! 2. One that is there is never written over, be it damaged, incomplete or unreadable.
+//! 3. Of a device's request only its public key comes into the certificate.
 
 use std::fs;
 use std::io;
@@ -18,7 +24,8 @@ use mesh_core::ids::DeviceId;
 use mesh_core::time::UnixMillis;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, PublicKeyData,
+    SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -29,6 +36,8 @@ use crate::tls::Identity;
 
 /// An authority outlives every certificate that it signs.
 const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
+/// A gateway's certificate is made at each start and lives in memory only: longer than any process.
+const GATEWAY_LIFE: Duration = Duration::from_secs(5 * 365 * 24 * 60 * 60);
 /// No certificate request of ours is larger.
 const CSR_BYTES_MAX: usize = 8 * 1024;
 
@@ -57,6 +66,14 @@ pub enum CaError {
     )]
     Incomplete {
         /// Which.
+        path: PathBuf,
+    },
+    /// A key is another certificate's.
+    #[error(
+        "{path} does not belong to the certificate beside it; restore both from the same backup"
+    )]
+    Mismatched {
+        /// The key.
         path: PathBuf,
     },
     /// The library will not make a certificate.
@@ -123,24 +140,58 @@ impl CertificateAuthority {
     ///
     /// [`CaError`]; an authority that is there is never written over.
     pub fn open_or_make(folder: &Path, now: UnixMillis) -> Result<Self, CaError> {
-        let all = [
+        if Self::is_there(folder)? {
+            return Self::open(folder);
+        }
+        let mut name = folder.file_name().unwrap_or_default().to_owned();
+        let unique = Fingerprint(random_32()?).to_string();
+        name.push(format!(".{}.new", &unique[..16]));
+        let beside = folder.with_file_name(name);
+        let made = Self::make(&beside, now)
+            .and_then(|()| fs::rename(&beside, folder).map_err(|source| io(folder, source)));
+        if let Err(error) = made {
+            let _best_effort = fs::remove_dir_all(&beside);
+            // Another process may have been faster.
+            return if Self::is_there(folder)? {
+                Self::open(folder)
+            } else {
+                Err(error)
+            };
+        }
+        let parent = folder
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let flushed = fs::File::open(parent).and_then(|parent| parent.sync_all());
+        flushed.map_err(|source| io(parent, source))?;
+        Self::open(folder)
+    }
+
+    /// Whether a whole authority is there; an error if a part of one is.
+    fn is_there(folder: &Path) -> Result<bool, CaError> {
+        // One listing, not a look at each name: another process may rename its own into place.
+        let listed = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            listed => listed.map_err(|source| io(folder, source))?,
+        };
+        let mut missing = vec![
             DEVICE_CA[0],
             DEVICE_CA[1],
             SERVER_CA[0],
             SERVER_CA[1],
             SHARED_KEYS,
         ];
-        let missing = all.iter().find(|name| !folder.join(name).exists());
-        let present = all.iter().any(|name| folder.join(name).exists());
-        match missing {
-            None => Self::open(folder),
-            Some(name) if present => Err(CaError::Incomplete {
+        let all = missing.len();
+        for entry in listed {
+            let name = entry.map_err(|source| io(folder, source))?.file_name();
+            missing.retain(|known| name != *known);
+        }
+        match missing.first() {
+            None => Ok(true),
+            Some(_) if missing.len() == all => Ok(false),
+            Some(name) => Err(CaError::Incomplete {
                 path: folder.join(name),
             }),
-            Some(_) => {
-                Self::make(folder, now)?;
-                Self::open(folder)
-            }
         }
     }
 
@@ -162,10 +213,6 @@ impl CertificateAuthority {
     }
 
     fn make(folder: &Path, now: UnixMillis) -> Result<(), CaError> {
-        let io = |path: &Path, source| CaError::Io {
-            path: path.to_owned(),
-            source,
-        };
         files::make_private_dir(folder).map_err(|source| io(folder, source))?;
         make_authority(folder, DEVICE_CA, "devices", now)?;
         make_authority(folder, SERVER_CA, "gateways", now)?;
@@ -223,7 +270,8 @@ impl CertificateAuthority {
         params
             .distinguished_name
             .push(DnType::CommonName, GATEWAY_NAME);
-        leaf(&mut params, ExtendedKeyUsagePurpose::ServerAuth, now)?;
+        let usage = ExtendedKeyUsagePurpose::ServerAuth;
+        leaf(&mut params, usage, now, GATEWAY_LIFE)?;
         let certificate = params.signed_by(&key, &self.servers.issuer)?;
         Ok(Identity {
             certificates: certificate.pem() + &self.servers.pem,
@@ -248,7 +296,7 @@ impl CertificateAuthority {
         let mut request =
             CertificateSigningRequestParams::from_pem(csr_pem).map_err(|_| CsrRefused::Damaged)?;
         let key = &request.public_key;
-        if rcgen::PublicKeyData::algorithm(key) != &PKCS_ED25519 {
+        if PublicKeyData::algorithm(key) != &PKCS_ED25519 {
             return Err(CsrRefused::NotEd25519);
         }
         let unsignable = |_| CsrRefused::Unsignable;
@@ -257,8 +305,8 @@ impl CertificateAuthority {
         params
             .distinguished_name
             .push(DnType::CommonName, device.to_string());
-        leaf(&mut params, ExtendedKeyUsagePurpose::ClientAuth, now)
-            .map_err(|_| CsrRefused::Unsignable)?;
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        leaf(&mut params, usage, now, CERTIFICATE_LIFE).map_err(|_| CsrRefused::Unsignable)?;
         request.params = params;
         let certificate = request
             .signed_by(&self.devices.issuer)
@@ -271,11 +319,15 @@ impl CertificateAuthority {
     }
 }
 
-fn read(path: &Path) -> Result<String, CaError> {
-    files::read_private(path).map_err(|source| CaError::Io {
+fn io(path: &Path, source: io::Error) -> CaError {
+    CaError::Io {
         path: path.to_owned(),
         source,
-    })
+    }
+}
+
+fn read(path: &Path) -> Result<String, CaError> {
+    files::read_private(path).map_err(|source| io(path, source))
 }
 
 fn open_authority(folder: &Path, names: [&str; 2]) -> Result<Authority, CaError> {
@@ -287,8 +339,17 @@ fn open_authority(folder: &Path, names: [&str; 2]) -> Result<Authority, CaError>
         path: pem_path.clone(),
         source,
     })?;
-    let issuer =
-        Issuer::from_ca_cert_pem(&pem, key).map_err(|_| CaError::Damaged { path: pem_path })?;
+    let damaged = || CaError::Damaged {
+        path: pem_path.clone(),
+    };
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged())?;
+    let certificate = rustls::server::ParsedCertificate::try_from(&der).map_err(|_| damaged())?;
+    if certificate.subject_public_key_info().as_ref()
+        != PublicKeyData::subject_public_key_info(&key)
+    {
+        return Err(CaError::Mismatched { path: key_path });
+    }
+    let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|_| damaged())?;
     Ok(Authority { pem, issuer })
 }
 
@@ -324,12 +385,13 @@ fn leaf(
     params: &mut CertificateParams,
     usage: ExtendedKeyUsagePurpose,
     now: UnixMillis,
+    life: Duration,
 ) -> Result<(), CaError> {
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
     params.not_before = moment(backdated(now));
-    params.not_after = moment(now.saturating_add(CERTIFICATE_LIFE));
+    params.not_after = moment(now.saturating_add(life));
     params.use_authority_key_identifier_extension = true;
     let mut serial = random_32()?[..16].to_vec();
     // Positive, as RFC 5280 §4.1.2.2 wants it.
@@ -361,108 +423,4 @@ fn random_32() -> Result<[u8; 32], CaError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use mesh_core::identity::device_id_of;
-
-    use super::*;
-
-    const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
-    const DEVICE: DeviceId = DeviceId::from_u128(5);
-
-    fn authority() -> (tempfile::TempDir, CertificateAuthority) {
-        let folder = tempfile::tempdir().unwrap();
-        let ca = CertificateAuthority::open_or_make(&folder.path().join("ca"), NOW).unwrap();
-        (folder, ca)
-    }
-
-    fn request(key: &KeyPair, name: &str) -> String {
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.serialize_request(key).unwrap().pem().unwrap()
-    }
-
-    #[test]
-    fn it_is_made_once_kept_private_and_opened_again() {
-        let (folder, ca) = authority();
-        let folder = folder.path().join("ca");
-        for entry in fs::read_dir(&folder).unwrap() {
-            let mode = entry.unwrap().metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-        }
-        let again = CertificateAuthority::open_or_make(&folder, UnixMillis(0)).unwrap();
-        assert_eq!(again.device_ca(), ca.device_ca());
-        assert_eq!(again.reset_key(), ca.reset_key());
-        assert_ne!(ca.reset_key(), ca.token_key());
-        assert_eq!(
-            again.server_ca_fingerprint().unwrap(),
-            ca.server_ca_fingerprint().unwrap()
-        );
-    }
-
-    #[test]
-    fn a_damaged_or_incomplete_authority_is_refused_and_not_written_over() {
-        for name in [
-            "device-ca.pem",
-            "device-ca.key",
-            "server-ca.key",
-            "shared.keys",
-        ] {
-            let (root, _) = authority();
-            let folder = root.path().join("ca");
-            files::write_private(&folder.join(name), "rubbish").unwrap();
-            let error = CertificateAuthority::open_or_make(&folder, NOW).unwrap_err();
-            assert!(matches!(error, CaError::Damaged { .. }), "{name}: {error}");
-            fs::remove_file(folder.join(name)).unwrap();
-            let error = CertificateAuthority::open_or_make(&folder, NOW).unwrap_err();
-            assert!(
-                matches!(error, CaError::Incomplete { .. }),
-                "{name}: {error}"
-            );
-            assert!(!folder.join(name).exists());
-        }
-    }
-
-    #[test]
-    fn a_device_gets_a_certificate_under_its_own_name_whatever_it_asks_for() {
-        let (_folder, ca) = authority();
-        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        let signed = ca
-            .sign_device(&request(&key, GATEWAY_NAME), DEVICE, NOW)
-            .unwrap();
-        let der = CertificateDer::from_pem_slice(signed.pem.as_bytes()).unwrap();
-        assert_eq!(device_id_of(&der), Ok(DEVICE));
-        assert_eq!(Fingerprint::of(&der), signed.fingerprint);
-        let own = Identity {
-            certificates: signed.pem,
-            key: key.serialize_pem(),
-        };
-        crate::tls::tunnel_client(&own, ca.server_ca()).unwrap();
-        let gateway = ca.gateway_identity(NOW).unwrap();
-        crate::tls::tunnel_server(&gateway, ca.device_ca()).unwrap();
-        crate::tls::https_server(&gateway).unwrap();
-    }
-
-    #[test]
-    fn hostile_requests_are_refused() {
-        let (_folder, ca) = authority();
-        let sign = |pem: &str| ca.sign_device(pem, DEVICE, NOW).unwrap_err();
-        let ecdsa = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        assert_eq!(sign(&request(&ecdsa, "x")), CsrRefused::NotEd25519);
-        let good = request(&KeyPair::generate_for(&PKCS_ED25519).unwrap(), "x");
-        assert_eq!(sign(&good[..good.len() / 2]), CsrRefused::Damaged);
-        assert_eq!(sign(""), CsrRefused::Damaged);
-        assert_eq!(sign(&"A".repeat(9000)), CsrRefused::TooLarge);
-        // Another's key under a request that was signed with one's own.
-        let (first, second) = (pem_body(&good), pem_body(&request(&ecdsa, "x")));
-        let spliced = [&first[..first.len() / 2], &second[second.len() / 2..]].concat();
-        let pem = format!(
-            "-----BEGIN CERTIFICATE REQUEST-----\n{spliced}\n-----END CERTIFICATE REQUEST-----\n"
-        );
-        assert_eq!(sign(&pem), CsrRefused::Damaged);
-    }
-
-    fn pem_body(pem: &str) -> String {
-        pem.lines().filter(|line| !line.starts_with('-')).collect()
-    }
-}
+mod tests;

@@ -214,3 +214,21 @@ pub const ASKED_MAX: usize = 256;
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a device waits beyond the gateway's own deadline for an answer.
 pub const ANSWER_GRACE: Duration = Duration::from_secs(30);
+
+/// Bytes of all files that go along with one question from the command line. Over it: refused.
+/// Leaves room for JSON's escapes of ordinary text within [`FRAME_ESCALATION_BYTES_MAX`].
+pub const CONTEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of one passage that a file is cut into; small enough that a thousand hold any context.
+pub const CONTEXT_PASSAGE_BYTES_MAX: usize = 16 * 1024;
+/// Turns of a conversation kept on the device. Over it: the oldest are forgotten.
+pub const SESSION_TURNS_MAX: usize = 200;
+/// Bytes of a conversation kept on the device. Over it: the oldest turns are forgotten.
+pub const SESSION_BYTES_MAX: usize = 1024 * 1024;
+/// Programs connected to the agent's control socket at once. Over it: refused.
+pub const CONTROL_CLIENTS_MAX: usize = 64;
+/// A line on the agent's control socket: a question at its largest, with room for its envelope.
+/// Over it: refused, and the program is disconnected.
+pub const CONTROL_LINE_BYTES_MAX: usize = FRAME_ESCALATION_BYTES_MAX + 4 * 1024;
+/// From a program's connection to the agent's control socket to its command. Over it:
+/// disconnected.
+pub const CONTROL_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,6 +8,8 @@ use mesh_core::error::{ErrorClass, ErrorCode};
 use mesh_core::escalation::request::Invalid;
 use mesh_core::wire::message::ErrorMessage;
 
+use crate::gateway::store::{AuditError, OpenError, StoreError};
+
 /// Anything that a command or a client of this library can fail with.
 ///
 /// Messages are for people and say what to do next. They hold no secret, and of a question or an
@@ -66,6 +68,14 @@ pub enum Error {
     /// Something else failed on the gateway.
     #[error("{0}")]
     Api(String),
+    /// What the agent said when it was asked.
+    #[error("{message}")]
+    Relayed {
+        /// The class it named.
+        class: ErrorClass,
+        /// Its words.
+        message: String,
+    },
 }
 
 /// Every class with its exit code, in the order of the classes. 0 is success, 1 an error of our own,
@@ -120,6 +130,7 @@ impl Error {
             Self::Telemetry(_) => ErrorClass::Telemetry,
             Self::Billing(_) => ErrorClass::Billing,
             Self::Api(_) => ErrorClass::Api,
+            Self::Relayed { class, .. } => *class,
         }
     }
 
@@ -139,7 +150,8 @@ impl Error {
             | Self::NotConnected { .. }
             | Self::Telemetry(_)
             | Self::Billing(_)
-            | Self::Api(_) => None,
+            | Self::Api(_)
+            | Self::Relayed { .. } => None,
         }
     }
 
@@ -184,6 +196,50 @@ impl From<crate::driver::BindError> for Error {
 impl From<crate::gateway::ca::CaError> for Error {
     fn from(error: crate::gateway::ca::CaError) -> Self {
         Self::Certificate(error.to_string())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let words = error.to_string();
+        match error {
+            StoreError::Denied(_) => Self::Billing(words),
+            StoreError::NotAdmitted(_) => Self::Auth(words),
+            StoreError::UnknownAccount
+            | StoreError::UnknownKey
+            | StoreError::KeyRevoked
+            | StoreError::UnknownDevice
+            | StoreError::NameTaken
+            | StoreError::BadName
+            | StoreError::DeviceTaken
+            | StoreError::TooManyDevices => Self::Validation(words),
+            StoreError::NotTheGateway | StoreError::Busy | StoreError::Closed => Self::Api(words),
+            StoreError::Damaged(_) => Self::Serialization(words),
+            StoreError::Full | StoreError::Locked | StoreError::Failed(_) => {
+                Self::io("the store", io::Error::other(words))
+            }
+        }
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        let words = error.to_string();
+        match error {
+            OpenError::InUse { .. } | OpenError::Foreign { .. } | OpenError::Newer { .. } => {
+                Self::Validation(words)
+            }
+            OpenError::Refused { path, reason } => Self::file(&path, io::Error::other(reason)),
+        }
+    }
+}
+
+impl From<AuditError> for Error {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Open(error) => error.into(),
+            AuditError::Read(error) => error.into(),
+        }
     }
 }
 

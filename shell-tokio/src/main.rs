@@ -1,2 +1,7 @@
-//! probe
-fn main() {}
+//! The `synesis` binary: see `mesh_tokio::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mesh_tokio::cli::main()
+}

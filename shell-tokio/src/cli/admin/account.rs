@@ -1,0 +1,80 @@
+//! `synesis admin account create|list`.
+
+use mesh_core::ids::AccountId;
+use serde::Serialize;
+
+use super::Desk;
+use crate::cli::args::Account;
+use crate::cli::{Scene, Stop, moment, wall};
+use crate::gateway::store::{AccountRow, NewAccount};
+use crate::random;
+
+/// One account, as `--json` shows it.
+#[derive(Serialize)]
+struct Shown {
+    id: String,
+    name: String,
+    tier: &'static str,
+    ceiling: String,
+    created_at: String,
+}
+
+impl From<&AccountRow> for Shown {
+    fn from(row: &AccountRow) -> Self {
+        Self {
+            id: row.id.to_string(),
+            name: row.name.clone(),
+            tier: row.tier.name(),
+            ceiling: row.ceiling.to_string(),
+            created_at: moment(row.created_at),
+        }
+    }
+}
+
+pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
+    match command {
+        Account::Create { name, options } => {
+            let desk = Desk::open(options, scene)?;
+            let id = AccountId::random(&mut random::seed()?.secret("account"));
+            let billing = desk.config.billing;
+            let (tier, ceiling) = (billing.tier, billing.ceiling);
+            let account = NewAccount {
+                id,
+                name: name.clone(),
+                tier,
+                ceiling,
+            };
+            desk.store.create_account(account, wall()).await?;
+            let made = Shown::from(&desk.account(name).await?);
+            if options.json {
+                return scene.output.json(&made);
+            }
+            scene.output.line(&made.id)?;
+            scene.output.note(&format!(
+                "Account {} is made: tier {}, at most {} a month.\n\
+                 Next: synesis admin key create --account {}",
+                made.name, made.tier, made.ceiling, made.name
+            ));
+            Ok(())
+        }
+        Account::List { options } => {
+            let desk = Desk::open(options, scene)?;
+            let accounts: Vec<Shown> = desk.names().await?.iter().map(Shown::from).collect();
+            if options.json {
+                return scene.output.json(&accounts);
+            }
+            if accounts.is_empty() {
+                scene
+                    .output
+                    .note("No accounts yet: synesis admin account create --name NAME");
+                return Ok(());
+            }
+            let rows: Vec<Vec<String>> = accounts
+                .into_iter()
+                .map(|a| vec![a.name, a.id, a.tier.to_owned(), a.ceiling, a.created_at])
+                .collect();
+            let headings = ["NAME", "ID", "TIER", "CEILING/MONTH", "MADE"];
+            scene.output.table(&headings, &rows, |_, _| None)
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `synesis admin …`: accounts, keys and devices, straight in the gateway's store.
+//!
+//! Works offline and beside a running gateway: the store's own locks make them take turns, and the
+//! gateway sees a revocation within a second or two.
+
+mod account;
+mod device;
+mod key;
+
+use mesh_core::identity::Fingerprint;
+
+use super::args::{Admin, AdminOptions};
+use super::{Scene, Stop, wall};
+use crate::error::Error;
+use crate::files;
+use crate::gateway::ca::CertificateAuthority;
+use crate::gateway::config::{Config, HttpTls};
+use crate::gateway::store::{AccountRow, Role, Store, StoreError};
+
+/// Runs one of them.
+pub(super) async fn run(admin: &Admin, scene: &Scene) -> Result<(), Stop> {
+    match admin {
+        Admin::Account { command } => account::run(command, scene).await,
+        Admin::Key { command } => key::run(command, scene).await,
+        Admin::Device { command } => device::run(command, scene).await,
+    }
+}
+
+/// The gateway's configuration and store.
+struct Desk {
+    config: Config,
+    store: Store,
+}
+
+impl Desk {
+    fn open(options: &AdminOptions, scene: &Scene) -> Result<Self, Stop> {
+        let config = scene.gateway_config(options.config.as_deref())?;
+        // Before the gateway's first start there is nothing yet, and nothing wrong with that.
+        let folder = &config.data_dir;
+        files::make_private_dir(folder).map_err(|error| Error::file(folder, error))?;
+        let store = Store::open(&config.store_path(), Role::Administration)?;
+        Ok(Self { config, store })
+    }
+
+    /// The account of that name or id.
+    async fn account(&self, wanted: &str) -> Result<AccountRow, Stop> {
+        if let Ok(id) = wanted.parse() {
+            let accounts = self.store.accounts().await?;
+            return accounts
+                .into_iter()
+                .find(|account| account.id == id)
+                .ok_or_else(|| Error::from(StoreError::UnknownAccount).into());
+        }
+        match self.store.account_named(wanted).await {
+            Ok(account) => Ok(account),
+            Err(StoreError::UnknownAccount) => Err(Stop::invalid(format!(
+                "there is no account {wanted:?}; make it with `synesis admin account create --name {wanted}`"
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What join lines pin: the CA of the gateway's own certificates, if it is what HTTP shows.
+    fn pin(&self) -> Result<Option<Fingerprint>, Stop> {
+        match &self.config.http.tls {
+            // A certificate of the operator's own is checked as any website's is.
+            HttpTls::Off | HttpTls::Files { .. } => Ok(None),
+            HttpTls::Own => {
+                let ca = CertificateAuthority::open_or_make(&self.config.ca_dir(), wall());
+                Ok(Some(
+                    ca.and_then(|ca| ca.server_ca_fingerprint())
+                        .map_err(Error::from)?,
+                ))
+            }
+        }
+    }
+
+    /// The names of accounts by id, for tables.
+    async fn names(&self) -> Result<Vec<AccountRow>, Stop> {
+        Ok(self.store.accounts().await?)
+    }
+}
+
+/// The account's name, or its id if it has gone.
+fn name_of(accounts: &[AccountRow], id: mesh_core::ids::AccountId) -> String {
+    let found = accounts.iter().find(|account| account.id == id);
+    found.map_or_else(|| id.to_string(), |account| account.name.clone())
+}

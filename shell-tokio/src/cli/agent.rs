@@ -1,0 +1,47 @@
+//! `synesis agent`: keeps the tunnel up until it is told to stop.
+
+use super::{Scene, Stop, until_stopped};
+use crate::device::agent::Agent;
+
+/// Runs it.
+pub(super) async fn run(scene: &Scene) -> Result<(), Stop> {
+    let output = scene.output;
+    let agent = Agent::start(&scene.paths.device())?;
+    output.note(&format!(
+        "Agent for {} at {}. Ctrl-C stops.",
+        agent.client().device_id(),
+        agent.client().gateway()
+    ));
+    let mut standing = agent.client().subscribe();
+    let report = async {
+        let mut shown = None;
+        loop {
+            let now = {
+                let standing = standing.borrow_and_update();
+                let reason = standing
+                    .last_failure
+                    .as_ref()
+                    .filter(|_| !standing.is_connected());
+                (standing.state, reason.map(ToString::to_string))
+            };
+            if shown.as_ref() != Some(&now) {
+                let (state, reason) = &now;
+                let reason = reason
+                    .as_ref()
+                    .map_or(String::new(), |reason| format!(": {reason}"));
+                output.note(&format!("{state}{reason}"));
+                shown = Some(now);
+            }
+            if standing.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = until_stopped() => {}
+        () = report => {}
+        () = agent.serve() => {}
+    }
+    agent.stop().await;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! `synesis cloud ask`: one question, its answer on stdout, its receipt on stderr.
+//!
+//! ```text
+//!   Waiting ── first piece ──▶ Answering ── end ──▶ done, receipt
+//!      │ Ctrl-C                    │ Ctrl-C
+//!      ▼                           ▼
+//!   Cancelling (the provider stops too) ── end ──▶ exit 130, receipt
+//!      │ Ctrl-C again
+//!      ▼
+//!   exit 130 at once
+//! ```
+
+use std::time::Instant;
+
+use mesh_core::wire::message::{EscalationRequest, FinishReason, Role, StreamEnd, Turn};
+use serde::Serialize;
+
+use super::args::Ask;
+use super::link::Link;
+use super::output::Output;
+use super::receipt::{self, Receipt};
+use super::{Scene, Stop, interruptible, question, wall};
+use crate::device::answer::Answer;
+use crate::device::sessions::{SessionName, Sessions};
+use crate::error::Error;
+use crate::random;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+    /// As this machine's clock saw it, question to last piece.
+    elapsed_ms: u64,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    receipt: Option<Receipt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<serde_json::Value>,
+}
+
+/// How an answer came out.
+pub(super) struct Outcome {
+    /// The text, as far as it came.
+    pub(super) content: String,
+    /// Usage and charge, if it got so far.
+    pub(super) receipt: Option<StreamEnd>,
+    /// Why it is not whole.
+    pub(super) stop: Option<Stop>,
+}
+
+/// Asks.
+pub(super) async fn run(ask: &Ask, scene: &Scene) -> Result<(), Stop> {
+    let output = scene.output;
+    let name = match &ask.session {
+        Some(name) => Some(name.parse::<SessionName>().map_err(Stop::invalid)?),
+        None => None,
+    };
+    let sessions = Sessions::new(scene.paths.sessions());
+    let mut question = question::gather(ask, output).map_err(Stop::invalid)?;
+    if let Some(name) = &name {
+        question = question.session(name.to_string());
+        for turn in sessions.turns(name).map_err(Error::from)? {
+            question = question.turn(turn.role, turn.content, turn.timestamp);
+        }
+    }
+    let request = question.into_request(random::request_id()?);
+    mesh_core::escalation::request::validate(&request).map_err(Stop::invalid)?;
+
+    let asked = Instant::now();
+    let spinner = output.spinner("connecting");
+    let link = interruptible(Link::open(scene)).await?;
+    spinner.say("waiting for the answer");
+    let turns = name.is_some().then(|| user_turn(&request));
+    let answer = interruptible(link.ask(request)).await?;
+    let outcome = follow(answer, (!ask.json).then_some(output), Some(spinner)).await;
+    link.close().await;
+
+    if ask.json {
+        let millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        output.json(&Report {
+            content: &outcome.content,
+            session: ask.session.clone(),
+            elapsed_ms: millis,
+            receipt: outcome.receipt.as_ref().map(Receipt::from),
+            error: outcome.stop.as_ref().and_then(Stop::to_json),
+        })?;
+    } else if let Some(end) = &outcome.receipt {
+        receipt::print_line(output, end);
+    }
+    let whole = outcome
+        .receipt
+        .as_ref()
+        .is_some_and(|end| matches!(end.finish_reason, FinishReason::Stop | FinishReason::Length));
+    if let (Some(name), Some(asked), true) = (&name, turns, whole) {
+        let said = Turn {
+            role: Role::Assistant,
+            content: outcome.content,
+            timestamp: wall(),
+        };
+        sessions.append(name, &[asked, said]).map_err(Error::from)?;
+    }
+    outcome.stop.map_or(Ok(()), Err)
+}
+
+/// Follows an answer to its end; prints pieces as they come if given where. The first Ctrl-C
+/// cancels, the second leaves.
+pub(super) async fn follow(
+    mut answer: Answer,
+    print: Option<Output>,
+    mut spinner: Option<super::output::Spinner>,
+) -> Outcome {
+    let mut content = String::new();
+    let mut interrupted = false;
+    let stop = loop {
+        let piece = tokio::select! {
+            piece = answer.recv_chunk() => piece,
+            _ = tokio::signal::ctrl_c() => {
+                if interrupted {
+                    break Some(Stop::Interrupted);
+                }
+                interrupted = true;
+                answer.cancel();
+                continue;
+            }
+        };
+        // The spinner's line must be gone before the answer begins.
+        drop(spinner.take());
+        match piece {
+            Ok(Some(text)) => {
+                content.push_str(&text);
+                if let Some(Err(stop)) = print.map(|output| output.piece(&text)) {
+                    break Some(stop);
+                }
+            }
+            Ok(None) if interrupted => break Some(Stop::Interrupted),
+            Ok(None) => break None,
+            Err(_) if interrupted => break Some(Stop::Interrupted),
+            Err(error) => break Some(error.into()),
+        }
+    };
+    drop(spinner);
+    if let Some(output) = print
+        && !content.is_empty()
+        && !content.ends_with('\n')
+        && !matches!(stop, Some(Stop::PipeClosed))
+    {
+        // A pipe that closes only now has had the whole answer.
+        let _ = output.piece("\n");
+    }
+    Outcome {
+        content,
+        receipt: answer.receipt().cloned(),
+        stop,
+    }
+}
+
+fn user_turn(request: &EscalationRequest) -> Turn {
+    Turn {
+        role: Role::User,
+        content: request.query.clone(),
+        timestamp: wall(),
+    }
+}

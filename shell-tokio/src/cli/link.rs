@@ -1,0 +1,80 @@
+//! The way to the gateway: through the running agent if there is one, else a tunnel of our own.
+
+use std::time::Duration;
+
+use mesh_core::wire::message::EscalationRequest;
+
+use super::Scene;
+use crate::device::answer::Answer;
+use crate::device::client::Client;
+use crate::device::control::AgentLink;
+use crate::device::credentials::{Credentials, not_enrolled};
+use crate::device::status::Status;
+use crate::error::Error;
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// Through the agent.
+    Agent(AgentLink),
+    /// Our own tunnel, which ends with the command.
+    Own(Client),
+}
+
+impl Link {
+    /// Finds the agent, or connects.
+    ///
+    /// # Errors
+    ///
+    /// When this device is not enrolled, or the gateway cannot be reached.
+    pub(super) async fn open(scene: &Scene) -> Result<Self, Error> {
+        let folder = scene.paths.device();
+        if let Some(agent) = AgentLink::find(&folder).await? {
+            return Ok(Self::Agent(agent));
+        }
+        let Some(credentials) = Credentials::load(&folder)? else {
+            return Err(not_enrolled());
+        };
+        Client::connect(credentials).await.map(Self::Own)
+    }
+
+    /// Asks a question.
+    pub(super) async fn ask(&self, request: EscalationRequest) -> Result<Answer, Error> {
+        match self {
+            Self::Agent(agent) => agent.ask(request).await,
+            Self::Own(client) => client.ask(request).await,
+        }
+    }
+
+    /// One round trip.
+    pub(super) async fn ping(&self) -> Result<Duration, Error> {
+        match self {
+            Self::Agent(agent) => agent.ping().await,
+            Self::Own(client) => client.ping().await,
+        }
+    }
+
+    /// How the tunnel is, and the account.
+    pub(super) async fn status(&self) -> Result<Status, Error> {
+        match self {
+            Self::Agent(agent) => agent.status().await,
+            Self::Own(client) => Ok(client.status().await),
+        }
+    }
+
+    /// Which way it is, for people.
+    pub(super) const fn path(&self) -> &'static str {
+        match self {
+            Self::Agent(_) => "through the agent",
+            Self::Own(_) => "through a tunnel of this command's own",
+        }
+    }
+
+    /// Says goodbye to the gateway, if the tunnel is ours.
+    pub(super) async fn close(self) {
+        match self {
+            Self::Agent(_) => {}
+            Self::Own(client) => client.close().await,
+        }
+    }
+}

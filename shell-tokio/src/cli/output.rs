@@ -1,0 +1,364 @@
+//! What people and programs see: answers on stdout, everything else on stderr.
+//!
+//! # Invariants
+//!
+//! 1. Nothing but answers, tables asked for and JSON ever goes to stdout, so pipes work.
+//! 2. A reader that went away (`| head`) is [`Stop::PipeClosed`](super::Stop), never a panic.
+//! 3. Colours and spinners appear on terminals only, or when asked for; `NO_COLOR` is respected.
+//! 4. Control characters in text from elsewhere (a model's answer, a file's name) never reach a
+//!    terminal: an answer cannot move the cursor or rename the window.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::Stop;
+use super::args::ColorWhen;
+
+/// How to mark a piece of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A heading.
+    Bold,
+    /// What may be overlooked.
+    Dim,
+    /// Good.
+    Green,
+    /// Look here.
+    Yellow,
+    /// Bad.
+    Red,
+}
+
+impl Mark {
+    /// The mark's SGR code (ECMA-48 §8.3.117).
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Bold => "1",
+            Self::Dim => "2",
+            Self::Red => "31",
+            Self::Green => "32",
+            Self::Yellow => "33",
+        }
+    }
+}
+
+/// The two ways out of the program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    colored_out: bool,
+    colored_err: bool,
+    terminal_out: bool,
+    terminal_err: bool,
+}
+
+impl Output {
+    /// Looks at what stdout and stderr are.
+    pub(crate) fn new(when: ColorWhen) -> Self {
+        let terminal_out = io::stdout().is_terminal();
+        let terminal_err = io::stderr().is_terminal();
+        let wanted = |terminal: bool| match when {
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            // https://no-color.org: present and not empty.
+            ColorWhen::Auto => {
+                terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            }
+        };
+        Self {
+            colored_out: wanted(terminal_out),
+            colored_err: wanted(terminal_err),
+            terminal_out,
+            terminal_err,
+        }
+    }
+
+    /// Whether stderr takes colours.
+    pub(crate) const fn colored_err(self) -> bool {
+        self.colored_err
+    }
+
+    /// Prints a piece of an answer and flushes it, so that it is seen at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::PipeClosed`] when nobody reads any more.
+    pub(crate) fn piece(self, text: &str) -> Result<(), Stop> {
+        let text = if self.terminal_out {
+            printable(text)
+        } else {
+            Cow::Borrowed(text)
+        };
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(Stop::from_stdout)
+    }
+
+    /// Prints a line of an answer or table.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::piece`].
+    pub(crate) fn line(self, text: &str) -> Result<(), Stop> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")
+            .and_then(|()| out.flush())
+            .map_err(Stop::from_stdout)
+    }
+
+    /// Prints one JSON document.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::piece`].
+    pub(crate) fn json(self, value: &impl Serialize) -> Result<(), Stop> {
+        let text = serde_json::to_string_pretty(value).map_err(Stop::internal)?;
+        self.line(&text)
+    }
+
+    /// Prints a table to stdout, columns as wide as their widest cell; `marks` colours whole cells
+    /// by row and column.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::piece`].
+    pub(crate) fn table(
+        self,
+        headings: &[&str],
+        rows: &[Vec<String>],
+        mark: impl Fn(usize, usize) -> Option<Mark>,
+    ) -> Result<(), Stop> {
+        let rows: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| {
+                row.iter()
+                    .map(|cell| printable(cell).replace(['\n', '\t'], " "))
+                    .collect()
+            })
+            .collect();
+        let width = |column: usize| {
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(String::as_str);
+            cells
+                .chain(headings.get(column).copied())
+                .map(width_of)
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+        let render = |cells: &mut dyn Iterator<Item = (&str, Option<Mark>)>| {
+            let mut line = String::new();
+            for (column, (cell, mark)) in cells.enumerate() {
+                line.push_str(&paint(self.colored_out, mark, cell));
+                if column + 1 < widths.len() {
+                    let wide = widths.get(column).copied().unwrap_or(0);
+                    line.push_str(&" ".repeat(wide.saturating_sub(width_of(cell)) + 2));
+                }
+            }
+            line.truncate(line.trim_end().len());
+            line
+        };
+        self.line(&render(
+            &mut headings.iter().map(|heading| (*heading, Some(Mark::Dim))),
+        ))?;
+        for (number, row) in rows.iter().enumerate() {
+            let mut cells = row
+                .iter()
+                .enumerate()
+                .map(|(column, cell)| (cell.as_str(), mark(number, column)));
+            self.line(&render(&mut cells))?;
+        }
+        Ok(())
+    }
+
+    /// Prints names and values, one pair a line; `mark` colours a value by its row.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::piece`].
+    pub(crate) fn pairs(
+        self,
+        rows: &[(&str, String)],
+        mark: impl Fn(usize) -> Option<Mark>,
+    ) -> Result<(), Stop> {
+        let width = rows
+            .iter()
+            .map(|(name, _)| width_of(name))
+            .max()
+            .unwrap_or(0);
+        for (number, (name, value)) in rows.iter().enumerate() {
+            let name = paint(
+                self.colored_out,
+                Some(Mark::Dim),
+                &format!("{name:<width$}"),
+            );
+            let value = printable(value).replace(['\n', '\t'], " ");
+            self.line(&format!(
+                "{name}  {}",
+                paint(self.colored_out, mark(number), &value)
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Says something to the person on stderr. A closed stderr is nobody's trouble.
+    pub(crate) fn note(self, text: &str) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Says something less important to the person on stderr.
+    pub(crate) fn aside(self, text: &str) {
+        self.note(&paint(self.colored_err, Some(Mark::Dim), text));
+    }
+
+    /// Reports why the command failed.
+    pub(crate) fn error(self, text: &str) {
+        let label = paint(self.colored_err, Some(Mark::Red), "error:");
+        self.note(&format!("{label} {}", printable(text)));
+    }
+
+    /// Says what the person should know although the command goes on.
+    pub(crate) fn warn(self, text: &str) {
+        let label = paint(self.colored_err, Some(Mark::Yellow), "warning:");
+        self.note(&format!("{label} {}", printable(text)));
+    }
+
+    /// Marks text for stderr.
+    pub(crate) fn mark_err(self, mark: Mark, text: &str) -> String {
+        paint(self.colored_err, Some(mark), text)
+    }
+
+    /// A spinner on stderr while something is waited for; invisible when stderr is no terminal.
+    pub(crate) fn spinner(self, message: &str) -> Spinner {
+        let target = if self.terminal_err {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(None, target);
+        let template = if self.colored_err {
+            "{spinner:.dim} {msg:.dim}"
+        } else {
+            "{spinner} {msg}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(message.to_owned());
+        if self.terminal_err {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+        Spinner { bar }
+    }
+}
+
+/// A spinner that disappears when dropped.
+#[derive(Debug)]
+pub(crate) struct Spinner {
+    bar: ProgressBar,
+}
+
+impl Spinner {
+    /// Changes what is waited for.
+    pub(crate) fn say(&self, message: &str) {
+        self.bar.set_message(message.to_owned());
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A span as people read it: two or three digits that matter.
+pub(crate) fn span(span: Duration) -> String {
+    let micros = span.as_micros();
+    if micros < 1_000 {
+        format!("{micros} µs")
+    } else if micros < 10_000 {
+        format!("{:.1} ms", span.as_secs_f64() * 1e3)
+    } else if micros < 1_000_000 {
+        format!("{} ms", span.as_millis())
+    } else if span.as_secs() < 120 {
+        format!("{:.1} s", span.as_secs_f64())
+    } else if span.as_secs() < 7200 {
+        format!("{} min", span.as_secs() / 60)
+    } else {
+        format!("{} h", span.as_secs() / 3600)
+    }
+}
+
+/// A number with thin groups of three: `12 345`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The text without control characters (C0, DEL, C1), save line feeds and tabs.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let hostile = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.chars().any(hostile) {
+        Cow::Owned(text.chars().filter(|c| !hostile(*c)).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn paint(colored: bool, mark: Option<Mark>, text: &str) -> String {
+    match mark {
+        Some(mark) if colored => format!("\u{1b}[{}m{text}\u{1b}[0m", mark.code()),
+        _ => text.to_owned(),
+    }
+}
+
+fn width_of(text: &str) -> usize {
+    console::measure_text_width(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_cannot_drive_the_terminal() {
+        assert_eq!(
+            printable("a\u{1b}]0;pwned\u{7}b\u{9b}31mc\r"),
+            "a]0;pwnedb31mc"
+        );
+        assert_eq!(printable("plain\n\ttext ä"), "plain\n\ttext ä");
+    }
+
+    #[test]
+    fn spans_are_short() {
+        for (micros, text) in [
+            (850, "850 µs"),
+            (1_250, "1.2 ms"),
+            (42_000, "42 ms"),
+            (1_540_000, "1.5 s"),
+            (180_000_000, "3 min"),
+            (10_800_000_000, "3 h"),
+        ] {
+            assert_eq!(span(Duration::from_micros(micros)), text);
+        }
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
+    }
+}

@@ -1,0 +1,145 @@
+//! One answer as it comes, from this process's own tunnel or through the agent.
+
+use mesh_core::ids::RequestId;
+use mesh_core::wire::message::StreamEnd;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::Error;
+
+/// Pieces that wait for whoever asked. Over it: the source waits, and the gateway with it.
+pub(crate) const PIECES_WAITING_MAX: usize = 64;
+
+/// What the source of an answer has to tell.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The next piece of the text.
+    Piece(String),
+    /// It is whole: usage and charge.
+    Ended(Box<StreamEnd>),
+    /// It failed; pieces before this stay true.
+    Failed(Error),
+}
+
+/// An answer under way. Dropping it cancels it, at the provider too.
+#[derive(Debug)]
+pub struct Answer {
+    request_id: RequestId,
+    news: mpsc::Receiver<News>,
+    cancel: Option<oneshot::Sender<()>>,
+    receipt: Option<Box<StreamEnd>>,
+    over: bool,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collected {
+    /// The text.
+    pub content: String,
+    /// Usage and charge.
+    pub receipt: StreamEnd,
+}
+
+/// The other end of an [`Answer`].
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Where news goes; closed when the answer was dropped.
+    pub(crate) news: mpsc::Sender<News>,
+    /// Resolves when the answer is cancelled or dropped.
+    pub(crate) cancelled: oneshot::Receiver<()>,
+}
+
+impl Answer {
+    /// An answer and the end that feeds it.
+    pub(crate) fn new(request_id: RequestId) -> (Self, Source) {
+        let (sender, news) = mpsc::channel(PIECES_WAITING_MAX);
+        let (cancel, cancelled) = oneshot::channel();
+        let answer = Self {
+            request_id,
+            news,
+            cancel: Some(cancel),
+            receipt: None,
+            over: false,
+        };
+        (
+            answer,
+            Source {
+                news: sender,
+                cancelled,
+            },
+        )
+    }
+
+    /// The question's id, which is on the ledger entry too.
+    #[must_use]
+    pub const fn request_id(&self) -> RequestId {
+        self.request_id
+    }
+
+    /// The next piece of the text, or `None` when the answer is whole and its [receipt] is there.
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    ///
+    /// [receipt]: Self::receipt
+    ///
+    /// # Errors
+    ///
+    /// When the answer fails; what came before is all there will be.
+    pub async fn recv_chunk(&mut self) -> Result<Option<String>, Error> {
+        if self.over {
+            return Ok(None);
+        }
+        match self.news.recv().await {
+            Some(News::Piece(text)) => Ok(Some(text)),
+            Some(News::Ended(receipt)) => {
+                self.over = true;
+                self.receipt = Some(receipt);
+                Ok(None)
+            }
+            Some(News::Failed(error)) => {
+                self.over = true;
+                Err(error)
+            }
+            None => {
+                self.over = true;
+                Err(Error::NotConnected {
+                    doing: "waiting for an answer",
+                })
+            }
+        }
+    }
+
+    /// Usage and charge; there once [`Self::recv_chunk`] has returned `None`.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&StreamEnd> {
+        self.receipt.as_deref()
+    }
+
+    /// Waits for the rest and puts it together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::recv_chunk`].
+    pub async fn collect(mut self) -> Result<Collected, Error> {
+        let mut content = String::new();
+        while let Some(piece) = self.recv_chunk().await? {
+            content.push_str(&piece);
+        }
+        match self.receipt.take() {
+            Some(receipt) => Ok(Collected {
+                content,
+                receipt: *receipt,
+            }),
+            None => Err(Error::NotConnected {
+                doing: "waiting for an answer",
+            }),
+        }
+    }
+
+    /// Asks for no more: the gateway stops the model and charges what was produced. Pieces already
+    /// on their way, and the receipt, still come.
+    pub fn cancel(&mut self) {
+        if let Some(cancel) = self.cancel.take() {
+            let _ = cancel.send(());
+        }
+    }
+}

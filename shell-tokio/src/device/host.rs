@@ -1,0 +1,340 @@
+//! Between a client and the device's machine: orders in, outputs out. Decides nothing.
+//!
+//! A reader that is slower than its answer is told to the machine ([`Order::Pause`]), which slows
+//! the gateway down; meanwhile what was on its way waits here, bounded by the transport's windows.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use mesh_core::device::{AnswerEvent, Attempts, Config, Device, Failure, Input, Output, Why};
+use mesh_core::escalation::request::first_piece_timeout;
+use mesh_core::identity::GATEWAY_NAME;
+use mesh_core::ids::RequestId;
+use mesh_core::machine::Machine as _;
+use mesh_core::quic::{ClientConfig, Quic};
+use mesh_core::time::Now;
+use mesh_core::wire::message::{EscalationRequest, EscalationResponse, StreamEnd, Vitals};
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::answer::{News, Source};
+use super::client::{Options, Order};
+use super::credentials::Credentials;
+use super::failures::{duplicate, of_ask};
+use super::status::{Standing, Statistics};
+use crate::driver::{Binding, Driver, Host, Request, Socket};
+use crate::error::Error;
+use crate::random;
+
+/// Starts a driver for these credentials, which begins to connect at once.
+///
+/// # Errors
+///
+/// When the credentials cannot be used or there is no socket.
+pub(super) fn start(
+    credentials: &Credentials,
+    options: &Options,
+    orders: &mpsc::Sender<Order>,
+    inbox: mpsc::Receiver<Order>,
+    publish: watch::Sender<Standing>,
+) -> Result<JoinHandle<()>, Error> {
+    let seed = random::seed()?;
+    let quic = ClientConfig {
+        tls: credentials.tls()?,
+        server_name: GATEWAY_NAME.to_owned(),
+    };
+    let quic = Quic::client(quic, &seed.child("quic"))
+        .map_err(|error| Error::Certificate(error.to_string()))?;
+    let config = Config {
+        device_id: credentials.device_id(),
+        agent: concat!("synesis/", env!("CARGO_PKG_VERSION")).to_owned(),
+        attempts: if options.persistent {
+            Attempts::Forever
+        } else {
+            Attempts::default()
+        },
+    };
+    let machine = Device::new(quic, config, &seed.child("device"));
+    let host = DeviceHost {
+        gateway: credentials.tunnel_address().to_owned(),
+        orders: orders.downgrade(),
+        answers: BTreeMap::new(),
+        calls: BTreeMap::new(),
+        last_call: 0,
+        last_failure: None,
+        publish,
+    };
+    let driver = Driver::new(Socket::bind(Binding::ANY)?, machine, host);
+    // The first order, before any that a caller may give.
+    orders
+        .try_send(Order::Connect)
+        .map_err(|_| Error::NotConnected {
+            doing: "connecting",
+        })?;
+    Ok(tokio::spawn(async move {
+        driver.run(inbox).await;
+    }))
+}
+
+struct DeviceHost {
+    gateway: String,
+    orders: mpsc::WeakSender<Order>,
+    answers: BTreeMap<RequestId, Open>,
+    calls: BTreeMap<u64, oneshot::Sender<Result<Box<RawValue>, Error>>>,
+    last_call: u64,
+    last_failure: Option<Failure>,
+    publish: watch::Sender<Standing>,
+}
+
+/// An answer under way.
+struct Open {
+    news: mpsc::Sender<News>,
+    /// What the reader had no room for, in order.
+    waiting: VecDeque<News>,
+    session: String,
+    patience: Duration,
+}
+
+impl Host for DeviceHost {
+    type Machine = Device<Quic>;
+    type Command = Order;
+
+    fn command(&mut self, now: Now, machine: &mut Device<Quic>, order: Order) -> Request {
+        let mut request = Request::None;
+        let input = match order {
+            Order::Connect => Input::Connect,
+            Order::Ask { request, source } => match self.ask(request, source) {
+                Some(request) => Input::Escalate(request),
+                None => return Request::None,
+            },
+            Order::Cancel(id) if self.answers.contains_key(&id) => Input::Cancel(id),
+            // It has ended since.
+            Order::Cancel(_) => return Request::None,
+            Order::Pause(id) => Input::Pause(id),
+            Order::Unpause(id) => {
+                if !self.drain(id) {
+                    return Request::None;
+                }
+                Input::Unpause(id)
+            }
+            Order::Call { method, reply } => {
+                self.last_call += 1;
+                self.calls.insert(self.last_call, reply);
+                Input::Call {
+                    id: self.last_call,
+                    method,
+                    params: None,
+                }
+            }
+            Order::Vitals(vitals) => Input::Vitals(self.with_questions(vitals, machine)),
+            Order::NetworkChanged => {
+                request = Request::Rebind;
+                Input::NetworkChanged
+            }
+            Order::Resolved(attempt, result) => Input::Resolved { attempt, result },
+            Order::Close => Input::Stop,
+        };
+        if let Err(rejected) = machine.handle_input(now, input) {
+            tracing::warn!(%rejected, "the device would not take an input");
+        }
+        request
+    }
+
+    fn output(&mut self, _now: Now, _machine: &Device<Quic>, output: Output) -> ControlFlow<()> {
+        match output {
+            Output::Resolve { attempt } => {
+                let (gateway, orders) = (self.gateway.clone(), self.orders.clone());
+                tokio::spawn(async move {
+                    let found = tokio::net::lookup_host(&gateway).await;
+                    let result = found
+                        .map(Iterator::collect)
+                        .map_err(|error| error.to_string());
+                    if let Some(orders) = orders.upgrade() {
+                        // The driver has ended: nobody wants to know.
+                        let _ended = orders.send(Order::Resolved(attempt, result)).await;
+                    }
+                });
+            }
+            Output::Changed { from, to, why } => {
+                tracing::info!(%from, %to, %why, "tunnel");
+                if let Why::Failed(failure) = why {
+                    self.last_failure = Some(failure);
+                }
+            }
+            Output::Doubt(doubt) => tracing::info!(doubt, "tunnel"),
+            Output::Answer { request, event } => self.news(request, event),
+            Output::Replied { id, result } => {
+                if let Some(reply) = self.calls.remove(&id) {
+                    // Whoever asked may have given up.
+                    let _gone = reply.send(result.map_err(|error| of_ask(error, CALL_PATIENCE)));
+                }
+            }
+            Output::Notice(notice) => tracing::info!(kind = notice.kind, "the gateway says"),
+            Output::Stopped => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn woke(&mut self, now: Now, machine: &mut Device<Quic>, asleep: Duration) -> Request {
+        tracing::info!(secs = asleep.as_secs(), "the machine slept");
+        if let Err(rejected) = machine.handle_input(now, Input::Woke { asleep }) {
+            tracing::warn!(%rejected, "the device would not take an input");
+        }
+        Request::Rebind
+    }
+
+    fn turn_over(&mut self, machine: &Device<Quic>) {
+        let stats = machine.stats();
+        let standing = Standing {
+            state: machine.state(),
+            latency: stats.rtt,
+            handshake: stats.handshake,
+            prewarmed_at: stats.prewarmed_at,
+            last_failure: self.last_failure.clone(),
+            statistics: Statistics::from(&stats),
+        };
+        self.publish.send_if_modified(|shown| {
+            let news = (shown.state, shown.prewarmed_at, &shown.last_failure)
+                != (
+                    standing.state,
+                    standing.prewarmed_at,
+                    &standing.last_failure,
+                );
+            *shown = standing;
+            news
+        });
+    }
+}
+
+/// How long the machine waits for a call's reply; for the words only.
+const CALL_PATIENCE: Duration = mesh_core::limits::CALL_TIMEOUT;
+
+impl DeviceHost {
+    /// Remembers where an answer goes; the question itself goes on, unless its id is taken.
+    fn ask(
+        &mut self,
+        request: Box<EscalationRequest>,
+        source: Source,
+    ) -> Option<Box<EscalationRequest>> {
+        let id = request.request_id;
+        if self.answers.contains_key(&id) {
+            // Its channel is new, so there is room.
+            let _gone = source.news.try_send(News::Failed(duplicate()));
+            return None;
+        }
+        let open = Open {
+            news: source.news,
+            waiting: VecDeque::new(),
+            session: request.session_id.clone(),
+            patience: first_piece_timeout(&request),
+        };
+        self.answers.insert(id, open);
+        Some(request)
+    }
+
+    fn news(&mut self, id: RequestId, event: AnswerEvent) {
+        let Some(open) = self.answers.get_mut(&id) else {
+            return;
+        };
+        match event {
+            AnswerEvent::Chunk(text) => open.waiting.push_back(News::Piece(text)),
+            AnswerEvent::Ended(end) => open.waiting.push_back(News::Ended(Box::new(end))),
+            AnswerEvent::Whole(answer) => {
+                let (content, end) = taken_apart(*answer);
+                open.waiting.push_back(News::Piece(content));
+                open.waiting.push_back(News::Ended(Box::new(end)));
+            }
+            AnswerEvent::Failed(error) => {
+                open.waiting
+                    .push_back(News::Failed(of_ask(error, open.patience)));
+            }
+        }
+        let slow_already = open.waiting.len() > 1 && open.news.capacity() == 0;
+        if !self.drain(id) && !slow_already {
+            self.slow_down(id);
+        }
+    }
+
+    /// Hands over what there is room for; whether that was everything. Forgets an answer that has
+    /// had its last news, or that nobody reads any more.
+    fn drain(&mut self, id: RequestId) -> bool {
+        let Some(open) = self.answers.get_mut(&id) else {
+            return true;
+        };
+        while let Some(news) = open.waiting.pop_front() {
+            let last = !matches!(news, News::Piece(_));
+            match open.news.try_send(news) {
+                Ok(()) if last => {
+                    self.answers.remove(&id);
+                    return true;
+                }
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(news)) => {
+                    open.waiting.push_front(news);
+                    return false;
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => {
+                    // The answer was dropped, which cancels it; its last event finds nobody.
+                    open.waiting.clear();
+                    if last {
+                        self.answers.remove(&id);
+                    }
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Lets the gateway wait until the reader has caught up.
+    fn slow_down(&self, id: RequestId) {
+        let (Some(orders), Some(open)) = (self.orders.upgrade(), self.answers.get(&id)) else {
+            return;
+        };
+        let news = open.news.clone();
+        let orders = orders.downgrade();
+        tokio::spawn(async move {
+            if let Some(orders) = orders.upgrade() {
+                let _ended = orders.send(Order::Pause(id)).await;
+            }
+            // Room again, or nobody reads: both are looked at by `drain`.
+            let _room = news.reserve().await.is_ok();
+            if let Some(orders) = orders.upgrade() {
+                let _ended = orders.send(Order::Unpause(id)).await;
+            }
+        });
+    }
+
+    /// The agent's own part of the vitals.
+    fn with_questions(&self, vitals: Vitals, machine: &Device<Quic>) -> Vitals {
+        let sessions: BTreeSet<&str> = self
+            .answers
+            .values()
+            .map(|open| open.session.as_str())
+            .collect();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Vitals {
+            active_sessions: count(sessions.len()),
+            pending_queries: count(machine.questions_under_way()),
+            ..vitals
+        }
+    }
+}
+
+/// An unstreamed answer as its one piece and its end.
+fn taken_apart(answer: EscalationResponse) -> (String, StreamEnd) {
+    let end = StreamEnd {
+        request_id: answer.request_id,
+        tokens_used: answer.tokens_used,
+        cost_cents: answer.cost_cents,
+        cost_nanos: answer.cost_nanos,
+        base_nanos: answer.base_nanos,
+        model_used: answer.model_used,
+        finish_reason: answer.finish_reason,
+        latency_ms: answer.latency_ms,
+        estimated: answer.estimated,
+    };
+    (answer.content, end)
+}

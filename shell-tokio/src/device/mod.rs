@@ -1,0 +1,19 @@
+//! The device: a machine with a certificate that keeps a tunnel to its gateway.
+//!
+//! * [`client`]: the tunnel for programs; [`answer`]: what comes through it.
+//! * [`agent`]: the long-running device, which other programs reach by its [`control`] socket.
+//! * [`enrol`], [`credentials`]: how it got its certificate, and where that is kept.
+//! * [`vitals`], [`sessions`], [`status`]: its load, its conversations, how it fares.
+
+pub mod agent;
+pub mod answer;
+pub mod client;
+pub mod control;
+pub mod credentials;
+pub mod enrol;
+mod failures;
+mod host;
+mod route;
+pub mod sessions;
+pub mod status;
+pub mod vitals;

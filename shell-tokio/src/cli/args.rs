@@ -178,7 +178,7 @@ pub struct Login {
     /// it from stdin.
     #[arg(value_name = "JOIN-LINE", conflicts_with_all = ["gateway", "api_key", "api_key_file", "ca_fingerprint"], required_unless_present = "gateway")]
     pub join: Option<String>,
-    /// The gateway's HTTP address, e.g. https://gateway.example.org:4140.
+    /// The gateway's HTTP address, e.g. `https://gateway.example.org:4140`.
     #[arg(long, value_name = "URL")]
     pub gateway: Option<String>,
     /// Read the API key from this file.

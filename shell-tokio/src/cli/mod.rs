@@ -1,6 +1,6 @@
 //! The command line: one file per command.
 //!
-//! A command is a function of its arguments and the [`Scene`]; it ends well, or with a [`Stop`],
+//! A command is a function of its arguments and the `Scene`; it ends well, or with a `Stop`,
 //! which knows its exit code.
 
 mod admin;

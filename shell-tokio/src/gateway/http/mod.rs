@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /healthz` | 200: the process lives |
 //! | `GET /readyz` | 200 when the store answers, else 503 |
-//! | `POST /v2/devices` | 201 with an [`Enrolled`](mesh_core::api::Enrolled), see [`enrol`] |
+//! | `POST /v2/devices` | 201 with an [`Enrolled`](mesh_core::api::Enrolled), see `enrol` |
 //!
 //! Every refusal has an [`ErrorMessage`] as its JSON body, and its code's status; but 405 (the method)
 //! and 503 (not ready) say more than their codes' own would.

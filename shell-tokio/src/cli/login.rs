@@ -20,8 +20,9 @@ const SECRET_BYTES_MAX: u64 = 4096;
 pub(super) async fn login(login: &Login, scene: &Scene) -> Result<(), Stop> {
     let output = scene.output;
     let folder = scene.paths.device();
-    if let Some(there) = Credentials::load(&folder).map_err(Stop::from)?
-        && !login.force
+    // With --force not even looked at: it is the way out of damaged ones.
+    if !login.force
+        && let Some(there) = Credentials::load(&folder)?
     {
         return Err(Stop::invalid(format!(
             "this device is enrolled already as {} with {}; use --force to enrol anew",
@@ -72,9 +73,10 @@ fn resolve(login: &Login, scene: &Scene) -> Result<JoinLine, Stop> {
     }
     let url = login.gateway.clone().unwrap_or_default();
     if !(url.starts_with("https://") || url.starts_with("http://")) {
-        return Err(Stop::invalid(format!(
-            "{url:?} is not an address; it begins with https://"
-        )));
+        // Not repeated: it may be a whole join line, key included.
+        return Err(Stop::invalid(
+            "--gateway takes an address, which begins with https://; a join line goes without it",
+        ));
     }
     let ca = match login.ca_fingerprint.as_deref() {
         None => None,

@@ -7,8 +7,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use mesh_core::identity::Fingerprint;
+use mesh_core::identity::{Fingerprint, device_id_of};
 use mesh_core::ids::DeviceId;
 use mesh_core::time::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::tls::{self, Identity};
 
 /// Version of the file's format.
 const VERSION: u32 = 1;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A device's enrolment. Its `Debug` shows no key.
 #[derive(Clone, Serialize, Deserialize)]
@@ -67,11 +69,12 @@ pub struct Parts {
 }
 
 impl Credentials {
-    /// Puts them together, and checks that TLS can use them.
+    /// Puts them together, and checks that they belong together.
     ///
     /// # Errors
     ///
-    /// [`Error::Tls`] for a damaged or mismatched certificate, key or CA.
+    /// [`Error::Tls`] for a damaged certificate, key or CA or a key that is another certificate's;
+    /// [`Error::Certificate`] for another device's.
     pub fn new(parts: Parts) -> Result<Self, Error> {
         let credentials = Self {
             version: VERSION,
@@ -84,7 +87,7 @@ impl Credentials {
             gateway_ca: parts.gateway_ca,
             not_after: parts.not_after,
         };
-        credentials.tls()?;
+        credentials.fit()?;
         Ok(credentials)
     }
 
@@ -101,14 +104,51 @@ impl Credentials {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::file(&path, error)),
         };
+        let anew = "enrol anew with `synesis cloud login --force`";
         // The parser's error is left out: it may show a part of the key.
-        match serde_json::from_str::<Self>(&text) {
-            Ok(credentials) if credentials.version == VERSION => Ok(Some(credentials)),
-            Ok(_) | Err(_) => Err(Error::Certificate(format!(
-                "{} is damaged or from another version; enrol anew with `synesis cloud login --force`",
+        let read = serde_json::from_str::<Self>(&text).ok();
+        let Some(credentials) = read.filter(|read| read.version == VERSION) else {
+            return Err(Error::Certificate(format!(
+                "{} is damaged or from another version; {anew}",
+                path.display()
+            )));
+        };
+        match credentials.fit() {
+            Ok(()) => Ok(Some(credentials)),
+            Err(error) => Err(Error::Certificate(format!(
+                "{}: {error}; {anew}",
                 path.display()
             ))),
         }
+    }
+
+    /// Whether certificate, key, CA and id belong together.
+    fn fit(&self) -> Result<(), Error> {
+        self.tls()?;
+        let chain = tls::certificates(&self.certificates, "device certificate")?;
+        if chain.first().and_then(|leaf| device_id_of(leaf).ok()) == Some(self.device_id) {
+            Ok(())
+        } else {
+            Err(Error::Certificate(
+                "the certificate is another device's".to_owned(),
+            ))
+        }
+    }
+
+    /// Whether they can still be used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Certificate`] when the certificate has ended.
+    pub fn check(&self, now: UnixMillis) -> Result<(), Error> {
+        if now < self.not_after {
+            return Ok(());
+        }
+        let days = now.saturating_since(self.not_after).as_secs() / DAY.as_secs();
+        Err(Error::Certificate(format!(
+            "this device's certificate ended {days} days ago; enrol anew with `synesis cloud login \
+             --force`, or set this machine's clock if it is wrong"
+        )))
     }
 
     /// Keeps them in a folder, in the place of any that were there.
@@ -206,4 +246,148 @@ pub fn not_enrolled() -> Error {
 
 fn file(folder: &Path) -> PathBuf {
     folder.join("credentials.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use mesh_core::error::ErrorClass;
+    use mesh_core::identity::device_dns_name;
+    use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+
+    use super::*;
+
+    const DEVICE: DeviceId = DeviceId::from_u128(5);
+    const END: UnixMillis = UnixMillis(1_795_000_000_000);
+
+    fn identity(device: DeviceId) -> Identity {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let params = CertificateParams::new(vec![device_dns_name(device)]).unwrap();
+        Identity {
+            certificates: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    fn parts(identity: Identity) -> Parts {
+        Parts {
+            device_id: DEVICE,
+            tunnel_address: "gw.example:4141".to_owned(),
+            http_url: "https://gw.example:4140".to_owned(),
+            http_ca: Some(Fingerprint([7; 32])),
+            gateway_ca: identity.certificates.clone(),
+            identity,
+            not_after: END,
+        }
+    }
+
+    /// A folder with credentials in it, and their file.
+    fn kept() -> (tempfile::TempDir, PathBuf, Credentials) {
+        let root = tempfile::tempdir().unwrap();
+        let credentials = Credentials::new(parts(identity(DEVICE))).unwrap();
+        let folder = root.path().join("device");
+        credentials.save(&folder).unwrap();
+        (root, folder, credentials)
+    }
+
+    fn refused(folder: &Path) -> String {
+        let error = Credentials::load(folder).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Certificate, "{error}");
+        let words = error.to_string();
+        assert!(words.contains("synesis cloud login --force"), "{words}");
+        words
+    }
+
+    #[test]
+    fn they_are_kept_privately_read_back_and_forgotten() {
+        let (_root, folder, credentials) = kept();
+        let mode = fs::metadata(file(&folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let read = Credentials::load(&folder).unwrap().unwrap();
+        assert_eq!(read.key, credentials.key);
+        assert_eq!(read.http_ca(), Some(Fingerprint([7; 32])));
+        assert_eq!((read.device_id(), read.not_after()), (DEVICE, END));
+        Credentials::delete(&folder).unwrap();
+        Credentials::delete(&folder).unwrap();
+        assert!(Credentials::load(&folder).unwrap().is_none());
+    }
+
+    #[test]
+    fn they_are_refused_where_others_may_read_them() {
+        let (_root, folder, _) = kept();
+        fs::set_permissions(file(&folder), fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Credentials::load(&folder).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Io);
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_is_damaged_and_shows_nothing_of_the_key() {
+        let (_root, folder, credentials) = kept();
+        let whole = fs::read_to_string(file(&folder)).unwrap();
+        let secret = credentials.key.lines().nth(1).unwrap();
+        for length in (0..whole.len()).step_by(37) {
+            files::write_private(&file(&folder), &whole[..length]).unwrap();
+            assert!(!refused(&folder).contains(secret));
+        }
+        let newer = whole.replace("\"version\": 1", "\"version\": 2");
+        files::write_private(&file(&folder), newer).unwrap();
+        refused(&folder);
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_are_refused() {
+        let (_root, folder, good) = kept();
+        let other = identity(DEVICE);
+        let foreign = identity(DeviceId::from_u128(6));
+        let cut = good.certificates[..good.certificates.len() / 2].to_owned();
+        for odd in [
+            Credentials {
+                key: other.key,
+                ..good.clone()
+            },
+            Credentials {
+                key: "rubbish".to_owned(),
+                ..good.clone()
+            },
+            Credentials {
+                certificates: cut,
+                ..good.clone()
+            },
+            Credentials {
+                gateway_ca: String::new(),
+                ..good.clone()
+            },
+            Credentials {
+                certificates: foreign.certificates.clone(),
+                key: foreign.key.clone(),
+                ..good.clone()
+            },
+        ] {
+            odd.save(&folder).unwrap();
+            refused(&folder);
+        }
+        assert!(Credentials::new(parts(foreign)).is_err());
+    }
+
+    #[test]
+    fn an_ended_certificate_says_since_when_and_what_to_do() {
+        let (_root, _folder, credentials) = kept();
+        assert!(credentials.check(UnixMillis(END.0 - 1)).is_ok());
+        let error = credentials.check(END.saturating_add(3 * DAY)).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Certificate);
+        let words = error.to_string();
+        assert!(
+            words.contains("3 days") && words.contains("synesis cloud login"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let (_root, _folder, credentials) = kept();
+        let shown = format!("{credentials:?} {:?}", parts(identity(DEVICE)));
+        assert!(!shown.contains("PRIVATE"), "{shown}");
+    }
 }

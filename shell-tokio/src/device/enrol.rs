@@ -1,13 +1,19 @@
 //! Enrolment: a key pair made here, a certificate for it from the gateway.
 //!
-//! The key never leaves the device; the request holds its public half. An API key goes to the
-//! gateway over TLS only, or over loopback.
+//! # Invariants
+//!
+//! 1. The private key never leaves the device; the request holds its public half.
+//! 2. An API key goes over TLS or to this machine itself, and follows no redirect.
+//! 3. What the gateway answers is believed only as far as it fits: the certificate is for this key
+//!    and names the device, and a pinned CA is the one that the tunnel will trust.
 
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use mesh_core::api::{Enrol, Enrolled};
+use mesh_core::identity::Fingerprint;
 use mesh_core::identity::join::JoinLine;
-use mesh_core::identity::{Fingerprint, device_id_of};
 use mesh_core::wire::message::ErrorMessage;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use reqwest::{Client, StatusCode, Url};
@@ -17,7 +23,7 @@ use crate::error::Error;
 use crate::tls::{self, Identity};
 
 /// For the whole exchange, connecting included.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Certificates and addresses; anything larger is no answer to an enrolment.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
@@ -36,7 +42,7 @@ pub async fn enrol(join: &JoinLine) -> Result<Credentials, Error> {
         .and_then(|params| params.serialize_request(&key))
         .and_then(|request| request.pem())
         .map_err(|error| unmade(&error))?;
-    let url = base.join("v2/devices").map_err(|_| bad_url(&join.url))?;
+    let url = base.join("v2/devices").map_err(|_| bad_url())?;
     let response = client(&base, join.ca)?
         .post(url)
         .bearer_auth(join.key.reveal())
@@ -51,13 +57,7 @@ pub async fn enrol(join: &JoinLine) -> Result<Credentials, Error> {
     }
     let enrolled: Enrolled = serde_json::from_slice(&body)
         .map_err(|_| Error::protocol(format!("{base} did not answer as a gateway does")))?;
-    let chain = tls::certificates(&enrolled.certificate, "device certificate")?;
-    let named = chain.first().and_then(|leaf| device_id_of(leaf).ok());
-    if named != Some(enrolled.device_id) {
-        return Err(Error::Certificate(
-            "the gateway's certificate names another device".to_owned(),
-        ));
-    }
+    check(&enrolled, join.ca)?;
     Credentials::new(Parts {
         device_id: enrolled.device_id,
         tunnel_address: enrolled.tunnel_address,
@@ -70,6 +70,30 @@ pub async fn enrol(join: &JoinLine) -> Result<Credentials, Error> {
         gateway_ca: enrolled.gateway_ca,
         not_after: enrolled.not_after,
     })
+}
+
+/// What [`Credentials::new`] does not check: the pin and the address.
+fn check(enrolled: &Enrolled, pin: Option<Fingerprint>) -> Result<(), Error> {
+    if let Some(pin) = pin {
+        let authority = tls::certificates(&enrolled.gateway_ca, "gateway's CA certificate")?;
+        if authority.len() != 1 || Fingerprint::of(&authority[0]) != pin {
+            return Err(Error::Certificate(
+                "the gateway names another CA than the join line; take a new join line from the \
+                 gateway's machine"
+                    .to_owned(),
+            ));
+        }
+    }
+    let port = enrolled
+        .tunnel_address
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty());
+    match port.map(|(_, port)| port.parse::<u16>()) {
+        Some(Ok(1..)) => Ok(()),
+        Some(Ok(0) | Err(_)) | None => Err(Error::protocol(
+            "the gateway gives no address for its tunnel; set tunnel.public_address there",
+        )),
+    }
 }
 
 /// What a look at a gateway's HTTP side shows.
@@ -89,7 +113,7 @@ pub struct Health {
 pub async fn health(url: &str, ca: Option<Fingerprint>) -> Result<Health, Error> {
     let base = base_url(url)?;
     let asked = std::time::Instant::now();
-    let address = base.join("healthz").map_err(|_| bad_url(url))?;
+    let address = base.join("healthz").map_err(|_| bad_url())?;
     let response = client(&base, ca)?
         .get(address)
         .send()
@@ -111,14 +135,18 @@ pub async fn health(url: &str, ca: Option<Fingerprint>) -> Result<Health, Error>
 
 /// An address that a key may be sent to, with a slash at its end.
 fn base_url(text: &str) -> Result<Url, Error> {
-    let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|_| bad_url(text))?;
+    let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|_| bad_url())?;
+    let bare = url.username().is_empty() && url.password().is_none();
+    if !bare || url.query().is_some() || url.fragment().is_some() {
+        return Err(bad_url());
+    }
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback(&url) => Ok(url),
         "http" => Err(Error::Validation(format!(
-            "{text} is plain HTTP, and the key would travel readable; use https://"
+            "{url} is plain HTTP, and the key would travel readable; use https://"
         ))),
-        _ => Err(bad_url(text)),
+        _ => Err(bad_url()),
     }
 }
 
@@ -131,7 +159,11 @@ fn client(base: &Url, ca: Option<Fingerprint>) -> Result<Client, Error> {
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("synesis/", env!("CARGO_PKG_VERSION")));
     if is_loopback(base) {
-        builder = builder.no_proxy();
+        let here: [SocketAddr; 2] = [
+            (Ipv4Addr::LOCALHOST, 0).into(),
+            (Ipv6Addr::LOCALHOST, 0).into(),
+        ];
+        builder = builder.no_proxy().resolve_to_addrs("localhost", &here);
     }
     builder = match ca {
         Some(ca) => builder.tls_backend_preconfigured(tls::pinned_client(ca)?),
@@ -143,7 +175,7 @@ fn client(base: &Url, ca: Option<Fingerprint>) -> Result<Client, Error> {
         .map_err(|error| Error::Api(format!("no HTTP client: {}", cause(&error))))
 }
 
-/// Whether a URL's host is this machine by its very name, without asking any resolver.
+/// Whether a URL's host is this machine by its very name; no resolver is asked.
 fn is_loopback(url: &Url) -> bool {
     url.host_str().is_some_and(|host| {
         let literal = host.trim_start_matches('[').trim_end_matches(']');
@@ -189,7 +221,7 @@ fn unreachable(base: &Url, error: &reqwest::Error) -> Error {
             secs: PATIENCE.as_secs(),
         };
     }
-    if words.contains("certificate") || words.contains("UnknownIssuer") {
+    if is_certificate(error) {
         return Error::Certificate(format!(
             "{base} does not show the certificate that it should ({words}); take a new join line \
              from the gateway's machine, or give --ca-fingerprint"
@@ -200,19 +232,40 @@ fn unreachable(base: &Url, error: &reqwest::Error) -> Error {
     ))
 }
 
-/// The innermost cause, which says most.
-fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
+/// Whether it is the other side's certificate that TLS will not have.
+fn is_certificate(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| {
+        let mut cause = cause;
+        // What an `io::Error` wraps, maybe in several layers, is not its source.
+        while let Some(inside) = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            cause = inside;
+        }
+        let tls = cause.downcast_ref::<rustls::Error>();
+        matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+    })
 }
 
-fn bad_url(text: &str) -> Error {
-    Error::Validation(format!(
-        "{text:?} is not an address; one is like https://gateway.example:4140"
-    ))
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source())
+}
+
+/// The innermost cause, which says most.
+fn cause(error: &reqwest::Error) -> String {
+    causes(error)
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+/// Does not repeat the text: it may be a whole join line, key included.
+fn bad_url() -> Error {
+    Error::Validation(
+        "the gateway's address is none; one is like https://gateway.example:4140".to_owned(),
+    )
 }
 
 fn unmade(error: &rcgen::Error) -> Error {
@@ -220,44 +273,4 @@ fn unmade(error: &rcgen::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_goes_over_tls_or_loopback_only() {
-        for fine in [
-            "https://gateway.example:4140",
-            "http://127.0.0.1:4140/",
-            "http://[::1]:1",
-        ] {
-            assert!(base_url(fine).is_ok(), "{fine}");
-        }
-        for refused in [
-            "http://10.0.0.5:4140",
-            "http://localhost.example",
-            "ftp://x",
-            "gateway",
-        ] {
-            let error = base_url(refused).unwrap_err();
-            assert_eq!(
-                error.class(),
-                mesh_core::error::ErrorClass::Validation,
-                "{refused}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_refusal_is_the_gateways_word_where_it_has_one() {
-        let body =
-            br#"{"code":"UNAUTHORIZED","message":"the API key was revoked","retryable":false}"#;
-        let error = refusal(StatusCode::UNAUTHORIZED, body);
-        assert_eq!(error.to_string(), "the API key was revoked");
-        assert_eq!(error.class(), mesh_core::error::ErrorClass::Auth);
-        assert!(
-            refusal(StatusCode::BAD_GATEWAY, b"<html>")
-                .to_string()
-                .contains("502")
-        );
-    }
-}
+mod tests;

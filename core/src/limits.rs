@@ -232,3 +232,6 @@ pub const CONTROL_LINE_BYTES_MAX: usize = FRAME_ESCALATION_BYTES_MAX + 4 * 1024;
 /// From a program's connection to the agent's control socket to its command. Over it:
 /// disconnected.
 pub const CONTROL_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stopping gateway waits for devices to acknowledge the ends of their answers. Over it:
+/// closed all the same.
+pub const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);

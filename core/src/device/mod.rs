@@ -22,6 +22,8 @@
 
 mod asked;
 mod link;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -405,23 +407,29 @@ impl<T: Transport> Device<T> {
         }
     }
 
-    /// After every input: timers, then everything that became possible, until nothing moves.
+    /// After every input: what the transport has heard, then the timers, then what came of them.
+    /// In this order, so that an answer that arrived in time is not called missing.
     fn settle_step(&mut self, now: Now) {
+        self.drain_transport(now);
+        self.tell_traffic(now);
         self.note_tunnel(now, tunnel::Input::Timeout);
         self.dial_due(now);
         self.expire(now);
+        self.drain_transport(now);
+        if self.stopping && self.conns.is_empty() {
+            self.stopping = false;
+            self.outputs.push_back(Output::Stopped);
+        }
+    }
+
+    /// Until nothing moves.
+    fn drain_transport(&mut self, now: Now) {
         loop {
             self.transport.flush(now);
             let Some(event) = self.transport.poll_event() else {
                 break;
             };
             self.transport_event(now, event);
-        }
-        self.tell_traffic(now);
-        self.transport.flush(now);
-        if self.stopping && self.conns.is_empty() {
-            self.stopping = false;
-            self.outputs.push_back(Output::Stopped);
         }
     }
 

@@ -219,6 +219,7 @@ enum Due {
     Hello(ConnId),
     Ask(AskId),
     Answer(AnswerId),
+    LastWords,
 }
 
 /// See the module documentation.
@@ -238,6 +239,8 @@ pub struct Gateway<T> {
     received_bytes: usize,
     next_id: u64,
     stopping: bool,
+    /// While stopping: how long devices may take to acknowledge their answers' ends.
+    last_words_by: Option<Instant>,
     stopped: bool,
 }
 
@@ -263,6 +266,7 @@ impl<T: Transport> Gateway<T> {
             received_bytes: 0,
             next_id: 0,
             stopping: false,
+            last_words_by: None,
             stopped: false,
         })
     }
@@ -310,6 +314,8 @@ impl<T: Transport> Gateway<T> {
                 Due::Hello(conn) => self.close(now, conn, CloseCode::Protocol, "no Hello in time"),
                 Due::Ask(id) => self.ask_overdue(now, id),
                 Due::Answer(id) => self.step_answer(now, id, answer::Input::Timeout),
+                // Looked at below, as after every step.
+                Due::LastWords => {}
             }
         }
         loop {
@@ -330,11 +336,20 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
-    /// Closes the tunnels once no answer runs, and says so once no tunnel is left.
+    /// Closes the tunnels once no answer runs and what was said has arrived (closing a connection
+    /// drops what is queued on it), and says so once no tunnel is left.
     fn finish_stopping(&mut self, now: Now) {
         if !self.stopping || self.stopped || !self.answers.is_empty() {
             return;
         }
+        let last_words_by = *self
+            .last_words_by
+            .get_or_insert(now.instant + limits::LAST_WORDS_TIMEOUT);
+        if now.instant < last_words_by && self.tunnels.values().any(Tunnel::is_speaking) {
+            self.deadlines.set(Due::LastWords, Some(last_words_by));
+            return;
+        }
+        self.deadlines.set(Due::LastWords, None);
         let open: Vec<ConnId> = self.tunnels.keys().copied().collect();
         for conn in open {
             self.close(now, conn, CloseCode::GoingAway, "the gateway is stopping");

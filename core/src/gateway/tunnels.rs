@@ -54,6 +54,15 @@ pub(super) enum Phase {
     Closing,
 }
 
+impl Tunnel {
+    /// Whether something said last on a stream has not been acknowledged yet.
+    pub(super) fn is_speaking(&self) -> bool {
+        self.streams
+            .values()
+            .any(|stream| stream.lane == Lane::Spent)
+    }
+}
+
 /// One stream that the device opened.
 #[derive(Debug, Default)]
 pub(super) struct Stream {

@@ -521,4 +521,4 @@ fn quinn_stream(stream: StreamId) -> QuinnStream {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -20,7 +20,7 @@ use crate::wire::ALPN;
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 /// 2026-11-18, within the validity of the certificates below.
-const WALL: UnixMillis = UnixMillis(1_795_000_000_000);
+pub(crate) const WALL: UnixMillis = UnixMillis(1_795_000_000_000);
 
 #[derive(Debug)]
 struct FixedTime;
@@ -44,7 +44,7 @@ fn ca(name: &str) -> Issuer {
     CertifiedIssuer::self_signed(params, key).unwrap()
 }
 
-struct Leaf {
+pub(crate) struct Leaf {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
@@ -78,17 +78,18 @@ fn roots(ca: &Issuer) -> Arc<RootCertStore> {
     Arc::new(roots)
 }
 
-struct World {
+/// The certificate authorities of one deployment, and endpoints that trust them.
+pub(crate) struct World {
     server_ca: Issuer,
     device_ca: Issuer,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::named("home")
     }
 
-    fn named(name: &str) -> Self {
+    pub(crate) fn named(name: &str) -> Self {
         let named = |kind: &str| ca(&format!("{name} {kind}"));
         Self {
             server_ca: named("server"),
@@ -101,7 +102,7 @@ impl World {
         leaf(&self.server_ca, GATEWAY_NAME, usage, 2040)
     }
 
-    fn server(&self, seed: u8) -> Quic {
+    pub(crate) fn server(&self, seed: u8) -> Quic {
         self.server_with(self.server_leaf(), seed)
     }
 
@@ -128,7 +129,7 @@ impl World {
         Quic::server(config, &Seed::new([seed; 32])).unwrap()
     }
 
-    fn device_leaf(&self, last_year: i32) -> Leaf {
+    pub(crate) fn device_leaf(&self, last_year: i32) -> Leaf {
         let name = device_dns_name(DeviceId::from_u128(1));
         leaf(
             &self.device_ca,
@@ -139,6 +140,11 @@ impl World {
     }
 
     fn client(&self, own: Option<Leaf>) -> Quic {
+        self.seeded_client(own, &Seed::new([9; 32]))
+    }
+
+    /// Two clients of one seed would choose the same connection ids.
+    pub(crate) fn seeded_client(&self, own: Option<Leaf>, seed: &Seed) -> Quic {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_details(provider, Arc::new(FixedTime))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -153,7 +159,7 @@ impl World {
             tls: Arc::new(tls),
             server_name: GATEWAY_NAME.to_owned(),
         };
-        Quic::client(config, &Seed::new([9; 32])).unwrap()
+        Quic::client(config, seed).unwrap()
     }
 }
 

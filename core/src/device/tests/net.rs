@@ -1,0 +1,527 @@
+//! Devices and a gateway over real QUIC and TLS, on a wire in memory and a clock that jumps to the
+//! next event; the gateway's outside world is a script and a real account.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::super::{AnswerEvent, AskError, Attempts, Config, Device, Input, Output, State};
+use crate::billing::account::{self, Account, Command, Denied, Entry, Facts};
+use crate::billing::ledger::Charge;
+use crate::billing::money::Nanos;
+use crate::billing::price::Price;
+use crate::billing::tier::Tier;
+use crate::dialect::MaxTokensField;
+use crate::dialect::exchange::{Broken, Head};
+use crate::escalation::context::Question;
+use crate::gateway::{
+    self, Admitted, Ask, AskId, Gateway, HoldFailed, NotAdmitted, Progress, Told, Unavailable,
+};
+use crate::ids::{AccountId, DeviceId, RequestId};
+use crate::machine::{Machine, RootMachine};
+use crate::quic::Quic;
+use crate::quic::tests::{Leaf, WALL, World};
+use crate::rng::Seed;
+use crate::time::{Now, origin};
+use crate::transport::Datagram;
+use crate::wire::message::{DialectName, EscalationResponse, StreamEnd};
+
+pub(super) const DEVICE: DeviceId = DeviceId::from_u128(1);
+pub(super) const ACCOUNT: AccountId = AccountId::from_u128(5);
+
+/// What a model server does with one call.
+#[derive(Clone, Debug)]
+pub(super) enum Upstream {
+    /// Answers with these pieces of text, then says what it counted: 1 000 in, 500 out.
+    Whole(&'static [&'static str]),
+    /// Sends these pieces and then nothing.
+    Hang(&'static [&'static str]),
+    /// Sends these pieces, then its connection breaks.
+    Break(&'static [&'static str]),
+    /// Answers with an error status.
+    Status(u16),
+}
+
+/// The gateway's outside world.
+pub(super) struct Outside {
+    pub(super) admission: Result<(), NotAdmitted>,
+    pub(super) account: Account,
+    pub(super) ledger: BTreeMap<RequestId, Charge>,
+    pub(super) upstreams: VecDeque<Upstream>,
+    /// Holds and settles are left to the test while this is set.
+    pub(super) silent: bool,
+    pub(super) unanswered: Vec<(AskId, Ask)>,
+    /// What was asked besides admissions, in order.
+    pub(super) asked: Vec<&'static str>,
+    pub(super) events: Vec<gateway::Event>,
+    pub(super) warmed: usize,
+    pub(super) stopped: bool,
+    calls: Vec<AskId>,
+    epoch: u64,
+}
+
+impl Outside {
+    fn new() -> Self {
+        let tier = Tier::Managed { markup_bps: 300 };
+        Self {
+            admission: Ok(()),
+            account: Account::new(tier, Nanos(100_000_000_000)),
+            ledger: BTreeMap::new(),
+            upstreams: VecDeque::new(),
+            silent: false,
+            unanswered: Vec::new(),
+            asked: Vec::new(),
+            events: Vec::new(),
+            warmed: 0,
+            stopped: false,
+            calls: Vec::new(),
+            epoch: 0,
+        }
+    }
+
+    /// Decides and applies, as a store does in one transaction.
+    pub(super) fn command(&mut self, request: RequestId, command: Command) -> Result<(), Denied> {
+        let facts = Facts {
+            now: WALL,
+            prior: self.ledger.get(&request).cloned(),
+        };
+        for entry in account::decide(&self.account, &facts, command)? {
+            account::apply(&mut self.account, WALL, &entry)?;
+            if let Entry::Charged(charge) = entry {
+                self.ledger.insert(request, charge);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the world says to an ask, in order.
+    fn reply(&mut self, id: AskId, ask: Ask) -> Vec<gateway::Input> {
+        let told = match ask {
+            Ask::Admit { .. } => {
+                self.epoch += 1;
+                let (account, epoch) = (ACCOUNT, self.epoch);
+                Told::Admitted(self.admission.map(|()| Admitted { account, epoch }))
+            }
+            Ask::Hold { ref hold, .. } => {
+                self.asked.push("hold");
+                if self.silent {
+                    self.unanswered.push((id, ask));
+                    return Vec::new();
+                }
+                let held = self.command(hold.request, Command::Hold(hold.clone()));
+                Told::Held(held.map_err(HoldFailed::Denied))
+            }
+            Ask::Settle { ref settle, .. } => {
+                self.asked.push("settle");
+                if self.silent {
+                    return vec![told(id, Told::Settled(Err(Unavailable)))];
+                }
+                let request = settle.request;
+                self.command(request, Command::Settle(settle.clone()))
+                    .unwrap();
+                Told::Settled(Ok(self.ledger[&request].clone()))
+            }
+            Ask::Release { request, .. } => {
+                self.asked.push("release");
+                self.command(request, Command::Release(request)).unwrap();
+                Told::Released(Ok(()))
+            }
+            Ask::Summary { .. } => Told::Summed(Ok(self.account.summary(WALL).unwrap())),
+            Ask::Call { .. } => {
+                self.asked.push("call");
+                self.calls.push(id);
+                return self.call(id);
+            }
+        };
+        vec![self::told(id, told)]
+    }
+
+    fn call(&mut self, id: AskId) -> Vec<gateway::Input> {
+        let upstream = self.upstreams.pop_front().expect("a scripted upstream");
+        let progress = |piece| gateway::Input::Progress { id, piece };
+        let head = |status| {
+            progress(Progress::Head(Head {
+                status,
+                content_type: None,
+                retry_after: None,
+            }))
+        };
+        let text = |piece: &&str| progress(Progress::Body(sse_text(piece)));
+        match upstream {
+            Upstream::Whole(pieces) => {
+                let mut said = vec![head(200)];
+                said.extend(pieces.iter().map(text));
+                said.push(progress(Progress::Body(Bytes::from_static(SSE_END))));
+                said.push(told(id, Told::Called(Ok(()))));
+                said
+            }
+            Upstream::Hang(pieces) => {
+                let mut said = vec![head(200)];
+                said.extend(pieces.iter().map(text));
+                said
+            }
+            Upstream::Break(pieces) => {
+                let mut said = vec![head(200)];
+                said.extend(pieces.iter().map(text));
+                said.push(told(id, Told::Called(Err(Broken::Reset))));
+                said
+            }
+            Upstream::Status(status) => {
+                let body = Bytes::from_static(br#"{"error":{"message":"no"}}"#);
+                vec![
+                    head(status),
+                    progress(Progress::Body(body)),
+                    told(id, Told::Called(Ok(()))),
+                ]
+            }
+        }
+    }
+}
+
+fn told(id: AskId, told: Told) -> gateway::Input {
+    gateway::Input::Told { id, told }
+}
+
+fn sse_text(piece: &str) -> Bytes {
+    let text = serde_json::to_string(piece).unwrap();
+    let event = format!(
+        "data: {{\"model\":\"sonnet-real\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n"
+    );
+    Bytes::from(event)
+}
+
+const SSE_END: &[u8] =
+    b"data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
+data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1000,\"completion_tokens\":500}}\n\n\
+data: [DONE]\n\n";
+
+pub(super) fn gateway_config() -> gateway::Config {
+    gateway::Config {
+        models: vec![gateway::Model {
+            name: "sonnet".into(),
+            provider: "provider".into(),
+            dialect: DialectName::Openai,
+            provider_model: "sonnet-real".into(),
+            max_tokens_field: MaxTokensField::MaxTokens,
+            price: Price::CLAUDE_SONNET,
+        }],
+        default_model: "sonnet".into(),
+        tunnels_max: 100,
+    }
+}
+
+pub(super) fn device_config() -> Config {
+    Config {
+        device_id: DEVICE,
+        agent: "test/1".into(),
+        attempts: Attempts::Forever,
+    }
+}
+
+/// One device and what it said.
+pub(super) struct End {
+    pub(super) device: Device<Quic>,
+    pub(super) changes: Vec<(Duration, State)>,
+    pub(super) doubts: Vec<bool>,
+    pub(super) texts: BTreeMap<RequestId, String>,
+    pub(super) chunks: usize,
+    pub(super) ended: BTreeMap<RequestId, StreamEnd>,
+    pub(super) whole: BTreeMap<RequestId, EscalationResponse>,
+    pub(super) failed: BTreeMap<RequestId, AskError>,
+    pub(super) replies: BTreeMap<u64, Result<String, AskError>>,
+    pub(super) stopped: bool,
+}
+
+/// The whole small world.
+pub(super) struct Net {
+    pub(super) world: World,
+    pub(super) gateway: Gateway<Quic>,
+    pub(super) outside: Outside,
+    pub(super) ends: Vec<End>,
+    pub(super) now: Now,
+    pub(super) origin: Instant,
+    /// Lose every datagram.
+    pub(super) black: bool,
+    /// What a resolver says.
+    pub(super) addresses: Result<Vec<SocketAddr>, String>,
+    /// (arrives, order) → (from, to, bytes)
+    wire: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    sent: u64,
+}
+
+pub(super) const DELAY: Duration = Duration::from_millis(10);
+
+fn gateway_address() -> SocketAddr {
+    "[::1]:4443".parse().unwrap()
+}
+
+fn device_address(index: usize) -> SocketAddr {
+    SocketAddr::from((
+        [0, 0, 0, 0, 0, 0, 0, 1],
+        1000 + u16::try_from(index).unwrap(),
+    ))
+}
+
+impl Net {
+    /// A gateway and one device that is not connected.
+    pub(super) fn new() -> Self {
+        let mut net = Self::without_devices();
+        let leaf = net.world.device_leaf(2040);
+        net.add_device(Some(leaf), Attempts::Forever);
+        net
+    }
+
+    pub(super) fn without_devices() -> Self {
+        let world = World::new();
+        let origin = origin();
+        Self {
+            gateway: Gateway::new(world.server(1), gateway_config()).unwrap(),
+            world,
+            outside: Outside::new(),
+            ends: Vec::new(),
+            now: Now {
+                instant: origin,
+                wall: WALL,
+            },
+            origin,
+            black: false,
+            addresses: Ok(vec![gateway_address()]),
+            wire: BTreeMap::new(),
+            sent: 0,
+        }
+    }
+
+    /// The same with a session.
+    pub(super) fn connected() -> Self {
+        let mut net = Self::new();
+        net.give(0, Input::Connect);
+        net.run(Duration::from_secs(1));
+        assert_eq!(net.state(0), UP);
+        net
+    }
+
+    pub(super) fn add_device(&mut self, leaf: Option<Leaf>, attempts: Attempts) {
+        let seed = Seed::new([u8::try_from(self.ends.len()).unwrap(); 32]);
+        let config = Config {
+            attempts,
+            ..device_config()
+        };
+        let device = Device::new(self.world.seeded_client(leaf, &seed), config, &seed);
+        self.ends.push(End {
+            device,
+            changes: Vec::new(),
+            doubts: Vec::new(),
+            texts: BTreeMap::new(),
+            chunks: 0,
+            ended: BTreeMap::new(),
+            whole: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            stopped: false,
+        });
+    }
+
+    pub(super) fn state(&self, end: usize) -> State {
+        self.ends[end].device.state()
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.now.instant.duration_since(self.origin)
+    }
+
+    pub(super) fn give(&mut self, end: usize, input: Input) {
+        self.ends[end].device.handle_input(self.now, input).unwrap();
+        self.settle();
+    }
+
+    pub(super) fn tell(&mut self, input: gateway::Input) {
+        self.gateway.handle_input(self.now, input).unwrap();
+        self.settle();
+    }
+
+    /// Asks a question; the answer is found under the id that comes back.
+    pub(super) fn ask(&mut self, number: u128, question: Question) -> RequestId {
+        let id = RequestId::from_u128(number);
+        let request = question.into_request(id);
+        self.give(0, Input::Escalate(Box::new(request)));
+        id
+    }
+
+    /// The gateway is started anew: its sessions are forgotten, its store and keys are not.
+    pub(super) fn restart_gateway(&mut self) {
+        self.gateway = Gateway::new(self.world.server(2), gateway_config()).unwrap();
+    }
+
+    /// Everything that is due now, all ends, until nothing moves.
+    fn settle(&mut self) {
+        let mut moved = true;
+        while moved {
+            moved = false;
+            while let Some(output) = self.gateway.poll_output() {
+                moved = true;
+                self.gateway_says(output);
+            }
+            for end in 0..self.ends.len() {
+                while let Some(output) = self.ends[end].device.poll_output() {
+                    moved = true;
+                    self.device_says(end, output);
+                }
+            }
+        }
+        let mut buf = Vec::new();
+        while let Some(transmit) = self.gateway.poll_transmit(self.now, &mut buf) {
+            let segment = transmit.segment_size.unwrap_or(transmit.size);
+            self.send(
+                gateway_address(),
+                transmit.remote,
+                &buf[..transmit.size],
+                segment,
+            );
+            buf.clear();
+        }
+        for end in 0..self.ends.len() {
+            while let Some(transmit) = self.ends[end].device.poll_transmit(self.now, &mut buf) {
+                let segment = transmit.segment_size.unwrap_or(transmit.size);
+                self.send(
+                    device_address(end),
+                    transmit.remote,
+                    &buf[..transmit.size],
+                    segment,
+                );
+                buf.clear();
+            }
+        }
+    }
+
+    fn gateway_says(&mut self, output: gateway::Output) {
+        match output {
+            gateway::Output::Ask { id, ask } => {
+                for input in self.outside.reply(id, ask) {
+                    // A call that was abandoned meanwhile is answered all the same.
+                    self.gateway.handle_input(self.now, input).unwrap();
+                }
+            }
+            gateway::Output::Abandon { id } => {
+                let input = told(id, Told::Called(Err(Broken::Reset)));
+                self.gateway.handle_input(self.now, input).unwrap();
+                self.outside.asked.push("abandon");
+            }
+            gateway::Output::Credit { .. } => {}
+            gateway::Output::Warm { .. } => self.outside.warmed += 1,
+            gateway::Output::Event(event) => self.outside.events.push(event),
+            gateway::Output::Stopped => self.outside.stopped = true,
+        }
+    }
+
+    fn device_says(&mut self, at: usize, output: Output) {
+        let elapsed = self.elapsed();
+        let end = &mut self.ends[at];
+        match output {
+            Output::Resolve { attempt } => {
+                let result = self.addresses.clone();
+                let input = Input::Resolved { attempt, result };
+                end.device.handle_input(self.now, input).unwrap();
+            }
+            Output::Changed { to, .. } => end.changes.push((elapsed, to)),
+            Output::Doubt(doubt) => end.doubts.push(doubt),
+            Output::Answer { request, event } => match event {
+                AnswerEvent::Chunk(text) => {
+                    end.chunks += 1;
+                    end.texts.entry(request).or_default().push_str(&text);
+                }
+                AnswerEvent::Ended(receipt) => {
+                    assert!(end.ended.insert(request, receipt).is_none(), "two ends");
+                }
+                AnswerEvent::Whole(answer) => {
+                    assert!(end.whole.insert(request, *answer).is_none(), "two ends");
+                }
+                AnswerEvent::Failed(error) => {
+                    assert!(end.failed.insert(request, error).is_none(), "two ends");
+                }
+            },
+            Output::Replied { id, result } => {
+                let result = result.map(|raw| raw.get().to_owned());
+                assert!(end.replies.insert(id, result).is_none(), "two replies");
+            }
+            Output::Notice(_) => {}
+            Output::Stopped => end.stopped = true,
+        }
+    }
+
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8], segment: usize) {
+        for datagram in bytes.chunks(segment) {
+            self.sent += 1;
+            if !self.black {
+                let key = (self.now.instant + DELAY, self.sent);
+                self.wire.insert(key, (from, to, datagram.to_vec()));
+            }
+        }
+    }
+
+    /// Runs for so long.
+    pub(super) fn run(&mut self, span: Duration) {
+        let end = self.now.instant + span;
+        self.run_until(end, |_| false);
+    }
+
+    /// Runs until something is so, and says how long it took; at most so long.
+    pub(super) fn run_to(&mut self, most: Duration, so: impl Fn(&Self) -> bool) -> Duration {
+        let began = self.now.instant;
+        self.run_until(began + most, &so);
+        assert!(so(self), "it did not come to that within {most:?}");
+        self.now.instant - began
+    }
+
+    fn run_until(&mut self, end: Instant, so: impl Fn(&Self) -> bool) {
+        self.settle();
+        while !so(self) {
+            let arrival = self.wire.keys().next().map(|&(at, _)| at);
+            let timers = self.ends.iter().filter_map(|end| end.device.poll_timeout());
+            let timers = timers.chain(self.gateway.poll_timeout()).map(|(at, _)| at);
+            let Some(at) = timers.chain(arrival).min().filter(|&at| at <= end) else {
+                let rest = end.saturating_duration_since(self.now.instant);
+                self.now = self.now.after(rest);
+                return self.settle();
+            };
+            let step = at.saturating_duration_since(self.now.instant);
+            self.now = self.now.after(step);
+            self.deliver();
+            let due = |deadline: Option<(Instant, _)>, now: Now| {
+                deadline.is_some_and(|(at, _)| at <= now.instant)
+            };
+            if due(self.gateway.poll_timeout(), self.now) {
+                self.gateway.handle_timeout(self.now);
+            }
+            for end in &mut self.ends {
+                if due(end.device.poll_timeout(), self.now) {
+                    end.device.handle_timeout(self.now);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some((&(arrives, order), _)) = self.wire.first_key_value() {
+            if arrives > self.now.instant {
+                return;
+            }
+            let (from, to, bytes) = self.wire.remove(&(arrives, order)).unwrap();
+            let datagram = Datagram {
+                remote: from,
+                local_ip: None,
+                ecn: None,
+                data: BytesMut::from(&bytes[..]),
+            };
+            if to == gateway_address() {
+                self.gateway.handle_datagram(self.now, datagram);
+            } else if let Some(end) = (0..self.ends.len()).find(|&end| device_address(end) == to) {
+                self.ends[end].device.handle_datagram(self.now, datagram);
+            }
+        }
+    }
+}
+
+pub(super) const UP: State = State::Connected { in_doubt: false };

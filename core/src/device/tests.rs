@@ -328,7 +328,7 @@ fn outage(span: Duration) -> (Duration, Vec<bool>, Vec<(Duration, State)>) {
     net.run(secs(5));
     net.ends[0].changes.clear();
     net.black = true;
-    let began = net.elapsed();
+    let began = net.since_start();
     // A call is what notices the outage; it is lost or answered, both are fine.
     net.give(
         0,

@@ -327,7 +327,7 @@ impl Net {
         self.ends[end].device.state()
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(super) fn since_start(&self) -> Duration {
         self.now.instant.duration_since(self.origin)
     }
 
@@ -416,7 +416,7 @@ impl Net {
     }
 
     fn device_says(&mut self, at: usize, output: Output) {
-        let elapsed = self.elapsed();
+        let elapsed = self.since_start();
         let end = &mut self.ends[at];
         match output {
             Output::Resolve { attempt } => {

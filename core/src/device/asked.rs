@@ -52,14 +52,22 @@ impl std::fmt::Debug for Question {
     }
 }
 
-/// A typed call under way.
-#[derive(Debug)]
+/// A typed call under way. `Debug` shows nothing of its parameters.
 pub(super) struct AskedCall {
-    method: Method,
-    params: Option<Box<RawValue>>,
+    /// Encoded, until it is sent.
+    frame: Vec<u8>,
     place: Option<(ConnId, StreamId)>,
     decoder: FrameDecoder,
     overdue_at: Instant,
+}
+
+impl std::fmt::Debug for AskedCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AskedCall")
+            .field("place", &self.place)
+            .field("overdue_at", &self.overdue_at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<T: Transport> Device<T> {
@@ -121,15 +129,15 @@ impl<T: Transport> Device<T> {
         method: Method,
         params: Option<Box<RawValue>>,
     ) {
-        if let Err(error) = self.may_wait() {
-            return self.outputs.push_back(Output::Replied {
-                id,
-                result: Err(error),
-            });
-        }
+        let frame = match self.prepare_call(id, method, params) {
+            Ok(frame) => frame,
+            Err(error) => {
+                let result = Err(error);
+                return self.outputs.push_back(Output::Replied { id, result });
+            }
+        };
         let call = AskedCall {
-            method,
-            params,
+            frame,
             place: None,
             decoder: FrameDecoder::new(),
             overdue_at: now.instant + limits::CALL_TIMEOUT,
@@ -137,6 +145,20 @@ impl<T: Transport> Device<T> {
         self.calls.insert(id, call);
         self.waiting.push_back(Lane::Call(id));
         self.send_waiting(now);
+    }
+
+    fn prepare_call(
+        &self,
+        id: u64,
+        method: Method,
+        params: Option<Box<RawValue>>,
+    ) -> Result<Vec<u8>, AskError> {
+        self.may_wait()?;
+        let method = method.as_str().to_owned();
+        let mut frame = Vec::new();
+        codec::encode(&Message::Call(Call { id, method, params }), &mut frame)
+            .map_err(|_| AskError::TooLarge)?;
+        Ok(frame)
     }
 
     /// Sends what waits, as far as there are a session and streams.
@@ -181,12 +203,8 @@ impl<T: Transport> Device<T> {
             return;
         };
         call.place = Some((conn, stream));
-        let message = Message::Call(Call {
-            id,
-            method: call.method.as_str().to_owned(),
-            params: call.params.take(),
-        });
-        self.send(conn, stream, &message);
+        let frame = std::mem::take(&mut call.frame);
+        self.transport.send(conn, stream, &frame);
         self.transport.finish(conn, stream);
     }
 
@@ -265,6 +283,10 @@ impl<T: Transport> Device<T> {
                 (Lane::Question(id), Ok(message)) => self.question_message(id, message),
                 (Lane::Call(id), Ok(message)) => self.call_message(id, message),
                 (lane, Err(error)) => return self.fail(lane, AskError::Protocol(error)),
+            }
+            // Whatever follows a last frame is nobody's.
+            if self.decoder(lane).is_none() {
+                return;
             }
         }
         if let Some(place) = self.decoder(lane) {
@@ -354,21 +376,26 @@ impl<T: Transport> Device<T> {
 
     /// The last event of an answer that is complete.
     fn finish_question(&mut self, id: RequestId, event: AnswerEvent) {
-        self.stats.requests_succeeded += 1;
-        self.remove_question(id);
-        self.answer(id, event);
+        if self.remove_question(id) {
+            self.stats.requests_succeeded += 1;
+            self.answer(id, event);
+        }
     }
 
     fn fail_question(&mut self, id: RequestId, error: AskError) {
-        self.stats.requests_failed += 1;
-        self.remove_question(id);
-        self.answer(id, AnswerEvent::Failed(error));
+        if self.remove_question(id) {
+            self.stats.requests_failed += 1;
+            self.answer(id, AnswerEvent::Failed(error));
+        }
     }
 
-    fn remove_question(&mut self, id: RequestId) {
-        if let Some(question) = self.questions.remove(&id) {
-            self.leave(Lane::Question(id), question.place);
-        }
+    /// Whether it was under way: only then is there a last event to give.
+    fn remove_question(&mut self, id: RequestId) -> bool {
+        let Some(question) = self.questions.remove(&id) else {
+            return false;
+        };
+        self.leave(Lane::Question(id), question.place);
+        true
     }
 
     /// Gives a stream up; whatever it still carries is nobody's.
@@ -446,3 +473,6 @@ impl<T: Transport> Device<T> {
             .map(|at| (at, "a question is overdue"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -231,12 +231,12 @@ impl<T: Transport> Device<T> {
             Stage::Resolving => {}
             Stage::Dialling { left, dialled, .. } => {
                 dialled.retain(|&other| other != conn);
-                let is_final = failure.is_final();
-                link.last_failure = Some(failure);
-                // Whatever is wrong with our certificate is wrong at every address.
-                if is_final {
-                    left.clear();
+                // What is wrong with a certificate is wrong at every address. Waiting for another
+                // one that never answers would hide it behind a timeout, and retry for ever.
+                if failure.is_final() {
+                    return self.attempt_failed(now, attempt, failure);
                 }
+                link.last_failure = Some(failure);
                 if dialled.is_empty() || !left.is_empty() {
                     self.dial_next(now, attempt);
                 }
@@ -446,7 +446,7 @@ impl<T: Transport> Device<T> {
         }
     }
 
-    /// Encodes and queues a message that is known to fit.
+    /// Encodes and queues a message of our own making, which is known to fit.
     pub(super) fn send(&mut self, conn: ConnId, stream: StreamId, message: &Message) {
         let mut bytes = Vec::new();
         if codec::encode(message, &mut bytes).is_ok() {

@@ -1,0 +1,414 @@
+//! A device against a gateway that the test plays by hand: frames no honest gateway would send, and
+//! addresses that fail when the test says so.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::billing::money::Nanos;
+use crate::device::{AttemptId, Attempts, Config, Input};
+use crate::error::ErrorCode;
+use crate::escalation::context::Question as Asking;
+use crate::ids::DeviceId;
+use crate::machine::Machine;
+use crate::rng::Seed;
+use crate::time::{UnixMillis, origin};
+use crate::transport::{self, CloseReason, ConnStats, ConnectError, Datagram, Transmit};
+use crate::tunnel::FailureKind;
+use crate::wire::message::{
+    ErrorMessage, EscalationResponse, FinishReason, HelloAck, Reply, SessionLimits, StreamEnd,
+    TokensUsed,
+};
+
+/// A transport without a network: what it reports is what the test put there.
+#[derive(Debug, Default)]
+struct Scripted {
+    events: VecDeque<transport::Event>,
+    arrived: BTreeMap<(ConnId, StreamId), VecDeque<Bytes>>,
+    sent: BTreeMap<(ConnId, StreamId), Vec<u8>>,
+    finished: Vec<StreamId>,
+    /// Connections that were begun, and whether they are open.
+    conns: Vec<(SocketAddr, bool)>,
+    streams: u64,
+}
+
+impl Scripted {
+    fn is_open(&self, conn: ConnId) -> bool {
+        usize::try_from(conn.0).is_ok_and(|at| self.conns.get(at).is_some_and(|(_, open)| *open))
+    }
+}
+
+impl Transport for Scripted {
+    fn handle_datagram(&mut self, _now: Now, _datagram: Datagram) {}
+    fn handle_timeout(&mut self, _now: Now) {}
+    fn handle_rebind(&mut self, _now: Now) {}
+    fn connect(&mut self, _now: Now, remote: SocketAddr) -> Result<ConnId, ConnectError> {
+        self.conns.push((remote, true));
+        Ok(ConnId(self.conns.len() as u64 - 1))
+    }
+    fn accept(&mut self, _now: Now, _conn: ConnId) {}
+    fn refuse(&mut self, _now: Now, _conn: ConnId) {}
+    fn retry(&mut self, _now: Now, _conn: ConnId) {}
+    fn close(&mut self, _now: Now, conn: ConnId, _code: u32, _reason: &str) {
+        if self.is_open(conn) {
+            self.conns[conn.0 as usize].1 = false;
+            let reason = CloseReason::Local;
+            self.events
+                .push_back(transport::Event::Closed { conn, reason });
+        }
+    }
+    fn open(&mut self, conn: ConnId, _priority: Priority) -> Option<StreamId> {
+        let stream = StreamId(self.streams);
+        self.streams += 1;
+        self.is_open(conn).then_some(stream)
+    }
+    fn set_priority(&mut self, _conn: ConnId, _stream: StreamId, _priority: Priority) {}
+    fn writable(&self, _conn: ConnId, _stream: StreamId) -> usize {
+        usize::MAX
+    }
+    fn send(&mut self, conn: ConnId, stream: StreamId, data: &[u8]) {
+        self.sent.entry((conn, stream)).or_default().extend(data);
+    }
+    fn finish(&mut self, _conn: ConnId, stream: StreamId) {
+        self.finished.push(stream);
+    }
+    fn reset(&mut self, _conn: ConnId, _stream: StreamId, _code: u32) {}
+    fn stop(&mut self, _conn: ConnId, _stream: StreamId, _code: u32) {}
+    fn read(&mut self, conn: ConnId, stream: StreamId) -> Read {
+        let arrived = self.arrived.get_mut(&(conn, stream));
+        arrived
+            .and_then(VecDeque::pop_front)
+            .map_or(Read::Blocked, Read::Data)
+    }
+    fn probe(&mut self, _now: Now, _conn: ConnId) {}
+    fn stats(&self, _conn: ConnId) -> Option<ConnStats> {
+        None
+    }
+    fn flush(&mut self, _now: Now) {}
+    fn poll_event(&mut self) -> Option<transport::Event> {
+        self.events.pop_front()
+    }
+    fn poll_transmit(&mut self, _now: Now, _buf: &mut Vec<u8>) -> Option<Transmit> {
+        None
+    }
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        None
+    }
+}
+
+/// A device, its clock, and everything it has said.
+struct Play {
+    device: Device<Scripted>,
+    now: Now,
+    said: Vec<Output>,
+}
+
+const FIRST: ConnId = ConnId(0);
+
+impl Play {
+    fn new() -> Self {
+        let config = Config {
+            device_id: DeviceId::from_u128(7),
+            agent: "test".to_owned(),
+            attempts: Attempts::default(),
+        };
+        let now = Now {
+            instant: origin(),
+            wall: UnixMillis(0),
+        };
+        Self {
+            device: Device::new(Scripted::default(), config, &Seed::new([1; 32])),
+            now,
+            said: Vec::new(),
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        self.device.handle_input(self.now, input).unwrap();
+        self.said
+            .extend(std::iter::from_fn(|| self.device.poll_output()));
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.now = self.now.after(Duration::from_millis(millis));
+        self.give(Input::Timeout);
+    }
+
+    fn happens(&mut self, event: transport::Event) {
+        self.device.transport.events.push_back(event);
+        self.give(Input::Timeout);
+    }
+
+    /// The addresses of the attempt that asked last.
+    fn resolve(&mut self, addresses: &[&str]) {
+        let attempt = self.attempt();
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let result = Ok(addresses);
+        self.give(Input::Resolved { attempt, result });
+    }
+
+    fn attempt(&self) -> AttemptId {
+        let asked = self.said.iter().rev().find_map(|output| {
+            let Output::Resolve { attempt } = output else {
+                return None;
+            };
+            Some(*attempt)
+        });
+        asked.unwrap()
+    }
+
+    fn connected(&mut self, conn: ConnId) {
+        self.happens(transport::Event::Connected {
+            conn,
+            peer_certificate: None,
+            handshake: Duration::from_millis(1),
+        });
+    }
+
+    fn refused(&mut self, conn: ConnId, reason: CloseReason) {
+        self.device.transport.conns[conn.0 as usize].1 = false;
+        self.happens(transport::Event::Closed { conn, reason });
+    }
+
+    /// All of it arrives at one moment, as the frames of one datagram do.
+    fn gateway_sends(&mut self, stream: StreamId, messages: &[Message]) {
+        let mut bytes = Vec::new();
+        for message in messages {
+            codec::encode(message, &mut bytes).unwrap();
+        }
+        let arrived = &mut self.device.transport.arrived;
+        let queue = arrived.entry((FIRST, stream)).or_default();
+        queue.push_back(Bytes::from(bytes));
+        let conn = FIRST;
+        self.happens(transport::Event::Readable { conn, stream });
+    }
+
+    /// With a session, and nothing said yet.
+    fn established() -> Self {
+        let mut play = Self::new();
+        play.give(Input::Connect);
+        play.resolve(&["10.0.0.1:1"]);
+        play.connected(FIRST);
+        let ack = HelloAck {
+            epoch: 1,
+            server_time: UnixMillis(0),
+            heartbeat_secs: 30,
+            limits: SessionLimits::default(),
+            features: Vec::new(),
+        };
+        play.gateway_sends(StreamId(0), &[Message::HelloAck(ack)]);
+        assert_eq!(play.device.state(), State::Connected { in_doubt: false });
+        play.said.clear();
+        play
+    }
+
+    /// A question on its stream.
+    fn ask(&mut self) -> StreamId {
+        self.give(Input::Escalate(Box::new(
+            Asking::new("why?").into_request(ID),
+        )));
+        StreamId(self.device.transport.streams - 1)
+    }
+
+    /// News of the question, as text that names the kind of it.
+    fn news(&self) -> Vec<String> {
+        let news = self.said.iter().filter_map(|output| {
+            let Output::Answer { request: ID, event } = output else {
+                return None;
+            };
+            Some(match event {
+                AnswerEvent::Chunk(text) => format!("chunk {text}"),
+                AnswerEvent::Ended(_) => "ended".to_owned(),
+                AnswerEvent::Whole(answer) => format!("whole {}", answer.content),
+                AnswerEvent::Failed(AskError::Remote(error)) => error.message.clone(),
+                AnswerEvent::Failed(AskError::Protocol(_)) => "not understood".to_owned(),
+                AnswerEvent::Failed(error) => error.to_string(),
+            })
+        });
+        news.collect()
+    }
+}
+
+const ID: RequestId = RequestId::from_u128(5);
+
+fn chunk(sequence: u64, content: &str, is_final: bool) -> Message {
+    Message::StreamChunk(StreamChunk {
+        request_id: ID,
+        content: content.to_owned(),
+        sequence,
+        is_final,
+        delta: None,
+    })
+}
+
+fn end(request_id: RequestId) -> Message {
+    Message::StreamEnd(StreamEnd {
+        request_id,
+        tokens_used: TokensUsed::default(),
+        cost_cents: 0,
+        cost_nanos: Nanos(0),
+        base_nanos: Nanos(0),
+        model_used: "m".to_owned(),
+        finish_reason: FinishReason::Stop,
+        latency_ms: 1,
+        estimated: false,
+    })
+}
+
+fn whole(content: &str) -> Message {
+    let answer = serde_json::json!({
+        "request_id": ID, "content": content, "model_used": "m",
+        "tokens_used": TokensUsed::default(), "cost_cents": 0, "cost_nanos": 0,
+        "base_nanos": 0, "latency_ms": 1, "finish_reason": "stop",
+    });
+    let answer: EscalationResponse = serde_json::from_value(answer).unwrap();
+    Message::EscalationResponse(Box::new(answer))
+}
+
+fn failure(message: &str) -> ErrorMessage {
+    ErrorMessage {
+        code: ErrorCode::Interrupted,
+        message: message.to_owned(),
+        details: None,
+        retryable: true,
+        retry_after_secs: None,
+        request_id: Some(ID),
+    }
+}
+
+fn error(message: &str) -> Message {
+    Message::Error(failure(message))
+}
+
+#[test]
+fn an_answer_has_one_last_event_whatever_follows_it_in_the_same_datagram() {
+    let stray = Message::Reply(Reply {
+        id: 1,
+        result: None,
+        error: Some(failure("no")),
+    });
+    for after in [error("too late"), whole("again"), end(ID), stray] {
+        let mut play = Play::established();
+        let stream = play.ask();
+        play.gateway_sends(stream, &[chunk(0, "so", true), end(ID), after]);
+        assert_eq!(play.news(), ["chunk so", "ended"]);
+        let stats = play.device.stats();
+        assert_eq!((stats.requests_succeeded, stats.requests_failed), (1, 0));
+    }
+}
+
+#[test]
+fn the_first_of_two_whole_answers_counts_and_the_first_of_two_errors() {
+    for (first, second, news) in [
+        (whole("one"), whole("two"), "whole one"),
+        (error("one"), error("two"), "one"),
+    ] {
+        let mut play = Play::established();
+        let stream = play.ask();
+        play.gateway_sends(stream, &[first, second]);
+        assert_eq!(play.news(), [news]);
+    }
+}
+
+#[test]
+fn text_before_an_error_stands_and_the_error_is_last() {
+    let mut play = Play::established();
+    let stream = play.ask();
+    play.gateway_sends(
+        stream,
+        &[
+            chunk(0, "so ", false),
+            chunk(1, "far", false),
+            error("broke"),
+        ],
+    );
+    assert_eq!(play.news(), ["chunk so ", "chunk far", "broke"]);
+}
+
+#[test]
+fn an_answer_of_another_question_or_of_the_control_stream_ends_only_the_question() {
+    let other = end(RequestId::from_u128(6));
+    for wrong in [other, Message::Cancel(Cancel { request_id: ID })] {
+        let mut play = Play::established();
+        let stream = play.ask();
+        play.gateway_sends(stream, &[wrong]);
+        assert_eq!(play.news(), ["not understood"]);
+        assert_eq!(play.device.state(), State::Connected { in_doubt: false });
+    }
+}
+
+#[test]
+fn a_call_too_large_for_a_message_is_refused_and_opens_no_stream() {
+    let mut play = Play::established();
+    let streams = play.device.transport.streams;
+    let long = format!("\"{}\"", "x".repeat(limits::FRAME_MEDIUM_BYTES_MAX));
+    play.give(Input::Call {
+        id: 3,
+        method: Method::Ping,
+        params: Some(RawValue::from_string(long).unwrap()),
+    });
+    let refused = |output: &Output| matches!(output, Output::Replied { id: 3, result: Err(error) } if *error == AskError::TooLarge);
+    assert!(play.said.iter().any(refused), "{:?}", play.said);
+    assert_eq!(play.device.transport.streams, streams);
+}
+
+fn refusal(alert: u8) -> CloseReason {
+    CloseReason::Tls {
+        alert,
+        by_peer: true,
+        reason: String::new(),
+    }
+}
+
+#[test]
+fn addresses_take_turns_a_quarter_second_apart_and_the_losers_are_closed() {
+    let mut play = Play::new();
+    play.give(Input::Connect);
+    play.resolve(&["[::1]:1", "[::2]:1", "10.0.0.1:1"]);
+    let dialled = |play: &Play| -> Vec<String> {
+        let conns = play.device.transport.conns.iter();
+        conns.map(|(address, _)| address.to_string()).collect()
+    };
+    assert_eq!(dialled(&play), ["[::1]:1"]);
+    play.wait(249);
+    assert_eq!(dialled(&play).len(), 1);
+    play.wait(1);
+    assert_eq!(dialled(&play), ["[::1]:1", "10.0.0.1:1"]);
+    play.connected(ConnId(1));
+    let open: Vec<bool> = play.device.transport.conns.iter().map(|c| c.1).collect();
+    assert_eq!(open, [false, true]);
+    play.wait(1000);
+    assert_eq!(dialled(&play).len(), 2, "nothing is dialled after one won");
+}
+
+#[test]
+fn a_refused_certificate_is_not_hidden_by_an_address_that_never_answers() {
+    let mut play = Play::new();
+    play.give(Input::Connect);
+    play.resolve(&["[::1]:1", "10.0.0.1:1"]);
+    play.wait(250);
+    play.refused(ConnId(0), refusal(48));
+    // The other address stays dark until the attempt's time is up.
+    play.wait(30_000);
+    assert_eq!(play.device.state(), State::Failed);
+    let failure = play.device.tunnel.failure().unwrap();
+    assert_eq!(failure.kind, FailureKind::UnknownCa);
+}
+
+#[test]
+fn a_refused_certificate_is_not_hidden_by_a_later_failure_elsewhere() {
+    let mut play = Play::new();
+    play.give(Input::Connect);
+    play.resolve(&["[::1]:1", "10.0.0.1:1"]);
+    play.wait(250);
+    play.refused(ConnId(0), refusal(45));
+    if play.device.transport.is_open(ConnId(1)) {
+        play.refused(ConnId(1), CloseReason::Refused);
+    }
+    assert_eq!(play.device.state(), State::Failed);
+    let failure = play.device.tunnel.failure().unwrap();
+    assert_eq!(failure.kind, FailureKind::CertificateExpired);
+}

@@ -13,7 +13,7 @@
 //! # Invariants
 //!
 //! 1. A wait the server asked for is kept exactly, up to [`limits::RETRY_AFTER_MAX`].
-//! 2. Retries are counted until [`Backoff::reset`], also those whose wait the server chose.
+//! 2. Retries are counted until [`Backoff::reset`], however their wait was chosen.
 
 use std::time::Duration;
 
@@ -48,6 +48,13 @@ impl Backoff {
             Some(wait) => wait.min(limits::RETRY_AFTER_MAX),
             None => self.jitter(wait_max(self.retries)),
         }
+    }
+
+    /// Counts one more retry, and waits as if many had gone before it: for who shall not fight for
+    /// a place that another has taken.
+    pub fn yielding_wait(&mut self) -> Duration {
+        self.retries = self.retries.saturating_add(1);
+        self.jitter(limits::BACKOFF_MAX)
     }
 
     /// Retries since the last reset.

@@ -41,6 +41,8 @@
 //! 3. The backoff forgets only after a session that lived [`limits::BACKOFF_RESET_AFTER`], or on a
 //!    person's command; so do the attempts that are counted against [`Attempts::AtMost`].
 //! 4. A silent session is probed until it is lost, and whichever answers first wins.
+//! 5. Who lost its place to the same device elsewhere does not take it back at once: two agents with
+//!    one certificate would throw each other out as fast as they can.
 
 mod failure;
 mod state;
@@ -277,16 +279,20 @@ impl Tunnel {
 
     /// Goes to Reconnecting(n), and tries at once if the backoff lets it.
     fn reconnect(&mut self, now: Now, from: State, n: u32, old: Option<Old>, why: Why) {
-        let retry_after = match &why {
-            Why::Failed(failure) => failure.retry_after,
+        let wait = match &why {
+            Why::Failed(Failure {
+                kind: FailureKind::Replaced,
+                retry_after: None,
+                ..
+            }) => self.backoff.yielding_wait(),
+            Why::Failed(failure) => self.backoff.next_wait(failure.retry_after),
             Why::Asked
             | Why::Established
             | Why::Answered
             | Why::Silent
             | Why::AskedToMove
-            | Why::NetworkChanged => None,
+            | Why::NetworkChanged => self.backoff.next_wait(None),
         };
-        let wait = self.backoff.next_wait(retry_after);
         let next = Next::Wait(now.instant + wait);
         self.change(from, Phase::Reconnecting { n, next, old }, why);
         if wait.is_zero() {

@@ -26,7 +26,7 @@ use crate::wire::message::{Heartbeat, Hello, HelloAck, Message, PrewarmSignal};
 pub(super) struct Link {
     stage: Stage,
     last_failure: Option<Failure>,
-    /// Beats sent and acknowledged, for when the heart is gone.
+    /// Beats sent and acknowledged, as the heart last told.
     pub(super) beats: (u64, u64),
 }
 
@@ -222,6 +222,7 @@ impl<T: Transport> Device<T> {
         let Some(attempt) = self.conns.remove(&conn) else {
             return;
         };
+        self.close_meter(conn);
         let failure = Failure::of_close(reason);
         self.lose_lanes(conn, &failure);
         let Some(link) = self.links.get_mut(&attempt) else {
@@ -271,10 +272,8 @@ impl<T: Transport> Device<T> {
     }
 
     fn close_conn(&mut self, now: Now, conn: ConnId) {
-        if let Some(live) = self.transport.stats(conn) {
-            self.stats.sent_bytes += live.sent_bytes;
-            self.stats.received_bytes += live.received_bytes;
-        }
+        self.read_meters();
+        self.close_meter(conn);
         self.conns.remove(&conn);
         self.transport
             .close(now, conn, CloseCode::Done.as_u32(), "");

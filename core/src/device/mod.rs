@@ -268,6 +268,8 @@ pub struct Device<T> {
     links: BTreeMap<AttemptId, Link>,
     /// Which attempt a connection belongs to.
     conns: BTreeMap<ConnId, AttemptId>,
+    /// Bytes sent and received on each of `conns` when last looked: one that is over tells no more.
+    meters: BTreeMap<ConnId, (u64, u64)>,
     questions: BTreeMap<RequestId, Question>,
     calls: BTreeMap<u64, AskedCall>,
     lanes: BTreeMap<(ConnId, StreamId), Lane>,
@@ -290,6 +292,7 @@ impl<T: Transport> Device<T> {
             tunnel,
             links: BTreeMap::new(),
             conns: BTreeMap::new(),
+            meters: BTreeMap::new(),
             questions: BTreeMap::new(),
             calls: BTreeMap::new(),
             lanes: BTreeMap::new(),
@@ -307,19 +310,19 @@ impl<T: Transport> Device<T> {
         self.tunnel.state()
     }
 
-    /// Counters, with those of the session in use.
+    /// Counters, with those of the sessions that live. None ever goes back.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        for conn in self.conns.keys() {
-            if let Some(live) = self.transport.stats(*conn) {
-                stats.sent_bytes += live.sent_bytes;
-                stats.received_bytes += live.received_bytes;
-            }
+        for (sent, received) in self.meters.values() {
+            stats.sent_bytes += sent;
+            stats.received_bytes += received;
         }
-        if let Some((attempt, heart)) = self.tunnel.session() {
-            stats.heartbeats_sent += heart.sent();
-            stats.heartbeats_acked += heart.acked();
+        for link in self.links.values() {
+            stats.heartbeats_sent += link.beats.0;
+            stats.heartbeats_acked += link.beats.1;
+        }
+        if let Some((attempt, _)) = self.tunnel.session() {
             let conn = self.links.get(&attempt).and_then(Link::conn);
             stats.rtt = conn
                 .and_then(|conn| self.transport.stats(conn))
@@ -336,8 +339,8 @@ impl<T: Transport> Device<T> {
 
     /// Tells the tunnel and carries out what it says. What it rejects is passed on.
     fn tell_tunnel(&mut self, now: Now, input: tunnel::Input<'_>) -> Result<(), tunnel::Rejected> {
-        self.keep_heart_counts();
         self.tunnel.handle_input(now, input)?;
+        self.keep_heart_counts();
         while let Some(output) = self.tunnel.poll_output() {
             self.tunnel_says(now, output);
         }
@@ -349,7 +352,7 @@ impl<T: Transport> Device<T> {
         let _never = self.tell_tunnel(now, input);
     }
 
-    /// A heart that ends takes its counts with it: remember them while it is there.
+    /// A heart that ends takes its counts with it: remember them after its every step.
     fn keep_heart_counts(&mut self) {
         if let Some((attempt, heart)) = self.tunnel.session()
             && let Some(link) = self.links.get_mut(&attempt)
@@ -416,6 +419,7 @@ impl<T: Transport> Device<T> {
         self.dial_due(now);
         self.expire(now);
         self.drain_transport(now);
+        self.read_meters();
         if self.stopping && self.conns.is_empty() {
             self.stopping = false;
             self.outputs.push_back(Output::Stopped);
@@ -430,6 +434,23 @@ impl<T: Transport> Device<T> {
                 break;
             };
             self.transport_event(now, event);
+        }
+    }
+
+    fn read_meters(&mut self) {
+        for &conn in self.conns.keys() {
+            if let Some(live) = self.transport.stats(conn) {
+                let bytes = (live.sent_bytes, live.received_bytes);
+                self.meters.insert(conn, bytes);
+            }
+        }
+    }
+
+    /// A connection is over: its bytes stay counted.
+    fn close_meter(&mut self, conn: ConnId) {
+        if let Some((sent, received)) = self.meters.remove(&conn) {
+            self.stats.sent_bytes += sent;
+            self.stats.received_bytes += received;
         }
     }
 
@@ -567,6 +588,10 @@ impl<T: Transport> RootMachine for Device<T> {
 
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>) -> Option<Transmit> {
         let now = self.clock.clamp(now);
-        self.transport.poll_transmit(now, buf)
+        let transmit = self.transport.poll_transmit(now, buf);
+        if transmit.is_some() {
+            self.read_meters();
+        }
+        transmit
     }
 }

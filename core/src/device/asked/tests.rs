@@ -19,8 +19,8 @@ use crate::time::{UnixMillis, origin};
 use crate::transport::{self, CloseReason, ConnStats, ConnectError, Datagram, Transmit};
 use crate::tunnel::FailureKind;
 use crate::wire::message::{
-    ErrorMessage, EscalationResponse, FinishReason, HelloAck, Reply, SessionLimits, StreamEnd,
-    TokensUsed,
+    ErrorMessage, EscalationResponse, FinishReason, HeartbeatAck, HelloAck, Reply, ServerStatus,
+    SessionLimits, StreamEnd, TokensUsed,
 };
 
 /// A transport without a network: what it reports is what the test put there.
@@ -33,6 +33,8 @@ struct Scripted {
     /// Connections that were begun, and whether they are open.
     conns: Vec<(SocketAddr, bool)>,
     streams: u64,
+    /// Bytes of each connection that is open, sent and received.
+    bytes: BTreeMap<ConnId, (u64, u64)>,
 }
 
 impl Scripted {
@@ -84,8 +86,17 @@ impl Transport for Scripted {
             .map_or(Read::Blocked, Read::Data)
     }
     fn probe(&mut self, _now: Now, _conn: ConnId) {}
-    fn stats(&self, _conn: ConnId) -> Option<ConnStats> {
-        None
+    fn stats(&self, conn: ConnId) -> Option<ConnStats> {
+        let &(sent_bytes, received_bytes) = self.bytes.get(&conn)?;
+        Some(ConnStats {
+            rtt: Duration::from_millis(20),
+            sent_bytes,
+            received_bytes,
+            lost_packets: 0,
+            last_received: origin(),
+            in_flight: false,
+            remote: self.conns[0].0,
+        })
     }
     fn flush(&mut self, _now: Now) {}
     fn poll_event(&mut self) -> Option<transport::Event> {
@@ -170,6 +181,7 @@ impl Play {
 
     fn refused(&mut self, conn: ConnId, reason: CloseReason) {
         self.device.transport.conns[conn.0 as usize].1 = false;
+        self.device.transport.bytes.remove(&conn);
         self.happens(transport::Event::Closed { conn, reason });
     }
 
@@ -411,4 +423,47 @@ fn a_refused_certificate_is_not_hidden_by_a_later_failure_elsewhere() {
     assert_eq!(play.device.state(), State::Failed);
     let failure = play.device.tunnel.failure().unwrap();
     assert_eq!(failure.kind, FailureKind::CertificateExpired);
+}
+
+/// Bytes both ways, then beats both ways.
+fn counted(play: &Play) -> [u64; 4] {
+    let stats = play.device.stats();
+    [
+        stats.sent_bytes,
+        stats.received_bytes,
+        stats.heartbeats_sent,
+        stats.heartbeats_acked,
+    ]
+}
+
+#[test]
+fn a_lost_connection_keeps_what_was_counted_on_it() {
+    let mut play = Play::established();
+    let ack = HeartbeatAck {
+        sequence: 0,
+        server_time: UnixMillis(0),
+        latency_ms: 1,
+        pending_messages: 0,
+        server_status: ServerStatus::Healthy,
+    };
+    play.gateway_sends(StreamId(0), &[Message::HeartbeatAck(ack)]);
+    play.device.transport.bytes.insert(FIRST, (700, 300));
+    play.wait(0);
+    assert_eq!(counted(&play), [700, 300, 1, 1]);
+    play.refused(FIRST, CloseReason::TimedOut);
+    assert_eq!(play.device.state(), State::Reconnecting { attempt: 1 });
+    assert_eq!(counted(&play), [700, 300, 1, 1]);
+}
+
+#[test]
+fn a_session_that_is_silent_still_counts_its_beats() {
+    let mut play = Play::established();
+    // The beat at the start is never acknowledged: doubt after 10 s, silence 20 s later.
+    for _ in 0..31 {
+        play.wait(1000);
+    }
+    assert_eq!(play.device.state(), State::Reconnecting { attempt: 1 });
+    let [_, _, beats, acked] = counted(&play);
+    assert!((1..=2).contains(&beats), "{beats}");
+    assert_eq!(acked, 0);
 }

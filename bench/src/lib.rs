@@ -4,4 +4,8 @@
 //! same minute, a round of one after a round of the other, and reports medians and their ratio: what
 //! disturbs the machine disturbs both.
 
+pub mod certs;
+pub mod fleet;
 pub mod harness;
+pub mod peer;
+pub mod tunnel;

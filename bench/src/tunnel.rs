@@ -80,7 +80,7 @@ pub enum Said {
 pub struct Bulk {
     quic: Quic,
     left: u64,
-    piece: usize,
+    piece: Vec<u8>,
     received: u64,
     said: VecDeque<Said>,
 }
@@ -92,7 +92,7 @@ impl Bulk {
         Self {
             quic,
             left: send,
-            piece,
+            piece: vec![7; piece],
             received: 0,
             said: VecDeque::new(),
         }
@@ -135,10 +135,10 @@ impl Bulk {
     }
 
     fn fill(&mut self, conn: ConnId, stream: StreamId) {
-        let data = vec![7; self.piece];
         while self.left > 0 && self.quic.writable(conn, stream) > 0 {
-            let size = usize::try_from(self.left).map_or(self.piece, |n| n.min(self.piece));
-            self.quic.send(conn, stream, &data[..size]);
+            let most = self.piece.len();
+            let size = usize::try_from(self.left).map_or(most, |n| n.min(most));
+            self.quic.send(conn, stream, &self.piece[..size]);
             self.left -= size as u64;
         }
         if self.left == 0 {
@@ -173,6 +173,13 @@ impl Machine for Bulk {
 impl RootMachine for Bulk {
     fn handle_datagram(&mut self, now: Now, datagram: Datagram) {
         self.quic.handle_datagram(now, datagram);
+        self.step(now);
+    }
+
+    fn handle_datagrams(&mut self, now: Now, datagrams: impl Iterator<Item = Datagram>) {
+        for datagram in datagrams {
+            self.quic.handle_datagram(now, datagram);
+        }
         self.step(now);
     }
 

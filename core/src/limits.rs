@@ -129,8 +129,9 @@ pub const QUIC_STREAM_WINDOW: u32 = 512 * 1024;
 pub const QUIC_SEND_WINDOW: u64 = 2 * 1024 * 1024;
 /// What bulk and answers leave free of it, for heartbeats and calls.
 pub const QUIC_SEND_RESERVE: u64 = 64 * 1024;
-/// Bytes queued on one stream before its owner is told to wait.
-pub const QUIC_STREAM_QUEUE_BYTES: usize = 256 * 1024;
+/// Bytes queued on one stream before its owner is told to wait: one coalesced write, for what is on
+/// its way has a window of its own, and more only crowds the processor's cache.
+pub const QUIC_STREAM_QUEUE_BYTES: usize = 64 * 1024;
 /// Small writes of one stream in flight before more of them are gathered into one.
 pub const QUIC_SMALL_WRITES_MAX: u32 = 32;
 /// Requests of one account under way at once. Over it: `RATE_LIMITED`.

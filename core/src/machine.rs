@@ -51,6 +51,17 @@ pub trait RootMachine: Machine {
     /// A datagram arrived. Hostile ones are dropped, never an error.
     fn handle_datagram(&mut self, now: Now, datagram: Datagram);
 
+    /// Datagrams arrived together: the same as one after the other, but what they amount to is
+    /// worked out once, which is much of the cost of bulk. Implement it where it can be.
+    fn handle_datagrams(&mut self, now: Now, datagrams: impl Iterator<Item = Datagram>)
+    where
+        Self: Sized,
+    {
+        for datagram in datagrams {
+            self.handle_datagram(now, datagram);
+        }
+    }
+
     /// Runs the timers due at `now`.
     fn handle_timeout(&mut self, now: Now);
 

@@ -21,6 +21,8 @@ pub(super) struct Conn {
     pub(super) inner: Box<Connection>,
     pub(super) deadline: Option<Instant>,
     pub(super) queued_to_send: bool,
+    /// It was handed datagrams since [`Conn::note_received`].
+    pub(super) handed: bool,
     /// `Closed` has been reported; what is left is for the peer's sake.
     pub(super) closed: bool,
     /// Only streams with something to send, or that are to be finished.
@@ -81,6 +83,7 @@ impl Conn {
             inner: Box::new(inner),
             deadline: None,
             queued_to_send: false,
+            handed: false,
             closed: false,
             streams: BTreeMap::new(),
             started: now,
@@ -93,8 +96,11 @@ impl Conn {
         }
     }
 
-    /// A datagram was handed to the connection; whether it was genuine shows in its frame counts.
+    /// Datagrams were handed to the connection; whether they were genuine shows in its frame counts.
     pub(super) fn note_received(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.handed) {
+            return;
+        }
         let stats = self.inner.stats();
         let frames = eliciting(&stats.frame_rx) + stats.frame_rx.acks;
         if frames != self.frames_received {

@@ -181,6 +181,7 @@ impl Quic {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
+        conn.note_received(now.instant);
         conn.write_queued();
         loop {
             let mut moved = conn.poll_events(now, id, &mut self.events);
@@ -216,14 +217,14 @@ impl Quic {
         }
     }
 
-    fn received(&mut self, now: Now, event: DatagramEvent, buf: Vec<u8>) {
+    fn received(&mut self, event: DatagramEvent, buf: Vec<u8>) {
         match event {
             DatagramEvent::ConnectionEvent(handle, event) => {
                 if let Some(&id) = self.by_handle.get(&handle.0)
                     && let Some(conn) = self.conn(id)
                 {
                     conn.inner.handle_event(event);
-                    conn.note_received(now.instant);
+                    conn.handed = true;
                 }
             }
             DatagramEvent::NewConnection(incoming) => {
@@ -261,7 +262,7 @@ impl Transport for Quic {
             .endpoint
             .handle(now.instant, remote, local_ip, ecn, data, &mut buf);
         if let Some(event) = event {
-            self.received(now, event, buf);
+            self.received(event, buf);
         }
     }
 
@@ -320,7 +321,7 @@ impl Transport for Quic {
             Ok((handle, inner)) => {
                 self.adopt(now, conn, handle, inner);
                 if let Some(conn) = self.conns.get_mut(&conn) {
-                    conn.note_received(now.instant);
+                    conn.handed = true;
                 }
             }
             Err(error) => {

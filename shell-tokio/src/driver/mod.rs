@@ -28,10 +28,10 @@ use tokio::time::Sleep;
 pub use self::clock::Clock;
 pub use self::socket::{BindError, Binding, Socket};
 
-/// Reads of one turn; each may hold a batch of datagrams.
-const READS_PER_TURN: usize = 8;
+/// Batches read in one turn.
+const READS_PER_TURN: usize = 4;
 /// Sends of one turn; each may hold 44 datagrams.
-const SENDS_PER_TURN: usize = 32;
+const SENDS_PER_TURN: usize = 8;
 /// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 64;
 /// With nothing else to wake for, the suspend clock is looked at this often.
@@ -178,13 +178,10 @@ impl<H: Host> Driver<H> {
     fn receive(&mut self) {
         for _ in 0..READS_PER_TURN {
             let now = self.now();
-            let machine = &mut self.machine;
-            let more = self
-                .socket
-                .receive(|datagram| machine.handle_datagram(now, datagram));
-            if !more {
+            let Some(datagrams) = self.socket.receive() else {
                 break;
-            }
+            };
+            self.machine.handle_datagrams(now, datagrams);
         }
         let now = self.now();
         self.run_due_timers(now);

@@ -576,6 +576,17 @@ impl<T: Transport> RootMachine for Device<T> {
         let _dropped = self.handle_input(now, Input::Datagram(datagram));
     }
 
+    fn handle_datagrams(&mut self, now: Now, datagrams: impl Iterator<Item = Datagram>) {
+        if self.outputs.len() >= limits::OUTPUT_BACKLOG_MAX {
+            return;
+        }
+        let now = self.clock.clamp(now);
+        for datagram in datagrams {
+            self.transport.handle_datagram(now, datagram);
+        }
+        self.settle_step(now);
+    }
+
     fn handle_timeout(&mut self, now: Now) {
         let _postponed = self.handle_input(now, Input::Timeout);
     }

@@ -40,15 +40,28 @@ fn socket() -> Result<std::net::UdpSocket, Box<dyn Error>> {
     Ok(socket)
 }
 
-/// A listening endpoint.
+/// A listening endpoint with quinn's own settings.
+///
+/// # Errors
+///
+/// When there is no socket or the certificates do not fit.
+pub fn gateway_by_default(tls: &GatewayTls) -> Result<Endpoint, Box<dyn Error>> {
+    listen(tls, Arc::new(TransportConfig::default()))
+}
+
+/// A listening endpoint with our settings.
 ///
 /// # Errors
 ///
 /// When there is no socket or the certificates do not fit.
 pub fn gateway(tls: &GatewayTls) -> Result<Endpoint, Box<dyn Error>> {
+    listen(tls, transport(limits::QUIC_STREAMS_INITIAL))
+}
+
+fn listen(tls: &GatewayTls, transport: Arc<TransportConfig>) -> Result<Endpoint, Box<dyn Error>> {
     let crypto = QuicServerConfig::try_from(tls.config()?)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(transport(limits::QUIC_STREAMS_INITIAL));
+    config.transport_config(transport);
     let runtime = Arc::new(TokioRuntime);
     Ok(Endpoint::new(
         EndpointConfig::default(),

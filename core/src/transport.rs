@@ -144,7 +144,8 @@ pub enum Event {
         /// Which stream.
         stream: StreamId,
     },
-    /// There is something to read: data, the end, or a reset.
+    /// There is something to read: data, the end, or a reset. Not repeated for what has been
+    /// reported: read until there is nothing more.
     Readable {
         /// Which connection.
         conn: ConnId,

@@ -35,8 +35,13 @@ const DEVICES: usize = 2000;
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// Which server, and whether it answers a `Hello`.
-const SERVERS: [(&str, &str, bool); 3] = [
-    ("quinn", "quinn, a connection with one stream", false),
+const SERVERS: [(&str, &str, bool); 4] = [
+    (
+        "quinn-by-default",
+        "quinn as it comes, a connection with one stream",
+        false,
+    ),
+    ("quinn", "quinn with our settings, the same", false),
     ("quic", "our transport, the same", false),
     ("gateway", "our gateway, a whole tunnel", true),
 ];
@@ -121,8 +126,11 @@ fn serve(server: &str) -> Result<(), Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match server {
-            "quinn" => {
-                let endpoint = peer::gateway(&tls)?;
+            "quinn" | "quinn-by-default" => {
+                let endpoint = match server {
+                    "quinn" => peer::gateway(&tls)?,
+                    _ => peer::gateway_by_default(&tls)?,
+                };
                 println!("{}", endpoint.local_addr()?);
                 peer::keep_all(endpoint).await?;
             }

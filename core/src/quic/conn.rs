@@ -332,10 +332,16 @@ impl Conn {
                 self.allow_more_streams();
             }
             StreamEvent::Readable { id } => {
-                out.push_back(Event::Readable {
-                    conn,
-                    stream: StreamId(id.into()),
-                });
+                let stream = StreamId(id.into());
+                // quinn says so for every packet; one reading empties the stream.
+                let known = matches!(
+                    out.back(),
+                    Some(&Event::Readable { conn: c, stream: s } | &Event::Opened { conn: c, stream: s })
+                        if c == conn && s == stream
+                );
+                if !known {
+                    out.push_back(Event::Readable { conn, stream });
+                }
             }
             StreamEvent::Writable { id } => {
                 let stream = StreamId(id.into());

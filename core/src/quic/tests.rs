@@ -721,6 +721,33 @@ fn a_new_address_is_told_at_once_though_bulk_fills_the_window() {
 }
 
 #[test]
+fn datagrams_that_arrive_together_are_reported_readable_once() {
+    let (mut pair, conn, peer) = Pair::connected();
+    let stream = pair.ends[CLIENT].open(conn, Priority::Upload).unwrap();
+    pair.ends[CLIENT].send(conn, stream, b"first");
+    pair.run(Duration::from_millis(50));
+    pair.read_all(SERVER, peer, stream);
+    pair.events[SERVER].clear();
+    pair.ends[CLIENT].send(conn, stream, &[1; 10_000]);
+    pair.settle();
+    pair.now = pair.now.after(Duration::from_millis(10));
+    for (_, (to, bytes)) in std::mem::take(&mut pair.wire) {
+        let datagram = Datagram {
+            remote: pair.addrs[1 - to],
+            local_ip: None,
+            ecn: None,
+            data: BytesMut::from(&bytes[..]),
+        };
+        pair.ends[to].handle_datagram(pair.now, datagram);
+    }
+    pair.settle();
+    let [Event::Readable { .. }] = pair.events[SERVER][..] else {
+        panic!("{:?}", pair.events[SERVER])
+    };
+    assert_eq!(pair.read_all(SERVER, peer, stream), [1; 10_000]);
+}
+
+#[test]
 fn nothing_is_reported_of_a_connection_after_its_end() {
     let (mut pair, conn, peer) = Pair::connected();
     let stream = pair.ends[CLIENT].open(conn, Priority::Call).unwrap();

@@ -205,8 +205,8 @@ impl Socket {
     }
 }
 
-/// The datagrams of one read, all of one sender. They share one allocation: a pair for each is a
-/// twentieth of the cost of bulk. What one of them keeps alive is bounded by the read, 64 KiB.
+/// The datagrams of one read, all of one sender. They share one allocation instead of making two
+/// each. What one of them keeps alive is bounded by the read, 64 KiB.
 fn datagrams(meta: RecvMeta, bytes: &[u8]) -> impl Iterator<Item = Datagram> + use<> {
     let remote = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
     let ecn = meta.ecn.map(|ecn| match ecn {

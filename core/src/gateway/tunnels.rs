@@ -319,6 +319,8 @@ impl<T: Transport> Gateway<T> {
                 Read::Data(data) => self.feed(now, conn, stream, &data),
                 Read::Blocked => return,
                 Read::End => return self.device_finished(now, conn, stream),
+                // We stopped it ourselves: our last word on it still has to go out.
+                Read::Gone if self.lane(conn, stream) == Some(Lane::Spent) => return,
                 Read::Reset(_) | Read::Gone => return self.unwanted(now, conn, stream),
             }
         }

@@ -12,11 +12,11 @@
 //!
 //! 1. Nothing of the surroundings gets in: no key, setting, proxy or home folder of whoever runs
 //!    the test.
-//! 2. Every process logs everything it can, and all of it is kept for [`Cluster::everything_printed`].
+//! 2. Whatever any process prints is kept for [`Cluster::everything_printed`].
 //! 3. Every process is killed when its handle, or the cluster, is dropped.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -32,6 +32,8 @@ use crate::upstream::{Dialect, FakeUpstream};
 
 /// The provider key that the gateway is given: recognised wherever it turns up.
 pub const PROVIDER_KEY: &str = "canary-provider-key-5b1f0c";
+/// What is logged unless a setup says otherwise: enough to see why a test fails.
+pub const LOG: &str = "info,mesh_core=debug,mesh_tokio=debug";
 /// The account that devices join.
 pub const ACCOUNT: &str = "home";
 
@@ -41,6 +43,7 @@ pub struct Setup {
     upstream: Option<SocketAddr>,
     relay: bool,
     price: Option<&'static str>,
+    log: Option<&'static str>,
     settings: Vec<(&'static str, String)>,
 }
 
@@ -79,6 +82,13 @@ impl Setup {
     #[must_use]
     pub fn priced(mut self, price: &'static str) -> Self {
         self.price = Some(price);
+        self
+    }
+
+    /// Logs by another filter than [`LOG`].
+    #[must_use]
+    pub fn logging(mut self, filter: &'static str) -> Self {
+        self.log = Some(filter);
         self
     }
 
@@ -143,7 +153,7 @@ impl Answered {
 /// A running gateway with an account, and what devices need to join it.
 #[derive(Debug)]
 pub struct Cluster {
-    folder: TempDir,
+    place: Place,
     gateway: Process,
     http: String,
     tunnel: SocketAddr,
@@ -174,41 +184,28 @@ impl Cluster {
         } else {
             None
         };
-        let mut command = synesis(folder.path(), "gateway");
-        command
-            .args(["--log", "trace", "gateway", "--config"])
-            .arg(&config);
-        command.args([
-            "--set",
-            "tunnel.listen=127.0.0.1:0",
-            "--set",
-            "http.listen=127.0.0.1:0",
-        ]);
+        let mut settings = vec![("tunnel.listen", "127.0.0.1:0".to_owned())];
+        settings.push(("http.listen", "127.0.0.1:0".to_owned()));
         if let Some(relay) = &relay {
-            command
-                .arg("--public-address")
-                .arg(relay.address().to_string());
+            settings.push(("tunnel.public_address", relay.address().to_string()));
         }
-        for (path, value) in &setup.settings {
-            command.arg("--set").arg(format!("{path}={value}"));
-        }
-        let gateway = Process::start("gateway", command, None);
-        gateway.line_with("Ready.").await;
-        let http = shown(&gateway, "http ").await;
-        let tunnel = shown(&gateway, "tunnel ").await;
-        let Some(tunnel) = tunnel
-            .split_whitespace()
-            .next()
-            .and_then(|a| a.parse().ok())
-        else {
-            panic!("the gateway shows no tunnel address: {tunnel}");
+        settings.extend(setup.settings);
+        let place = Place {
+            folder,
+            log: setup.log.unwrap_or(LOG),
+            settings,
         };
+        let Started {
+            gateway,
+            http,
+            tunnel,
+        } = place.start_gateway().await;
         if let Some(relay) = &relay {
             relay.point_at(tunnel).await;
         }
         let printed = Mutex::new(vec![gateway.output()]);
         let cluster = Self {
-            folder,
+            place,
             gateway,
             http,
             tunnel,
@@ -220,6 +217,45 @@ impl Cluster {
             .await
             .succeeded();
         cluster
+    }
+
+    /// Kills the gateway as a power cut does, and starts it again on other ports. Behind a relay its
+    /// devices notice no other address.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up again.
+    pub async fn restart_gateway(&mut self) {
+        self.gateway.end_now().await;
+        let started = self.place.start_gateway().await;
+        let Started {
+            gateway,
+            http,
+            tunnel,
+        } = started;
+        self.gateway = gateway;
+        self.keep(&self.gateway);
+        self.http = http;
+        self.tunnel = tunnel;
+        if let Some(relay) = &self.relay {
+            relay.point_at(tunnel).await;
+        }
+    }
+
+    /// Asks the gateway to stop and waits until it has.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub async fn stop_gateway(&mut self) {
+        self.gateway.terminate();
+        let _ = self.gateway.wait().await;
+    }
+
+    /// Tries to start the gateway again, for a start that must fail.
+    pub async fn try_gateway(&self) -> Ended {
+        let command = self.place.gateway();
+        self.spawn("gateway", command, None).ended().await
     }
 
     /// The gateway's process.
@@ -256,7 +292,10 @@ impl Cluster {
     /// The gateway's store.
     #[must_use]
     pub fn store_path(&self) -> PathBuf {
-        self.folder.path().join("gateway/gateway/gateway.sqlite")
+        self.place
+            .folder
+            .path()
+            .join("gateway/gateway/gateway.sqlite")
     }
 
     /// The account's charges, as the ledger on disk has them.
@@ -292,15 +331,13 @@ impl Cluster {
     /// A device's folder: credentials, sessions, control socket.
     #[must_use]
     pub fn device_folder(&self, device: &str) -> PathBuf {
-        self.folder.path().join(device).join("device")
+        self.place.folder.path().join(device).join("device")
     }
 
     /// `synesis` with this device's data, logging everything.
     #[must_use]
     pub fn command(&self, device: &str) -> Command {
-        let mut command = synesis(self.folder.path(), device);
-        command.args(["--log", "trace"]);
-        command
+        self.place.synesis(device)
     }
 
     /// Starts a process of this cluster, whose output is kept.
@@ -326,8 +363,10 @@ impl Cluster {
         self.spawn(name, command, None).ended().await
     }
 
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("gateway.toml")
+    /// The gateway's configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.place.folder.path().join("gateway.toml")
     }
 
     /// A fresh API key of the account: its id and the key itself.
@@ -388,7 +427,7 @@ impl Cluster {
         let mut command = self.command(device);
         command.arg("agent");
         let agent = self.spawn("agent", command, None);
-        agent.line(|line| line.trim() == "connected").await;
+        agent.line(|line| line.trim() == "Connected").await;
         agent
     }
 
@@ -447,20 +486,76 @@ impl Cluster {
     }
 }
 
-/// `synesis` with a data folder of its own and nothing of the surroundings.
-fn synesis(folder: &Path, who: &str) -> Command {
-    let mut command = Command::new(binary());
-    command.env_clear();
-    for kept in ["PATH", "TMPDIR", "SystemRoot"] {
-        if let Some(value) = std::env::var_os(kept) {
-            command.env(kept, value);
+/// Where a cluster lives, and what all its processes are started with.
+#[derive(Debug)]
+struct Place {
+    folder: TempDir,
+    log: &'static str,
+    settings: Vec<(&'static str, String)>,
+}
+
+/// A gateway that is ready, and where.
+struct Started {
+    gateway: Process,
+    http: String,
+    tunnel: SocketAddr,
+}
+
+impl Place {
+    /// `synesis` with a data folder of its own and nothing of the surroundings.
+    fn synesis(&self, who: &str) -> Command {
+        let mut command = Command::new(binary());
+        command.env_clear();
+        for kept in ["PATH", "TMPDIR", "SystemRoot"] {
+            if let Some(value) = std::env::var_os(kept) {
+                command.env(kept, value);
+            }
+        }
+        let folder = self.folder.path();
+        command
+            .env("HOME", folder)
+            .env("TEST_PROVIDER_KEY", PROVIDER_KEY);
+        for (path, value) in &self.settings {
+            command.env(environment(path), value);
+        }
+        command
+            .arg("--data-dir")
+            .arg(folder.join(who))
+            .args(["--log", self.log]);
+        command
+    }
+
+    fn gateway(&self) -> Command {
+        let mut command = self.synesis("gateway");
+        command
+            .args(["gateway", "--config"])
+            .arg(self.folder.path().join("gateway.toml"));
+        command
+    }
+
+    async fn start_gateway(&self) -> Started {
+        let gateway = Process::start("gateway", self.gateway(), None);
+        gateway.line_with("Ready.").await;
+        let http = shown(&gateway, "http ").await;
+        let tunnel = shown(&gateway, "tunnel ").await;
+        match tunnel
+            .split_whitespace()
+            .next()
+            .and_then(|address| address.parse().ok())
+        {
+            Some(tunnel) => Started {
+                gateway,
+                http,
+                tunnel,
+            },
+            None => panic!("the gateway shows no tunnel address: {tunnel}"),
         }
     }
-    command
-        .env("HOME", folder)
-        .env("TEST_PROVIDER_KEY", PROVIDER_KEY);
-    command.arg("--data-dir").arg(folder.join(who));
-    command
+}
+
+/// The environment variable of a setting.
+fn environment(path: &str) -> String {
+    format!("SYNESIS_GATEWAY_{}", path.replace('.', "_").to_uppercase())
 }
 
 /// What the gateway shows after `label` when it starts.

@@ -26,22 +26,28 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// Builds a binary of the workspace into the target folder that the running test came from.
+/// Builds a binary of the workspace into the target folder that the running program came from.
 ///
 /// # Panics
 ///
 /// When it cannot be built.
 #[must_use]
 pub fn build(package: &str, name: &str) -> PathBuf {
-    let profile_folder = std::env::current_exe().ok().and_then(|test| {
-        let deps = test.parent()?;
-        Some(deps.parent()?.to_path_buf())
+    let profile_folder = std::env::current_exe().ok().and_then(|running| {
+        let folder = running.parent()?;
+        // Tests are in `deps`, programs beside it.
+        let folder = if folder.ends_with("deps") {
+            folder.parent()?
+        } else {
+            folder
+        };
+        Some(folder.to_path_buf())
     });
     let Some((target, folder)) = profile_folder
         .as_ref()
         .and_then(|folder| Some((folder.parent()?, folder.file_name()?.to_str()?)))
     else {
-        panic!("the test executable is not in a target folder");
+        panic!("the running program is not in a target folder");
     };
     let profile = if folder == "debug" { "dev" } else { folder };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -151,21 +157,28 @@ impl Process {
     ///
     /// When it cannot be started.
     pub fn start(name: &str, command: Command, stdin: Option<&str>) -> Self {
-        let mut command = tokio::process::Command::from(command);
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command.stdin(if stdin.is_some() {
+        let input = if stdin.is_some() {
             Stdio::piped()
         } else {
             Stdio::null()
-        });
+        };
+        Self::launch(name, command, input, stdin)
+    }
+
+    fn launch(name: &str, command: Command, input: Stdio, stdin: Option<&str>) -> Self {
+        let mut command = tokio::process::Command::from(command);
+        command
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(e) => panic!("cannot start {name}: {e}"),
         };
-        if let (Some(mut pipe), Some(text)) = (child.stdin.take(), stdin.map(str::to_owned)) {
+        if let Some(text) = stdin.map(str::to_owned)
+            && let Some(mut pipe) = child.stdin.take()
+        {
             tokio::spawn(async move { pipe.write_all(text.as_bytes()).await });
         }
         let (print, printed) = watch::channel(Printed {
@@ -189,6 +202,17 @@ impl Process {
     #[must_use]
     pub fn printed(&self) -> Printed {
         self.printed.borrow().clone()
+    }
+
+    /// The same with an input that stays open and empty until the handle is dropped: for programs
+    /// that run as long as there may be something to read.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_with_input(name: &str, command: Command) -> Self {
+        Self::launch(name, command, Stdio::piped(), None)
     }
 
     /// What it prints, to be looked at also after its end.
@@ -265,8 +289,14 @@ impl Process {
 
     /// Ends it without a chance to tidy up (SIGKILL), and waits until it is gone.
     pub async fn kill(mut self) -> Ended {
-        let _ = self.child.start_kill();
+        self.end_now().await;
         self.ended().await
+    }
+
+    /// The same, keeping the handle.
+    pub async fn end_now(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill().await;
     }
 
     /// Waits for its end.
@@ -275,6 +305,15 @@ impl Process {
     ///
     /// When [`PATIENCE`] runs out.
     pub async fn ended(mut self) -> Ended {
+        self.wait().await
+    }
+
+    /// The same, keeping the handle.
+    ///
+    /// # Panics
+    ///
+    /// When [`PATIENCE`] runs out.
+    pub async fn wait(&mut self) -> Ended {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let Ok(status) = status else {
             let Printed { stdout, stderr, .. } = self.printed();

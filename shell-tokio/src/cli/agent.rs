@@ -1,5 +1,7 @@
 //! `synesis agent`: keeps the tunnel up until it is told to stop.
 
+use mesh_core::tunnel::State;
+
 use super::{Scene, Stop, until_stopped};
 use crate::device::agent::Agent;
 
@@ -14,7 +16,8 @@ pub(super) async fn run(scene: &Scene) -> Result<(), Stop> {
     ));
     let mut standing = agent.client().subscribe();
     let report = async {
-        let mut shown = None;
+        // Not worth a word: it is connecting in the next moment.
+        let mut shown = Some((State::Disconnected, None));
         loop {
             let now = {
                 let standing = standing.borrow_and_update();

@@ -2,7 +2,8 @@
 
 use super::answer::{self, Answer, Input};
 use super::outside::{Ask, AskId, HoldFailed, Progress, Told, Unavailable};
-use super::tunnels::{Lane, Phase};
+use super::streams::Lane;
+use super::tunnels::Phase;
 use super::{Due, Event, Gateway, Output, terms};
 use crate::api;
 use crate::billing::account::{Hold, Settle, Summary};

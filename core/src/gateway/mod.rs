@@ -12,7 +12,8 @@
 //! ```
 //!
 //! * `admission`: who may begin a handshake.
-//! * `tunnels`: connections, streams and messages.
+//! * `tunnels`: connections and their sessions.
+//! * `streams`: their streams and messages.
 //! * `answers`: questions under way and what they ask of the outside world.
 //! * `answer`: one of them, as a machine of its own.
 //! * `terms`: what devices are told, in words.
@@ -32,6 +33,7 @@ mod answer;
 mod answers;
 mod deadlines;
 mod outside;
+mod streams;
 mod terms;
 mod tunnels;
 

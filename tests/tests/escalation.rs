@@ -1,8 +1,12 @@
 //! One question, one answer, one exact charge: gateway, agent and `cloud ask` as three processes.
 
 use mesh_core::billing::money::Nanos;
+use mesh_core::error::ErrorCode;
+use mesh_core::escalation::context::Question;
 use mesh_tests::cluster::{ACCOUNT, Cluster, PROVIDER_KEY, Setup};
 use mesh_tests::upstream::{Answer, Event, FakeUpstream, Gate, Usage};
+use mesh_tokio::Client;
+use mesh_tokio::device::credentials::Credentials;
 use serde_json::Value;
 
 /// What the scripted answer costs at claude_sonnet's price: 12 × $3/M + 4 × $15/M = 96 000 nanos.
@@ -386,4 +390,41 @@ async fn up_answers_without_anything_prepared() {
     for shown in ["claude_sonnet", "verified"] {
         assert!(ended.stderr.contains(shown), "{shown}: {}", ended.stderr);
     }
+}
+
+#[tokio::test]
+async fn a_tunnel_takes_many_more_questions_than_it_has_streams() {
+    let upstream = FakeUpstream::start().await.unwrap();
+    let cluster = Cluster::start(Setup::with_upstream(&upstream)).await;
+    cluster.enrol("laptop").await;
+    let credentials = Credentials::load(&cluster.device_folder("laptop"));
+    let client = Client::connect(credentials.unwrap().unwrap())
+        .await
+        .unwrap();
+    let most = 2 * mesh_core::limits::QUIC_STREAMS_MAX;
+    for n in 0..most {
+        // Answered streamed, answered whole, and refused: each way a stream can end.
+        let question = Question::new("Why?").timeout_secs(5);
+        let asked = match n % 3 {
+            0 => client.escalate(question).await,
+            1 => {
+                client
+                    .escalate_stream(question)
+                    .await
+                    .unwrap()
+                    .collect()
+                    .await
+            }
+            _ => client.escalate(question.model("no-such-model")).await,
+        };
+        assert_eq!(asked.is_ok(), n % 3 != 2, "question {n}: {asked:?}");
+        if let Err(error) = asked {
+            assert_eq!(
+                error.code(),
+                Some(ErrorCode::InvalidRequest),
+                "question {n}: {error}"
+            );
+        }
+    }
+    client.close().await;
 }

@@ -90,7 +90,12 @@ impl<T: Transport> Gateway<T> {
                     self.give_room(now, id);
                 }
             }
-            transport::Event::Finished { conn, stream } => self.forget_stream(conn, stream),
+            transport::Event::Finished { conn, stream } => {
+                // Nothing more is expected of the device either; unread, its end would keep the
+                // stream open for ever.
+                self.transport.stop(conn, stream, CloseCode::Done.as_u32());
+                self.forget_stream(conn, stream);
+            }
             transport::Event::Stopped { conn, stream, .. } => self.unwanted(now, conn, stream),
             transport::Event::Closed { conn, reason } => self.closed(now, conn, &reason),
             transport::Event::StreamsAvailable { .. } => {}

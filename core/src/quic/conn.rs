@@ -361,6 +361,9 @@ impl Conn {
             StreamEvent::Stopped { id, error_code } => {
                 let stream = StreamId(id.into());
                 self.streams.remove(&stream);
+                // STOP_SENDING is answered by RESET_STREAM (RFC 9000 §3.5), or the stream stays
+                // open on both sides. An error means that it is over already.
+                let _over = self.inner.send_stream(id).reset(error_code);
                 let code = u32::try_from(error_code.into_inner()).unwrap_or(u32::MAX);
                 out.push_back(Event::Stopped { conn, stream, code });
             }

@@ -17,7 +17,7 @@ use crate::gateway::store::{AuditError, OpenError, StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The tunnel could not be established, or broke.
-    #[error("the tunnel to the gateway failed: {0}")]
+    #[error("{0}")]
     TunnelConnection(String),
     /// TLS could not be set up.
     #[error("TLS cannot be set up: {0}")]

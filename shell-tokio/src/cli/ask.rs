@@ -19,7 +19,7 @@ use super::args::Ask;
 use super::link::Link;
 use super::output::Output;
 use super::receipt::{self, Receipt};
-use super::{Scene, Stop, interruptible, question, wall};
+use super::{Interrupts, Scene, Stop, question, wall};
 use crate::device::answer::Answer;
 use crate::device::sessions::{SessionName, Sessions};
 use crate::error::Error;
@@ -69,11 +69,12 @@ pub(super) async fn run(ask: &Ask, scene: &Scene) -> Result<(), Stop> {
 
     let asked = Instant::now();
     let spinner = output.spinner("connecting");
-    let link = interruptible(Link::open(scene)).await?;
+    let mut interrupts = Interrupts::new()?;
+    let link = interrupts.or(Link::open(scene)).await?;
     spinner.say("waiting for the answer");
     let turns = name.is_some().then(|| user_turn(&request));
-    let answer = interruptible(link.ask(request)).await?;
-    let outcome = follow(answer, (!ask.json).then_some(output), Some(spinner)).await;
+    let answer = interrupts.or(link.ask(request)).await?;
+    let outcome = follow(answer, output, !ask.json, Some(spinner), &mut interrupts).await;
     link.close().await;
 
     if ask.json {
@@ -103,24 +104,28 @@ pub(super) async fn run(ask: &Ask, scene: &Scene) -> Result<(), Stop> {
     outcome.stop.map_or(Ok(()), Err)
 }
 
-/// Follows an answer to its end; prints pieces as they come if given where. The first Ctrl-C
+/// Follows an answer to its end, and prints its pieces as they come if so wanted. The first Ctrl-C
 /// cancels, the second leaves.
 pub(super) async fn follow(
     mut answer: Answer,
-    print: Option<Output>,
+    output: Output,
+    print: bool,
     mut spinner: Option<super::output::Spinner>,
+    interrupts: &mut Interrupts,
 ) -> Outcome {
     let mut content = String::new();
     let mut interrupted = false;
     let stop = loop {
         let piece = tokio::select! {
             piece = answer.recv_chunk() => piece,
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupts.next() => {
                 if interrupted {
                     break Some(Stop::Interrupted);
                 }
                 interrupted = true;
                 answer.cancel();
+                drop(spinner.take());
+                say_cancelling(output, &content);
                 continue;
             }
         };
@@ -129,7 +134,7 @@ pub(super) async fn follow(
         match piece {
             Ok(Some(text)) => {
                 content.push_str(&text);
-                if let Some(Err(stop)) = print.map(|output| output.piece(&text)) {
+                if print && let Err(stop) = output.piece(&text) {
                     break Some(stop);
                 }
             }
@@ -140,7 +145,7 @@ pub(super) async fn follow(
         }
     };
     drop(spinner);
-    if let Some(output) = print
+    if print
         && !content.is_empty()
         && !content.ends_with('\n')
         && !matches!(stop, Some(Stop::PipeClosed))
@@ -153,6 +158,16 @@ pub(super) async fn follow(
         receipt: answer.receipt().cloned(),
         stop,
     }
+}
+
+/// Says on a line of its own that the answer is being cancelled.
+fn say_cancelling(output: Output, content: &str) {
+    let feed = if content.is_empty() || content.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    output.note(&format!("{feed}Cancelling; Ctrl-C again leaves at once."));
 }
 
 fn user_turn(request: &EscalationRequest) -> Turn {

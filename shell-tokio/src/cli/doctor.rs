@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::args::Doctor;
 use super::output::{Mark, Output, span};
-use super::{Scene, Stop, interruptible, wall};
+use super::{Scene, Stop, wall};
 use crate::device::client::Client;
 use crate::device::control::AgentLink;
 use crate::device::credentials::Credentials;
@@ -98,7 +98,7 @@ impl Check {
 /// Looks at everything, one after the other.
 pub(super) async fn run(doctor: &Doctor, scene: &Scene) -> Result<(), Stop> {
     let spinner = scene.output.spinner("looking around");
-    let checks = interruptible(async { Ok::<_, Stop>(look(doctor, scene).await) }).await?;
+    let checks = look(doctor, scene).await;
     drop(spinner);
     let failed = checks.iter().any(|check| check.status == Verdict::Failed);
     if doctor.json {
@@ -367,37 +367,40 @@ fn udp_buffers() -> Check {
 }
 
 fn show(checks: &[Check], output: Output) -> Result<(), Stop> {
-    let word = |verdict: Verdict| match verdict {
+    let rows: Vec<Vec<String>> = checks.iter().map(row).collect();
+    let mark = |row: usize, column: usize| {
+        let mark = match checks.get(row)?.status {
+            Verdict::Ok => Mark::Green,
+            Verdict::Warning => Mark::Yellow,
+            Verdict::Failed => Mark::Red,
+            Verdict::Skipped => Mark::Dim,
+        };
+        (column == 1).then_some(mark)
+    };
+    // What to do belongs to its row, and is too long to stand beside it on a terminal.
+    output.table(
+        &["CHECK", "STATUS", "DETAIL, AND → WHAT TO DO"],
+        &rows,
+        mark,
+    )
+}
+
+fn row(check: &Check) -> Vec<String> {
+    let word = match check.status {
         Verdict::Ok => "ok",
         Verdict::Warning => "warning",
         Verdict::Failed => "FAILED",
         Verdict::Skipped => "skipped",
     };
-    let rows: Vec<Vec<String>> = checks
-        .iter()
-        .map(|check| {
-            let action = check.action.clone().unwrap_or_default();
-            vec![
-                check.code.to_owned(),
-                word(check.status).to_owned(),
-                check.detail.clone(),
-                action,
-            ]
-        })
-        .collect();
-    output.table(
-        &["CHECK", "STATUS", "DETAIL", "WHAT TO DO"],
-        &rows,
-        |row, column| {
-            let mark = match checks.get(row)?.status {
-                Verdict::Ok => Mark::Green,
-                Verdict::Warning => Mark::Yellow,
-                Verdict::Failed => Mark::Red,
-                Verdict::Skipped => Mark::Dim,
-            };
-            (column == 1).then_some(mark)
-        },
-    )
+    let action = check
+        .action
+        .as_ref()
+        .map_or(String::new(), |action| format!("\n→ {action}"));
+    vec![
+        check.code.to_owned(),
+        word.to_owned(),
+        format!("{}{action}", check.detail),
+    ]
 }
 
 #[cfg(test)]

@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::EscalationRequest;
 
 use super::Scene;
 use crate::device::answer::Answer;
-use crate::device::client::Client;
+use crate::device::client::{Client, Options};
 use crate::device::control::AgentLink;
 use crate::device::credentials::{Credentials, not_enrolled};
 use crate::device::status::Status;
 use crate::error::Error;
+
+/// How long a person waits for a tunnel before being told that there is none. Services are more
+/// patient.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -35,7 +40,16 @@ impl Link {
         let Some(credentials) = Credentials::load(&folder)? else {
             return Err(not_enrolled());
         };
-        Client::connect(credentials).await.map(Self::Own)
+        let client = Client::start(credentials, Options::default())?;
+        match tokio::time::timeout(CONNECT_PATIENCE, client.connected()).await {
+            Ok(connected) => connected.map(|()| Self::Own(client)),
+            Err(_) => {
+                let failure = client.subscribe().borrow().last_failure.clone();
+                Err(failure
+                    .unwrap_or_else(|| FailureKind::TimedOut.into())
+                    .into())
+            }
+        }
     }
 
     /// Asks a question.

@@ -18,6 +18,7 @@ mod ping;
 mod question;
 mod receipt;
 mod status;
+mod table;
 mod up;
 
 use std::future::Future;
@@ -30,6 +31,7 @@ use clap::Parser as _;
 use mesh_core::error::ErrorClass;
 use mesh_core::time::UnixMillis;
 use time::UtcDateTime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::args::{Cli, Cloud, Command};
 use self::output::Output;
@@ -162,7 +164,8 @@ pub fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli, output: Output) -> Result<(), Stop> {
-    let service = matches!(cli.command, Command::Gateway(_) | Command::Agent(_));
+    // The agent says itself what its tunnel does.
+    let service = matches!(cli.command, Command::Gateway(_));
     log::init(&log::Options {
         filter: cli.global.log.clone(),
         verbosity: cli.global.verbose,
@@ -191,32 +194,51 @@ async fn run(command: &Command, scene: &Scene) -> Result<(), Stop> {
         Command::Gateway(gateway) => gateway::run(gateway, scene).await,
         Command::Agent(_) => agent::run(scene).await,
         Command::Cloud { command } => match command {
-            Cloud::Login(login) => interruptible(login::login(login, scene)).await,
+            Cloud::Login(login) => Interrupts::new()?.or(login::login(login, scene)).await,
             Cloud::Logout(_) => login::logout(scene),
-            Cloud::Status(status) => status::run(status, scene).await,
-            Cloud::Ping(ping) => ping::run(ping, scene).await,
+            Cloud::Status(status) => Interrupts::new()?.or(status::run(status, scene)).await,
+            Cloud::Ping(ping) => Interrupts::new()?.or(ping::run(ping, scene)).await,
             Cloud::Ask(ask) => ask::run(ask, scene).await,
         },
         Command::Admin { command } => admin::run(command, scene).await,
         Command::Ledger { command } => ledger::run(command, scene).await,
-        Command::Doctor(doctor) => doctor::run(doctor, scene).await,
+        Command::Doctor(doctor) => Interrupts::new()?.or(doctor::run(doctor, scene)).await,
         Command::Completions(completions) => completions::run(completions, scene.output),
     }
 }
 
-/// Does it, unless Ctrl-C comes first.
-async fn interruptible<T, E: Into<Stop>>(
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, Stop> {
-    tokio::select! {
-        result = work => result.map_err(Into::into),
-        _ = tokio::signal::ctrl_c() => Err(Stop::Interrupted),
+/// Ctrl-C, from the moment that this is made: none that comes in between is missed.
+#[derive(Debug)]
+struct Interrupts(Signal);
+
+impl Interrupts {
+    fn new() -> Result<Self, Error> {
+        let interrupts = signal(SignalKind::interrupt());
+        interrupts
+            .map(Self)
+            .map_err(|error| Error::io("listening for Ctrl-C", error))
+    }
+
+    /// The next one.
+    async fn next(&mut self) {
+        // Never `None` for a signal.
+        let _ = self.0.recv().await;
+    }
+
+    /// Does it, unless Ctrl-C comes first.
+    async fn or<T, E: Into<Stop>>(
+        &mut self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Stop> {
+        tokio::select! {
+            result = work => result.map_err(Into::into),
+            () = self.next() => Err(Stop::Interrupted),
+        }
     }
 }
 
 /// Waits for Ctrl-C, or for the polite signal of service managers.
 async fn until_stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => tokio::select! {
             _ = tokio::signal::ctrl_c() => {}

@@ -15,8 +15,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::Stop;
 use super::args::ColorWhen;
+use super::{Stop, table};
 
 /// How to mark a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,49 +132,8 @@ impl Output {
         rows: &[Vec<String>],
         mark: impl Fn(usize, usize) -> Option<Mark>,
     ) -> Result<(), Stop> {
-        let rows: Vec<Vec<String>> = rows
-            .iter()
-            .map(|row| {
-                row.iter()
-                    .map(|cell| printable(cell).replace(['\n', '\t'], " "))
-                    .collect()
-            })
-            .collect();
-        let width = |column: usize| {
-            let cells = rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(String::as_str);
-            cells
-                .chain(headings.get(column).copied())
-                .map(width_of)
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-        let render = |cells: &mut dyn Iterator<Item = (&str, Option<Mark>)>| {
-            let mut line = String::new();
-            for (column, (cell, mark)) in cells.enumerate() {
-                line.push_str(&paint(self.colored_out, mark, cell));
-                if column + 1 < widths.len() {
-                    let wide = widths.get(column).copied().unwrap_or(0);
-                    line.push_str(&" ".repeat(wide.saturating_sub(width_of(cell)) + 2));
-                }
-            }
-            line.truncate(line.trim_end().len());
-            line
-        };
-        self.line(&render(
-            &mut headings.iter().map(|heading| (*heading, Some(Mark::Dim))),
-        ))?;
-        for (number, row) in rows.iter().enumerate() {
-            let mut cells = row
-                .iter()
-                .enumerate()
-                .map(|(column, cell)| (cell.as_str(), mark(number, column)));
-            self.line(&render(&mut cells))?;
-        }
-        Ok(())
+        let lines = table::render(self.colored_out, headings, rows, mark);
+        lines.iter().try_for_each(|line| self.line(line))
     }
 
     /// Prints names and values, one pair a line; `mark` colours a value by its row.
@@ -280,14 +239,18 @@ impl Drop for Spinner {
 /// A span as people read it: two or three digits that matter.
 pub(crate) fn span(span: Duration) -> String {
     let micros = span.as_micros();
-    if micros < 1_000 {
+    if micros == 0 {
+        "0 s".to_owned()
+    } else if micros < 1_000 {
         format!("{micros} µs")
     } else if micros < 10_000 {
         format!("{:.1} ms", span.as_secs_f64() * 1e3)
     } else if micros < 1_000_000 {
         format!("{} ms", span.as_millis())
-    } else if span.as_secs() < 120 {
+    } else if span.as_secs() < 20 {
         format!("{:.1} s", span.as_secs_f64())
+    } else if span.as_secs() < 120 {
+        format!("{} s", span.as_secs())
     } else if span.as_secs() < 7200 {
         format!("{} min", span.as_secs() / 60)
     } else {
@@ -318,14 +281,14 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn paint(colored: bool, mark: Option<Mark>, text: &str) -> String {
+pub(super) fn paint(colored: bool, mark: Option<Mark>, text: &str) -> String {
     match mark {
         Some(mark) if colored => format!("\u{1b}[{}m{text}\u{1b}[0m", mark.code()),
         _ => text.to_owned(),
     }
 }
 
-fn width_of(text: &str) -> usize {
+pub(super) fn width_of(text: &str) -> usize {
     console::measure_text_width(text)
 }
 
@@ -345,10 +308,12 @@ mod tests {
     #[test]
     fn spans_are_short() {
         for (micros, text) in [
+            (0, "0 s"),
             (850, "850 µs"),
             (1_250, "1.2 ms"),
             (42_000, "42 ms"),
             (1_540_000, "1.5 s"),
+            (27_900_000, "27 s"),
             (180_000_000, "3 min"),
             (10_800_000_000, "3 h"),
         ] {

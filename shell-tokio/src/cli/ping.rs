@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::Ping;
 use super::link::Link;
 use super::output::span;
-use super::{Scene, Stop, interruptible};
+use super::{Scene, Stop};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -22,11 +22,11 @@ struct Report {
 /// Pings.
 pub(super) async fn run(ping: &Ping, scene: &Scene) -> Result<(), Stop> {
     let spinner = scene.output.spinner("connecting");
-    let link = interruptible(Link::open(scene)).await?;
+    let link = Link::open(scene).await?;
     drop(spinner);
     let mut spans = Vec::new();
     for number in 1..=ping.count {
-        let span = interruptible(link.ping()).await?;
+        let span = link.ping().await?;
         spans.push(span);
         if !ping.json {
             scene

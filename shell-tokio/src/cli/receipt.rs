@@ -1,5 +1,6 @@
 //! What a question cost: a line for people, fields for programs.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use mesh_core::billing::money::Nanos;
@@ -87,7 +88,7 @@ pub(super) fn print_line(output: Output, end: &StreamEnd) {
     let estimated = if end.estimated { ", estimated" } else { "" };
     output.aside(&format!(
         "{} · {} in{cached}, {} out{estimated} · {} · {} · {}",
-        printable(&end.model_used),
+        model(end),
         grouped(used.prompt),
         grouped(used.completion),
         price(end),
@@ -97,6 +98,14 @@ pub(super) fn print_line(output: Output, end: &StreamEnd) {
     if let Some(word) = not_whole(end.finish_reason) {
         output.warn(word);
     }
+}
+
+/// The provider's name of the model; it is not known before the provider says it.
+pub(super) fn model(end: &StreamEnd) -> Cow<'_, str> {
+    if end.model_used.is_empty() {
+        return Cow::Borrowed("no model answered");
+    }
+    printable(&end.model_used)
 }
 
 /// How the charge comes about, in words.

@@ -9,14 +9,14 @@ use mesh_core::time::UnixMillis;
 use super::args;
 use super::link::Link;
 use super::output::{Mark, grouped, span};
-use super::{Scene, Stop, interruptible, moment, wall};
+use super::{Scene, Stop, moment, wall};
 use crate::device::status::{StateName, Status};
 
 /// Shows it. A tunnel that is not up is a failure, so that scripts can wait for it.
 pub(super) async fn run(status: &args::Status, scene: &Scene) -> Result<(), Stop> {
     let spinner = scene.output.spinner("asking the gateway");
-    let link = interruptible(Link::open(scene)).await?;
-    let report = interruptible(link.status()).await?;
+    let link = Link::open(scene).await?;
+    let report = link.status().await?;
     drop(spinner);
     link.close().await;
     if status.json {

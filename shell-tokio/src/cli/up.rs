@@ -17,8 +17,8 @@ use mesh_core::wire::message::StreamEnd;
 
 use super::args::Up;
 use super::ask::follow;
-use super::output::{Mark, grouped, printable, span};
-use super::{Scene, Stop, receipt, until_stopped, wall};
+use super::output::{Mark, grouped, span};
+use super::{Interrupts, Scene, Stop, receipt, until_stopped, wall};
 use crate::device::agent::Agent;
 use crate::device::client::{Client, Options};
 use crate::device::credentials::Credentials;
@@ -123,13 +123,14 @@ impl Stage {
     }
 
     async fn ask(&self, up: &Up, question: &str, scene: &Scene) -> Result<(), Stop> {
+        let mut interrupts = Interrupts::new()?;
         let model = up.model.as_deref().unwrap_or("auto");
         let question = Question::new(question)
             .model(model)
             .max_tokens(up.max_tokens)
             .session("up");
         let answer = self.client.escalate_stream(question).await?;
-        let outcome = follow(answer, Some(scene.output), None).await;
+        let outcome = follow(answer, scene.output, true, None, &mut interrupts).await;
         if let Some(end) = &outcome.receipt {
             let checked = self.check_ledger(end.request_id).await;
             let handshake = self.client.subscribe().borrow().handshake;
@@ -253,7 +254,7 @@ fn print_receipt(
         ));
     };
     output.note(&output.mark_err(Mark::Bold, "receipt"));
-    row("model", &printable(&end.model_used));
+    row("model", &receipt::model(end));
     row(
         "tokens",
         &format!(

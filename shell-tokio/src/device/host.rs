@@ -115,6 +115,7 @@ impl Host for DeviceHost {
             Order::Pause(id) => Input::Pause(id),
             Order::Unpause(id) => {
                 if !self.drain(id) {
+                    self.wait_for_room(id, false);
                     return Request::None;
                 }
                 Input::Unpause(id)
@@ -253,7 +254,7 @@ impl DeviceHost {
         }
         let slow_already = open.waiting.len() > 1 && open.news.capacity() == 0;
         if !self.drain(id) && !slow_already {
-            self.slow_down(id);
+            self.wait_for_room(id, true);
         }
     }
 
@@ -288,15 +289,15 @@ impl DeviceHost {
         true
     }
 
-    /// Lets the gateway wait until the reader has caught up.
-    fn slow_down(&self, id: RequestId) {
-        let (Some(orders), Some(open)) = (self.orders.upgrade(), self.answers.get(&id)) else {
+    /// Comes back with [`Order::Unpause`] when the reader has room again; before that the gateway is
+    /// let wait, unless it waits already.
+    fn wait_for_room(&self, id: RequestId, pause: bool) {
+        let Some(open) = self.answers.get(&id) else {
             return;
         };
-        let news = open.news.clone();
-        let orders = orders.downgrade();
+        let (news, orders) = (open.news.clone(), self.orders.clone());
         tokio::spawn(async move {
-            if let Some(orders) = orders.upgrade() {
+            if pause && let Some(orders) = orders.upgrade() {
                 let _ended = orders.send(Order::Pause(id)).await;
             }
             // Room again, or nobody reads: both are looked at by `drain`.

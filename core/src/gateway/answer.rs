@@ -163,6 +163,8 @@ pub(super) struct Answer {
     first_piece_by: Instant,
     end_by: Instant,
     attempts: u32,
+    /// The attempt's upstream has not ended.
+    upstream_open: bool,
 
     sequence: u64,
     produced: bool,
@@ -224,6 +226,7 @@ impl Answer {
             first_piece_by: now.instant + first_piece_timeout(request),
             end_by: now.instant + limits::ESCALATION_TOTAL,
             attempts: 0,
+            upstream_open: false,
             sequence: 0,
             produced: false,
             produced_bytes: 0,
@@ -274,7 +277,10 @@ impl Answer {
                 self.credit_owed += bytes.len();
                 self.exchange(now, |exchange| exchange.handle_body(bytes));
             }
-            Input::Ended(result) => self.exchange(now, |exchange| exchange.handle_end(result)),
+            Input::Ended(result) => {
+                self.upstream_open = false;
+                self.exchange(now, |exchange| exchange.handle_end(result));
+            }
             Input::Settled(receipt) => self.settled(now, receipt),
             Input::Released(written) => self.released(now, written),
             Input::Cancelled => self.cancel(),
@@ -305,6 +311,7 @@ impl Answer {
             return;
         }
         self.attempts += 1;
+        self.upstream_open = true;
         self.credit_owed = 0;
         self.stage = Stage::Calling(Box::new(Exchange::new(self.dialect)));
         self.outputs.push_back(Output::Call(self.call.clone()));
@@ -358,6 +365,10 @@ impl Answer {
     }
 
     fn failed(&mut self, now: Now, failure: &UpstreamFailure) {
+        // It failed by what it said and may say more, which the next attempt must not be told.
+        if self.upstream_open {
+            self.outputs.push_back(Output::Abandon);
+        }
         let error = terms::upstream(failure, &self.provider, self.request_id);
         if self.produced {
             self.settle(Verdict::Failed(error));

@@ -231,6 +231,23 @@ fn transient_failures_before_the_first_piece_are_tried_three_times_and_charged_n
 }
 
 #[test]
+fn an_upstream_that_fails_but_does_not_end_is_stopped_before_the_next_attempt() {
+    let mut rig = Rig::calling(true);
+    rig.head(200, None);
+    rig.tell(Input::Body(
+        b"data: {\"error\":{\"type\":\"overloaded_error\",\"message\":\"busy\"}}\n\n",
+    ));
+    assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 1);
+    rig.pass_to_deadline();
+    assert_eq!((rig.calls(), rig.releases()), (1, 0));
+
+    let mut rig = Rig::calling(true);
+    rig.head(500, None);
+    rig.tell(Input::Ended(Ok(())));
+    assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 0);
+}
+
+#[test]
 fn a_retry_after_is_honoured_and_one_past_the_deadline_fails_at_once() {
     let mut rig = Rig::calling(true);
     rig.head(429, Some(Duration::from_secs(5)));

@@ -203,7 +203,6 @@ fn a_hold_granted_too_late_is_given_back() {
     let gateway::Ask::Hold { hold, .. } = late else {
         panic!("{late:?}")
     };
-    net.outside.silent = false;
     net.outside
         .command(hold.request, Command::Hold(hold.clone()))
         .unwrap();
@@ -212,6 +211,11 @@ fn a_hold_granted_too_late_is_given_back() {
         told: Told::Held(Ok(())),
     });
     assert_eq!(net.outside.asked, ["hold", "release"]);
+    net.run(limits::SETTLE_RETRY_MAX);
+    assert_eq!(net.outside.account.holds.len(), 1, "the store is down");
+    net.outside.silent = false;
+    net.run(limits::SETTLE_RETRY_MAX);
+    assert_eq!(net.outside.asked, ["hold", "release", "release", "release"]);
     assert!(net.outside.account.holds.is_empty());
 }
 
@@ -479,6 +483,25 @@ fn the_same_device_connecting_anew_replaces_its_old_session() {
         matches!(event, gateway::Event::TunnelDown { reason, .. } if reason.contains("anew"))
     });
     assert!(why);
+}
+
+#[test]
+fn of_two_sessions_of_one_device_the_later_admitted_stays_whichever_is_told_first() {
+    let mut net = Net::without_devices();
+    for _ in 0..2 {
+        let leaf = net.world.device_leaf(2040);
+        net.add_device(Some(leaf), Attempts::AtMost(0));
+    }
+    net.outside.admits_late = true;
+    net.give(0, Input::Connect);
+    net.run(secs(1));
+    net.outside.admits_late = false;
+    net.give(1, Input::Connect);
+    net.run_to(secs(1), |net| net.state(1) == UP);
+    let late = net.outside.late.pop().unwrap();
+    net.tell(late);
+    net.run_to(secs(1), |net| net.state(0) == State::Failed);
+    assert_eq!((net.state(1), net.gateway.sessions()), (UP, 1));
 }
 
 #[test]

@@ -51,6 +51,16 @@ pub(super) enum Pending {
         account: AccountId,
         request: RequestId,
     },
+    /// The release of such a hold.
+    GiveBack {
+        account: AccountId,
+        request: RequestId,
+    },
+    /// The store could not release it: asked again at the deadline. Nothing is asked under this id.
+    GiveBackLater {
+        account: AccountId,
+        request: RequestId,
+    },
     /// Its word no longer matters.
     Forgotten,
 }
@@ -342,8 +352,18 @@ impl<T: Transport> Gateway<T> {
             Pending::Summary { conn, stream, call } => {
                 self.summed(now, conn, stream, call, Err(Unavailable));
             }
+            Pending::GiveBack { account, request } => self.give_back(now, account, request),
+            Pending::GiveBackLater { account, request } => {
+                self.asks.remove(&id);
+                self.give_back(now, account, request);
+            }
             Pending::Call(_) | Pending::LateHold { .. } | Pending::Forgotten => {}
         }
+    }
+
+    fn give_back(&mut self, now: Now, account: AccountId, request: RequestId) {
+        let pending = Pending::GiveBack { account, request };
+        self.ask_store(now, pending, Ask::Release { account, request });
     }
 
     pub(super) fn progress(&mut self, now: Now, id: AskId, piece: Progress) {
@@ -400,7 +420,15 @@ impl<T: Transport> Gateway<T> {
             }
             (Pending::LateHold { account, request }, Told::Held(Ok(()))) => {
                 self.event(Event::LateAnswer);
-                self.ask(Pending::Forgotten, Ask::Release { account, request });
+                self.give_back(now, account, request);
+            }
+            (Pending::GiveBack { .. }, Told::Released(Ok(()))) => {}
+            (Pending::GiveBack { account, request }, Told::Released(Err(Unavailable))) => {
+                let id = AskId(self.next_id());
+                let pending = Pending::GiveBackLater { account, request };
+                self.asks.insert(id, pending);
+                let again = now.instant + limits::SETTLE_RETRY_MAX;
+                self.deadlines.set(Due::Ask(id), Some(again));
             }
             (Pending::LateHold { .. } | Pending::Forgotten, _) => self.event(Event::LateAnswer),
             // The shell answered with another ask's kind: as if it had not answered at all.

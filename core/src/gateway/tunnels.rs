@@ -48,6 +48,7 @@ pub(super) enum Phase {
     },
     Live {
         account: AccountId,
+        epoch: u64,
     },
     Closing,
 }
@@ -239,7 +240,15 @@ impl<T: Transport> Gateway<T> {
         };
         let Some(device) = tunnel.device else { return };
         let Admitted { account, epoch } = admitted;
-        tunnel.phase = Phase::Live { account };
+        // Of two that the store admitted, one may be told late.
+        if self.live_epoch(device) > Some(epoch) {
+            let why = "the device has connected anew";
+            return self.close(now, conn, CloseCode::Replaced, why);
+        }
+        let Some(tunnel) = self.tunnels.get_mut(&conn) else {
+            return;
+        };
+        tunnel.phase = Phase::Live { account, epoch };
         let (remote, handshake) = (tunnel.remote, tunnel.handshake);
         self.deadlines.set(Due::Hello(conn), None);
         if let Some(older) = self.live.insert(device, conn) {
@@ -279,6 +288,13 @@ impl<T: Transport> Gateway<T> {
             .unwrap_or_default();
         for stream in waiting {
             self.read(now, conn, stream);
+        }
+    }
+
+    fn live_epoch(&self, device: DeviceId) -> Option<u64> {
+        match self.tunnels.get(self.live.get(&device)?)?.phase {
+            Phase::Live { epoch, .. } => Some(epoch),
+            Phase::Handshaking | Phase::Knocking { .. } | Phase::Closing => None,
         }
     }
 

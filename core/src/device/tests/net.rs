@@ -53,6 +53,9 @@ pub(super) struct Outside {
     /// Holds and settles are left to the test while this is set.
     pub(super) silent: bool,
     pub(super) unanswered: Vec<(AskId, Ask)>,
+    /// While this is set admissions are decided and kept back in `late`.
+    pub(super) admits_late: bool,
+    pub(super) late: Vec<gateway::Input>,
     /// What was asked besides admissions, in order.
     pub(super) asked: Vec<&'static str>,
     pub(super) events: Vec<gateway::Event>,
@@ -72,6 +75,8 @@ impl Outside {
             upstreams: VecDeque::new(),
             silent: false,
             unanswered: Vec::new(),
+            admits_late: false,
+            late: Vec::new(),
             asked: Vec::new(),
             events: Vec::new(),
             warmed: 0,
@@ -102,7 +107,12 @@ impl Outside {
             Ask::Admit { .. } => {
                 self.epoch += 1;
                 let (account, epoch) = (ACCOUNT, self.epoch);
-                Told::Admitted(self.admission.map(|()| Admitted { account, epoch }))
+                let word = self.admission.map(|()| Admitted { account, epoch });
+                if self.admits_late {
+                    self.late.push(told(id, Told::Admitted(word)));
+                    return Vec::new();
+                }
+                Told::Admitted(word)
             }
             Ask::Hold { ref hold, .. } => {
                 self.asked.push("hold");
@@ -125,6 +135,9 @@ impl Outside {
             }
             Ask::Release { request, .. } => {
                 self.asked.push("release");
+                if self.silent {
+                    return vec![told(id, Told::Released(Err(Unavailable)))];
+                }
                 self.command(request, Command::Release(request)).unwrap();
                 Told::Released(Ok(()))
             }

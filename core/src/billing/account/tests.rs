@@ -68,6 +68,9 @@ fn months_are_utc() {
         "2026-12"
     );
     assert_eq!(Month::of(UnixMillis(0)).to_string(), "1970-01");
+    // As a number, months since January of the year 0: 2026 × 12 + 10.
+    assert_eq!(Month::of(NOVEMBER).index(), 24_322);
+    assert_eq!(Month::from_index(24_322), Month::of(NOVEMBER));
 }
 
 #[test]
@@ -271,17 +274,17 @@ fn a_ledger_replayed_gives_the_account_without_its_holds() {
 
 #[test]
 fn the_free_tier_charges_nothing_within_its_quota() {
-    // The worst case is $0.01875 in the provider's price: two fit $0.04, a third does not.
+    // The worst case is $0.01875 in the provider's price: two fill $0.0375, a third is too much.
     let mut account = Account {
         tier: Tier::Free {
-            monthly_quota: Nanos(40_000_000),
+            monthly_quota: Nanos(37_500_000),
         },
         ..account()
     };
     run(&mut account, &facts(), Command::Hold(hold(1, 1000))).unwrap();
     run(&mut account, &facts(), Command::Hold(hold(2, 1000))).unwrap();
     let denied = run(&mut account, &facts(), Command::Hold(hold(3, 1000)));
-    let (needed, available) = (Nanos(18_750_000), Nanos(2_500_000));
+    let (needed, available) = (Nanos(18_750_000), Nanos(0));
     assert_eq!(denied, Err(Denied::QuotaSpent { needed, available }));
     let charge = only_charge(
         &run(
@@ -292,6 +295,17 @@ fn the_free_tier_charges_nothing_within_its_quota() {
         .unwrap(),
     );
     assert_eq!((charge.charge, charge.base), (Nanos(0), Nanos(10_500_000)));
+    // What was used stays used: 0.0375 − 0.0105 − 0.01875 held for the other. December is new.
+    let left = |account: &Account, at| {
+        let summary = account.summary(at).unwrap();
+        (summary.used, summary.available)
+    };
+    assert_eq!(
+        left(&account, NOVEMBER),
+        (Nanos(10_500_000), Nanos(8_250_000))
+    );
+    let december = UnixMillis(1_796_083_200_000);
+    assert_eq!(left(&account, december), (Nanos(0), Nanos(18_750_000)));
 }
 
 /// A model written differently: one list of movements, sums in `i128`, no running totals.

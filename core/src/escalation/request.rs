@@ -247,7 +247,26 @@ mod tests {
         let raw = serde_json::value::RawValue::from_string("{}".into()).unwrap();
         let dialect = crate::wire::message::DialectName::Openai;
         let chat = Some(crate::wire::message::Chat { dialect, body: raw });
-        assert_eq!(validate(&EscalationRequest { chat, ..ask("") }), Ok(()));
+        let with_chat = |query| EscalationRequest {
+            chat: chat.clone(),
+            ..ask(query)
+        };
+        assert_eq!(validate(&with_chat("")), Ok(()));
+        // What is said beside the body keeps its own rules.
+        assert_eq!(validate(&with_chat("  \n")), Err(Invalid::EmptyQuery));
+        assert!(matches!(
+            validate(&with_chat(&"q".repeat(100_001))),
+            Err(Invalid::QueryTooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn a_context_has_a_thousand_entries_of_a_kind_and_not_one_more() {
+        for (entries, fine) in [(999, true), (1_000, true), (1_001, false), (1_002, false)] {
+            let mut request = ask("why?");
+            request.context.constraints = vec![String::new(); entries];
+            assert_eq!(validate(&request).is_ok(), fine, "{entries}");
+        }
     }
 
     #[test]

@@ -142,7 +142,8 @@ impl Outside {
                 Told::Released(Ok(()))
             }
             Ask::Summary { .. } => Told::Summed(Ok(self.account.summary(WALL).unwrap())),
-            Ask::Call { .. } => {
+            Ask::Call { provider, .. } => {
+                assert_eq!(provider, "provider", "as the model's row says");
                 self.asked.push("call");
                 self.calls.push(id);
                 return self.call(id);

@@ -455,6 +455,53 @@ fn long_pieces_are_split_between_characters() {
 }
 
 #[test]
+fn an_answer_that_does_not_end_is_stopped_after_ten_minutes_and_charged() {
+    let mut rig = Rig::calling(true);
+    let began = rig.now.instant;
+    rig.head(200, None);
+    rig.piece("12345678");
+    let ends = began + Duration::from_secs(600);
+    assert_eq!(
+        rig.answer.deadline(),
+        Some(ends),
+        "the first piece has come"
+    );
+    rig.now = rig.now.after(Duration::from_millis(599_999));
+    rig.tell(Input::Timeout);
+    assert!(rig.settles().is_empty());
+    rig.pass_to_deadline();
+    assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 1);
+    let [(tokens, estimated)] = rig.settles()[..] else {
+        panic!()
+    };
+    assert_eq!((tokens.completion, estimated), (2, true));
+    rig.tell(Input::Settled(Some(charge(tokens))));
+    assert_eq!(rig.errors(), [ErrorCode::UpstreamTimeout]);
+}
+
+#[test]
+fn an_unstreamed_answer_of_a_mebibyte_passes_and_one_byte_more_is_cut_and_charged() {
+    for streamed in [false, true] {
+        let mut rig = Rig::calling(streamed);
+        rig.head(200, None);
+        for _ in 0..26 {
+            rig.piece(&"x".repeat(40_000));
+        }
+        rig.piece(&"x".repeat(8_576));
+        assert!(rig.settles().is_empty());
+        rig.piece("x");
+        if streamed {
+            assert_eq!(rig.text().len(), 1_048_577);
+            continue;
+        }
+        assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 1);
+        assert_eq!(rig.settles()[0].0.completion, 262_145, "four bytes a token");
+        rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
+        assert_eq!(rig.errors(), [ErrorCode::TooLarge]);
+    }
+}
+
+#[test]
 fn its_debug_shows_nothing_of_the_question_or_the_answer() {
     let mut rig = Rig::calling(false);
     rig.head(200, None);

@@ -315,6 +315,34 @@ fn a_break_after_the_first_piece_is_charged_by_estimate_and_never_tried_again() 
 }
 
 #[test]
+fn a_broken_answer_is_charged_what_was_counted_or_what_was_written_whichever_is_more() {
+    let broken_after = |prompt: u64, completion: u64| {
+        let mut rig = Rig::calling(true);
+        rig.head(200, None);
+        let usage = format!(
+            "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion}}}}}\n\n"
+        );
+        rig.tell(Input::Body(usage.as_bytes()));
+        // 40 bytes make about ten tokens.
+        rig.piece(&"x".repeat(40));
+        rig.tell(Input::Ended(Err(Broken::Reset)));
+        let [(tokens, estimated)] = rig.settles()[..] else {
+            panic!()
+        };
+        assert!(estimated);
+        let unknown = rig.answer.call.input_tokens_max.div_ceil(4);
+        (tokens.prompt, tokens.completion, unknown)
+    };
+    let (prompt, completion, _) = broken_after(31, 2);
+    assert_eq!((prompt, completion), (31, 10));
+    let (prompt, completion, _) = broken_after(1, 12);
+    assert_eq!((prompt, completion), (1, 12));
+    let (prompt, completion, unknown) = broken_after(0, 2);
+    assert_eq!((prompt, completion), (unknown, 10));
+    assert!(unknown > 1);
+}
+
+#[test]
 fn the_text_so_far_of_a_broken_unstreamed_answer_comes_before_its_error() {
     let mut rig = Rig::calling(false);
     rig.head(200, None);

@@ -231,6 +231,23 @@ fn transient_failures_before_the_first_piece_are_tried_three_times_and_charged_n
 }
 
 #[test]
+fn the_next_attempts_come_after_a_quarter_and_half_a_second_or_not_past_the_deadline() {
+    let mut rig = Rig::calling(true);
+    for wait in [250, 500] {
+        rig.head(500, None);
+        rig.tell(Input::Ended(Ok(())));
+        let rests = rig.answer.deadline().unwrap() - rig.now.instant;
+        assert_eq!(rests, Duration::from_millis(wait));
+        rig.pass_to_deadline();
+    }
+    // 30 s are allowed to the first piece: an attempt at their end comes too late.
+    let mut rig = Rig::calling(true);
+    rig.head(429, Some(Duration::from_secs(30)));
+    rig.tell(Input::Ended(Ok(())));
+    assert_eq!((rig.calls(), rig.releases()), (0, 1));
+}
+
+#[test]
 fn an_upstream_that_fails_but_does_not_end_is_stopped_before_the_next_attempt() {
     let mut rig = Rig::calling(true);
     rig.head(200, None);
@@ -340,6 +357,16 @@ fn a_broken_answer_is_charged_what_was_counted_or_what_was_written_whichever_is_
     let (prompt, completion, unknown) = broken_after(0, 2);
     assert_eq!((prompt, completion), (unknown, 10));
     assert!(unknown > 1);
+
+    // What a model thought before it answered is written too, and nothing is tried again after it.
+    let mut rig = Rig::calling(true);
+    rig.head(200, None);
+    for _ in 0..2 {
+        let thought = r#"{"choices":[{"index":0,"delta":{"reasoning_content":"12345678"}}]}"#;
+        rig.tell(Input::Body(format!("data: {thought}\n\n").as_bytes()));
+    }
+    rig.tell(Input::Ended(Err(Broken::Reset)));
+    assert_eq!((rig.settles()[0].0.completion, rig.calls()), (4, 0));
 }
 
 #[test]

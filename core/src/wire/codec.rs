@@ -99,13 +99,29 @@ pub fn decode(frame_type: FrameType, payload: &[u8]) -> Result<Message, MessageE
         line: 1,
         column: error.valid_up_to() + 1,
     })?;
+    let no_object = MessageError::Malformed {
+        frame_type,
+        line: 1,
+        column: 1,
+    };
+    if !is_object(text) {
+        return Err(no_object);
+    }
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(malformed)?;
     if envelope.tag != frame_type.name() {
         return Err(MessageError::TagMismatch { frame_type });
     }
+    if !is_object(envelope.data.get()) {
+        return Err(no_object);
+    }
     data(frame_type, envelope.data.get())
         .map_err(malformed)?
         .ok_or(MessageError::Binary)
+}
+
+/// serde alone would also take a list of the fields' values, a second spelling that nobody meant.
+fn is_object(json: &str) -> bool {
+    json.trim_ascii_start().starts_with('{')
 }
 
 fn data(frame_type: FrameType, json: &str) -> Result<Option<Message>, serde_json::Error> {

@@ -5,6 +5,7 @@
 //! default. Raw JSON that is only passed on stays raw ([`RawValue`]). The first eight numbers
 //! (0x01–0x08) never change. `Debug` shows what a message is about, never what people wrote.
 
+mod finite;
 mod private;
 
 use serde::{Deserialize, Serialize};
@@ -33,19 +34,34 @@ pub struct Heartbeat {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Vitals {
     /// All processors together, 0.0–1.0.
+    #[serde(deserialize_with = "finite::single")]
     pub cpu_usage: f32,
     /// Main memory, 0.0–1.0.
+    #[serde(deserialize_with = "finite::single")]
     pub memory_usage: f32,
     /// The disk that holds the data folder, 0.0–1.0.
+    #[serde(deserialize_with = "finite::single")]
     pub disk_usage: f32,
     /// GPU, 0.0–1.0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "finite::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gpu_usage: Option<f32>,
     /// GPU memory, 0.0–1.0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "finite::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gpu_vram_usage: Option<f32>,
     /// GPU temperature in degrees Celsius.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "finite::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gpu_temp_celsius: Option<f32>,
     /// Conversations open on the device.
     pub active_sessions: u32,
@@ -171,6 +187,7 @@ pub struct Knowledge {
     /// The passage.
     pub content: String,
     /// 0.0–1.0.
+    #[serde(deserialize_with = "finite::single")]
     pub relevance: f32,
 }
 
@@ -381,9 +398,14 @@ pub struct PrewarmSignal {
     /// The device's wall clock.
     pub timestamp: UnixMillis,
     /// GPU, 0.0–1.0.
+    #[serde(deserialize_with = "finite::single")]
     pub gpu_usage: f32,
     /// Degrees Celsius.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "finite::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gpu_temp: Option<f32>,
     /// What was over its threshold.
     pub reason: String,

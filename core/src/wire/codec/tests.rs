@@ -332,6 +332,40 @@ fn a_message_cut_anywhere_is_refused() {
 }
 
 #[test]
+fn a_list_of_the_fields_values_is_no_message() {
+    let id = "req_000000000000000000000000000000ab";
+    for json in [
+        format!(r#"["Cancel",{{"request_id":"{id}"}}]"#),
+        format!(r#"{{"type":"Cancel","data":["{id}"]}}"#),
+    ] {
+        assert!(
+            decode(FrameType::Cancel, json.as_bytes()).is_err(),
+            "{json}"
+        );
+    }
+    let spaced = format!(" \n{{ \"data\" : {{\"request_id\":\"{id}\"}}, \"type\":\"Cancel\"}}");
+    assert!(decode(FrameType::Cancel, spaced.as_bytes()).is_ok());
+}
+
+#[test]
+fn a_number_that_single_precision_cannot_hold_is_refused() {
+    // The largest single is 3.4028234…e38 (IEEE 754).
+    for (number, fine) in [("3.4e38", true), ("1e39", false), ("-1e39", false)] {
+        for fields in [
+            format!(r#""gpu_usage":{number}"#),
+            format!(r#""gpu_usage":0.5,"gpu_temp":{number}"#),
+        ] {
+            let device = "device-00000000-0000-0000-0000-000000000001";
+            let json = format!(
+                r#"{{"type":"PrewarmSignal","data":{{"device_id":"{device}","timestamp":1,"reason":"r",{fields}}}}}"#
+            );
+            let read = decode(FrameType::PrewarmSignal, json.as_bytes());
+            assert_eq!(read.is_ok(), fine, "{fields}");
+        }
+    }
+}
+
+#[test]
 fn a_heartbeat_with_everything_in_it_stays_under_300_bytes_of_data() {
     let (_, data) = WHOLE[0];
     assert!(data.len() <= 300, "{}", data.len());

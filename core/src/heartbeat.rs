@@ -108,6 +108,8 @@ pub struct Heartbeat {
     next_sequence: u64,
     /// The oldest beat without an answer.
     awaited: Option<Awaited>,
+    /// No beat before this one can be acknowledged any more.
+    ackable_from: u64,
     acked: u64,
     missed: u64,
     latency: Option<Duration>,
@@ -127,6 +129,7 @@ impl Heartbeat {
             next_beat: now,
             next_sequence: 0,
             awaited: None,
+            ackable_from: 0,
             acked: 0,
             missed: 0,
             latency: None,
@@ -172,9 +175,11 @@ impl Heartbeat {
     }
 
     fn acknowledge(&mut self, now: Instant, sequence: u64) {
-        if sequence >= self.next_sequence {
+        // Acknowledgements come in order, each once.
+        if !(self.ackable_from..self.next_sequence).contains(&sequence) {
             return;
         }
+        self.ackable_from = sequence + 1;
         self.acked += 1;
         let Some(awaited) = self.awaited else { return };
         if sequence == awaited.sequence {

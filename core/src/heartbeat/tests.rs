@@ -81,6 +81,15 @@ fn an_answer_to_a_beat_never_sent_counts_for_nothing() {
 }
 
 #[test]
+fn a_beat_answered_twice_counts_once() {
+    let mut heart = Heart::new();
+    heart.at(0, Input::Timeout);
+    heart.at(1, Input::Acked { sequence: 0 });
+    heart.at(2, Input::Acked { sequence: 0 });
+    assert_eq!((heart.heart.sent(), heart.heart.acked()), (1, 1));
+}
+
+#[test]
 fn one_missed_ack_is_doubt_and_anything_received_ends_it() {
     let mut heart = Heart::new();
     heart.at(0, Input::Timeout);
@@ -233,6 +242,8 @@ struct Diary {
     beats: Vec<u64>,
     /// Beats that nobody waits for any more: answered, or called missing.
     past: usize,
+    /// The last beat that was answered.
+    answered: Option<u64>,
     answers: u64,
     missing: u64,
     heard: u64,
@@ -284,7 +295,9 @@ impl Diary {
     }
 
     fn acked(&mut self, sequence: u64) {
-        if sequence < self.beats.len() as u64 {
+        // Each beat is answered once, and none after a later one.
+        if sequence < self.beats.len() as u64 && self.answered.is_none_or(|last| sequence > last) {
+            self.answered = Some(sequence);
             self.answers += 1;
             if sequence >= self.past as u64 {
                 self.past = self.beats.len();

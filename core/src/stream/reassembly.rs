@@ -16,6 +16,7 @@
 //! 5. After an error the reassembly stays in error.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use sha2::{Digest, Sha256};
 
@@ -134,7 +135,8 @@ impl Reassembly {
             };
         }
         if is_final {
-            if let Some((&later, _)) = self.waiting.range(sequence + 1..).next() {
+            let after = (Bound::Excluded(sequence), Bound::Unbounded);
+            if let Some((&later, _)) = self.waiting.range(after).next() {
                 return Err(StreamError::AfterFinal {
                     sequence: later,
                     last: sequence,

@@ -66,6 +66,14 @@ fn nothing_comes_after_the_final_piece() {
 }
 
 #[test]
+fn the_last_number_there_is_can_be_the_final_one() {
+    let mut stream = Reassembly::new();
+    stream.accept(1, "b", false).unwrap();
+    let gap = Accepted::Gap { missing: 0 };
+    assert_eq!(stream.accept(u64::MAX, "z", true), Ok(gap));
+}
+
+#[test]
 fn the_window_is_bounded_in_pieces_and_in_bytes() {
     let mut stream = Reassembly::new();
     for sequence in 1..=256 {

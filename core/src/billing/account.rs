@@ -357,7 +357,8 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
             base,
         },
     );
-    if base == Nanos::ZERO {
+    // A base that rounds to nothing may still be charged a nano with its markup.
+    if base == Nanos::ZERO && charge == Nanos::ZERO {
         return Ok(entry);
     }
     if account.owed > Nanos::ZERO {

@@ -74,6 +74,28 @@ fn months_are_utc() {
 }
 
 #[test]
+fn a_nano_of_markup_on_a_base_that_rounds_to_nothing_needs_room_too() {
+    // 490 tokens at one pico-dollar are 0.49 nanos, which rounds to 0; with 3 % 0.5047, to 1.
+    let price = Price {
+        input: 1,
+        ..Price::FREE
+    };
+    let hold = Hold {
+        price,
+        input_tokens_max: 490,
+        ..hold(1, 0)
+    };
+    let mut empty = Account::new(Tier::MANAGED, Nanos::ZERO);
+    let refused = Denied::Insufficient {
+        needed: Nanos(1),
+        available: Nanos::ZERO,
+    };
+    let held = run(&mut empty, &facts(), Command::Hold(hold.clone()));
+    assert_eq!(held, Err(refused));
+    assert!(run(&mut account(), &facts(), Command::Hold(hold)).is_ok());
+}
+
+#[test]
 fn a_settle_charges_the_real_usage_and_voids_the_rest() {
     let mut account = account();
     run(&mut account, &facts(), Command::Hold(hold(1, 1000))).unwrap();

@@ -448,6 +448,10 @@ impl<T: Transport> Gateway<T> {
         call: u64,
         word: Result<Summary, Unavailable>,
     ) {
+        // The stream may have been refused meanwhile.
+        if self.lane(conn, stream) != Some(Lane::Call) {
+            return;
+        }
         let result = match word {
             Ok(summary) => api::encode(&summary),
             Err(Unavailable) => Err(terms::store_down()),

@@ -62,6 +62,11 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
+    fn is_live(&self, conn: ConnId) -> bool {
+        let phase = self.tunnels.get(&conn).map(|tunnel| &tunnel.phase);
+        matches!(phase, Some(Phase::Live { .. }))
+    }
+
     fn may_read(&self, conn: ConnId, stream: StreamId) -> bool {
         let Some(tunnel) = self.tunnels.get(&conn) else {
             return false;
@@ -154,6 +159,13 @@ impl<T: Transport> Gateway<T> {
         if !frame_type.allowed(Direction::ToGateway, kind) {
             return Err("a frame where it does not belong".to_owned());
         }
+        // One conversation for each stream: a second one would speak between the first one's words.
+        if lane != Lane::Fresh && frame_type.opens().is_some() {
+            return Err("a second beginning on one stream".to_owned());
+        }
+        if lane == Lane::Control && !self.is_live(conn) {
+            return Err("a message before the device was admitted".to_owned());
+        }
         let message = codec::decode(frame_type, payload).map_err(|error| error.to_string())?;
         self.message(now, conn, stream, message);
         Ok(())
@@ -235,13 +247,15 @@ impl<T: Transport> Gateway<T> {
     fn protocol_error(&mut self, now: Now, conn: ConnId, stream: StreamId, what: &str) {
         match self.lane(conn, stream) {
             Some(Lane::Control) => self.close(now, conn, CloseCode::Protocol, what),
-            Some(lane) => {
-                if let Lane::Answer(id) = lane {
-                    self.step_answer(now, id, answer::Input::Deserted);
-                }
+            Some(Lane::Answer(id)) => {
+                self.step_answer(now, id, answer::Input::Deserted);
                 self.refuse_stream(now, conn, stream, &Message::Error(terms::protocol(what)));
             }
-            None => {}
+            Some(Lane::Fresh | Lane::Call) => {
+                self.refuse_stream(now, conn, stream, &Message::Error(terms::protocol(what)));
+            }
+            // The last word on it has been said.
+            Some(Lane::Spent) | None => {}
         }
     }
 

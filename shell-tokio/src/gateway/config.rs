@@ -213,10 +213,15 @@ impl Config {
             None => String::new(),
         };
         let shown = path.map_or_else(|| "the settings".to_owned(), |p| p.display().to_string());
-        Self::read(&text, sources).map_err(|what| Error::Validation(format!("{shown}: {what}")))
+        Self::parse(&text, sources).map_err(|what| Error::Validation(format!("{shown}: {what}")))
     }
 
-    fn read(text: &str, sources: Sources<'_>) -> Result<Self, String> {
+    /// Reads a file's text and everything over it.
+    ///
+    /// # Errors
+    ///
+    /// With the line and what to do, for a person.
+    pub fn parse(text: &str, sources: Sources<'_>) -> Result<Self, String> {
         let said: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
         // Once as it stands, so that an unknown or ill-typed setting is shown with its line.
         let _shape: Partial = toml::from_str(text).map_err(|error| error.to_string())?;

@@ -11,7 +11,7 @@ fn read_with(text: &str, env: &[(&str, &str)], flags: &[(&str, String)]) -> Resu
         flags,
         data_dir: Path::new("/data"),
     };
-    Config::read(text, sources)
+    Config::parse(text, sources)
 }
 
 fn read(text: &str) -> Result<Config, String> {

@@ -73,6 +73,35 @@ pub enum ErrorClass {
     Telemetry,
 }
 
+/// Every class with its exit code, in the order of the classes. 0 is success, 1 an error of our own,
+/// 2 a wrong command line, 130 an interrupt.
+pub const EXIT_CODES: [(ErrorClass, u8); 13] = [
+    (ErrorClass::TunnelConnection, 10),
+    (ErrorClass::Tls, 11),
+    (ErrorClass::Certificate, 12),
+    (ErrorClass::Serialization, 13),
+    (ErrorClass::Io, 14),
+    (ErrorClass::Timeout, 15),
+    (ErrorClass::Api, 16),
+    (ErrorClass::Billing, 17),
+    (ErrorClass::Auth, 18),
+    (ErrorClass::RateLimit, 19),
+    (ErrorClass::Validation, 20),
+    (ErrorClass::NotConnected, 21),
+    (ErrorClass::Telemetry, 22),
+];
+
+impl ErrorClass {
+    /// The exit code of a program that ends with an error of this class.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        EXIT_CODES
+            .iter()
+            .find(|(known, _)| *known == self)
+            .map_or(1, |(_, code)| *code)
+    }
+}
+
 impl ErrorCode {
     /// Every code, in the order of the protocol's list.
     pub const ALL: [Self; 17] = [
@@ -178,5 +207,19 @@ impl ErrorCode {
 impl std::fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_has_one_exit_code_of_its_own() {
+        let mut codes: Vec<u8> = EXIT_CODES.iter().map(|(_, code)| *code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), EXIT_CODES.len());
+        assert!(codes.iter().all(|code| ![0, 1, 2, 130].contains(code)));
     }
 }

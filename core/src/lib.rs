@@ -24,3 +24,4 @@ pub mod transport;
 pub mod tunnel;
 pub mod vitals;
 pub mod wire;
+pub mod words;

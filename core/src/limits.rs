@@ -193,6 +193,9 @@ pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// One attempt to reconnect. Over it: failed, so that a stuck handshake does not eat the recovery.
 pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a person waits for a tunnel before being told that there is none. Services are more
+/// patient.
+pub const PERSON_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts to reconnect when nothing is said. Over it: failed, until a command or a new network.
 pub const RECONNECT_ATTEMPTS: u32 = 10;
 

@@ -74,6 +74,17 @@ impl Monotonic {
     }
 }
 
+/// Asleep for less than this goes unnoticed: two clocks are not read at the same moment.
+const SLEPT_AT_LEAST: Duration = Duration::from_secs(2);
+
+/// How long a machine slept between two looks at how far its clock that counts while asleep is
+/// ahead of the one that does not.
+#[must_use]
+pub fn asleep_between(before: Duration, after: Duration) -> Option<Duration> {
+    let asleep = after.saturating_sub(before);
+    (asleep >= SLEPT_AT_LEAST).then_some(asleep)
+}
+
 /// The earlier of two optional deadlines, each with its reason.
 #[must_use]
 pub fn earliest(
@@ -130,5 +141,13 @@ mod tests {
         assert_eq!(earliest(Some((later, "b")), Some((t, "a"))), Some((t, "a")));
         assert_eq!(earliest(None, Some((t, "a"))), Some((t, "a")));
         assert_eq!(earliest(None, None), None);
+    }
+
+    #[test]
+    fn a_jump_of_the_boot_time_clock_is_sleep() {
+        let second = Duration::from_secs(1);
+        assert_eq!(asleep_between(second, 3601 * second), Some(3600 * second));
+        assert_eq!(asleep_between(second, 2 * second), None);
+        assert_eq!(asleep_between(3 * second, second), None);
     }
 }

@@ -78,24 +78,6 @@ pub enum Error {
     },
 }
 
-/// Every class with its exit code, in the order of the classes. 0 is success, 1 an error of our own,
-/// 2 a wrong command line (clap), 130 an interrupt.
-pub const EXIT_CODES: [(ErrorClass, u8); 13] = [
-    (ErrorClass::TunnelConnection, 10),
-    (ErrorClass::Tls, 11),
-    (ErrorClass::Certificate, 12),
-    (ErrorClass::Serialization, 13),
-    (ErrorClass::Io, 14),
-    (ErrorClass::Timeout, 15),
-    (ErrorClass::Api, 16),
-    (ErrorClass::Billing, 17),
-    (ErrorClass::Auth, 18),
-    (ErrorClass::RateLimit, 19),
-    (ErrorClass::Validation, 20),
-    (ErrorClass::NotConnected, 21),
-    (ErrorClass::Telemetry, 22),
-];
-
 impl Error {
     /// An error of the operating system, with what was being done.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
@@ -158,17 +140,8 @@ impl Error {
     /// The exit code of its class.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        exit_code(self.class())
+        self.class().exit_code()
     }
-}
-
-/// The exit code of a class.
-#[must_use]
-pub fn exit_code(class: ErrorClass) -> u8 {
-    EXIT_CODES
-        .iter()
-        .find(|(known, _)| *known == class)
-        .map_or(1, |(_, code)| *code)
 }
 
 impl From<ErrorMessage> for Error {
@@ -245,6 +218,8 @@ impl From<AuditError> for Error {
 
 #[cfg(test)]
 mod tests {
+    use mesh_core::error::EXIT_CODES;
+
     use super::*;
 
     #[test]
@@ -255,7 +230,7 @@ mod tests {
                 "| `{code}` | {:?} | {} | {} | {} |",
                 code.class(),
                 code.http_status(),
-                exit_code(code.class()),
+                code.class().exit_code(),
                 if code.retryable() { "yes" } else { "no" },
             );
             assert!(documented.contains(&row), "{row}");
@@ -271,14 +246,5 @@ mod tests {
             .filter(|line| line.starts_with("| `"))
             .count();
         assert_eq!(rows, ErrorCode::ALL.len(), "nothing else is documented");
-    }
-
-    #[test]
-    fn every_class_has_one_exit_code_of_its_own() {
-        let mut codes: Vec<u8> = EXIT_CODES.iter().map(|(_, code)| *code).collect();
-        codes.sort_unstable();
-        codes.dedup();
-        assert_eq!(codes.len(), EXIT_CODES.len());
-        assert!(codes.iter().all(|code| ![0, 1, 2, 130].contains(code)));
     }
 }

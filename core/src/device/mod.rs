@@ -11,6 +11,7 @@
 //!
 //! * `link`: an attempt's addresses, connections and control stream.
 //! * `asked`: questions and typed calls under way.
+//! * [`status`]: how it fares, for whoever asks.
 //!
 //! # Invariants
 //!
@@ -22,6 +23,7 @@
 
 mod asked;
 mod link;
+pub mod status;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +36,7 @@ use serde_json::value::RawValue;
 use self::asked::{AskedCall, Lane, Question};
 use self::link::Link;
 use crate::api::Method;
+use crate::error::ErrorClass;
 use crate::escalation::request::Invalid;
 use crate::heartbeat::Traffic;
 use crate::ids::{DeviceId, RequestId};
@@ -204,6 +207,24 @@ pub enum AskError {
     /// The gateway broke the protocol.
     #[error("the gateway's answer is not understood: {0}")]
     Protocol(String),
+}
+
+impl AskError {
+    /// The class a caller sees.
+    #[must_use]
+    pub const fn class(&self) -> ErrorClass {
+        match self {
+            Self::Remote(message) => message.code.class(),
+            Self::Invalid(_) | Self::TooLarge | Self::Duplicate => ErrorClass::Validation,
+            Self::Busy => ErrorClass::RateLimit,
+            Self::NotConnected(Some(failure)) => failure.kind.class(),
+            Self::NotConnected(None) => ErrorClass::NotConnected,
+            Self::TunnelLost(_) => ErrorClass::TunnelConnection,
+            Self::TimedOut => ErrorClass::Timeout,
+            Self::Cancelled => ErrorClass::Api,
+            Self::Protocol(_) => ErrorClass::Serialization,
+        }
+    }
 }
 
 fn why(failure: Option<&Failure>) -> String {

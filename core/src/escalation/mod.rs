@@ -1,7 +1,8 @@
 //! Escalation: a question that the local model cannot answer, asked of the gateway.
 //!
 //! [`request`] has the rules that both sides check a question against, [`context`] builds one on
-//! the device.
+//! the device, [`receipt`] says what it cost.
 
 pub mod context;
+pub mod receipt;
 pub mod request;

@@ -6,7 +6,9 @@
 //! [`GATEWAY_NAME`], so neither kind can pass for the other.
 
 pub mod api_key;
+pub mod enrolment;
 pub mod join;
+pub mod tls;
 
 use std::fmt;
 use std::time::Duration;

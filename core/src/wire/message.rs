@@ -346,6 +346,25 @@ pub struct StreamChunk {
     pub delta: Option<Box<RawValue>>,
 }
 
+impl EscalationResponse {
+    /// The text as the one piece of a stream, and that stream's end.
+    #[must_use]
+    pub fn into_parts(self) -> (String, StreamEnd) {
+        let end = StreamEnd {
+            request_id: self.request_id,
+            tokens_used: self.tokens_used,
+            cost_cents: self.cost_cents,
+            cost_nanos: self.cost_nanos,
+            base_nanos: self.base_nanos,
+            model_used: self.model_used,
+            finish_reason: self.finish_reason,
+            latency_ms: self.latency_ms,
+            estimated: self.estimated,
+        };
+        (self.content, end)
+    }
+}
+
 /// Gateway → device, escalation: after the final piece, usage and charge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamEnd {

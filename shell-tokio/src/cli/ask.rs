@@ -12,13 +12,14 @@
 
 use std::time::Instant;
 
+use mesh_core::escalation::receipt::Receipt;
 use mesh_core::wire::message::{EscalationRequest, FinishReason, Role, StreamEnd, Turn};
 use serde::Serialize;
 
 use super::args::Ask;
 use super::link::Link;
 use super::output::Output;
-use super::receipt::{self, Receipt};
+use super::receipt;
 use super::{Interrupts, Scene, Stop, question, wall};
 use crate::device::answer::Answer;
 use crate::device::sessions::{SessionName, Sessions};

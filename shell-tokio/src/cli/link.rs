@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mesh_core::limits::PERSON_TIMEOUT;
 use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::EscalationRequest;
 
@@ -12,10 +13,6 @@ use crate::device::control::AgentLink;
 use crate::device::credentials::{Credentials, not_enrolled};
 use crate::device::status::Status;
 use crate::error::Error;
-
-/// How long a person waits for a tunnel before being told that there is none. Services are more
-/// patient.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ impl Link {
             return Err(not_enrolled());
         };
         let client = Client::start(credentials, Options::default())?;
-        match tokio::time::timeout(CONNECT_PATIENCE, client.connected()).await {
+        match tokio::time::timeout(PERSON_TIMEOUT, client.connected()).await {
             Ok(connected) => connected.map(|()| Self::Own(client)),
             Err(_) => {
                 let failure = client.subscribe().borrow().last_failure.clone();

@@ -36,7 +36,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::args::{Cli, Cloud, Command};
 use self::output::Output;
 use crate::driver::Clock;
-use crate::error::{Error, exit_code};
+use crate::error::Error;
 use crate::gateway::config::Config;
 use crate::gateway::store::{AuditError, OpenError, StoreError};
 use crate::log;
@@ -123,7 +123,7 @@ impl Stop {
         match self {
             Self::PipeClosed => 0,
             Self::Interrupted => EXIT_INTERRUPTED,
-            Self::Reported(class) => exit_code(*class),
+            Self::Reported(class) => class.exit_code(),
             Self::Failed(error) => error.exit_code(),
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use mesh_core::billing::ledger::Hash;
 use mesh_core::billing::price::Price;
 use mesh_core::escalation::context::Question;
+use mesh_core::escalation::receipt::markup;
 use mesh_core::identity::api_key::{ApiKey, Scopes};
 use mesh_core::identity::join::JoinLine;
 use mesh_core::ids::{AccountId, KeyId, RequestId};
@@ -265,7 +266,7 @@ fn print_receipt(
         ),
     );
     row("base", &end.base_nanos.to_string());
-    row("markup", &receipt::markup(end).to_string());
+    row("markup", &markup(end).to_string());
     row("charge", &end.cost_nanos.to_string());
     if let Ok(cost) = Price::CLAUDE_SONNET.cost(&used, account.tier.rate_bps()) {
         row(

@@ -25,7 +25,6 @@ use mesh_core::device::{AttemptId, State};
 use mesh_core::escalation::context::Question;
 use mesh_core::escalation::request::validate;
 use mesh_core::ids::{DeviceId, RequestId};
-use mesh_core::time::UnixMillis;
 use mesh_core::wire::message::{EscalationRequest, Vitals};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -36,7 +35,7 @@ use super::answer::{Answer, Collected, Source};
 use super::credentials::Credentials;
 use super::host;
 use super::route;
-use super::status::{Standing, Status};
+use super::status::{About, Standing, Status};
 use super::vitals;
 use crate::error::Error;
 use crate::random;
@@ -128,19 +127,6 @@ struct Shared {
     driver: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the report says of the client itself.
-#[derive(Clone, Debug)]
-pub(crate) struct About {
-    /// This device.
-    pub(crate) device: DeviceId,
-    /// The gateway's tunnel address.
-    pub(crate) gateway: String,
-    /// When the device's certificate ends.
-    pub(crate) certificate_ends_at: UnixMillis,
-    /// Whether it is an agent's.
-    pub(crate) persistent: bool,
-}
-
 /// The last clone is gone: a goodbye on the way out, as far as the queue takes it.
 impl Drop for Shared {
     fn drop(&mut self) {
@@ -182,7 +168,7 @@ impl Client {
             device: credentials.device_id(),
             gateway: credentials.tunnel_address().to_owned(),
             certificate_ends_at: credentials.not_after(),
-            persistent: options.persistent,
+            agent_pid: options.persistent.then(std::process::id),
         };
         Ok(Self::of(orders, standing, about, driver))
     }
@@ -322,28 +308,8 @@ impl Client {
     pub async fn status(&self) -> Status {
         let account = self.account().await.ok();
         let standing = self.shared.standing.borrow().clone();
-        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        Status {
-            device_id: self.shared.about.device,
-            gateway: self.shared.about.gateway.clone(),
-            state: standing.state.into(),
-            attempt: match standing.state {
-                State::Reconnecting { attempt } => Some(attempt),
-                State::Disconnected
-                | State::Connecting
-                | State::Connected { .. }
-                | State::Failed => None,
-            },
-            in_doubt: standing.state == State::Connected { in_doubt: true },
-            latency_us: standing.latency.map(micros),
-            last_failure: standing.last_failure.map(|failure| failure.to_string()),
-            prewarmed_at: standing.prewarmed_at,
-            certificate_ends_at: self.shared.about.certificate_ends_at,
-            agent_pid: self.shared.about.persistent.then(std::process::id),
-            uptime_secs: self.shared.began.elapsed().as_secs(),
-            statistics: standing.statistics,
-            account,
-        }
+        let uptime = self.shared.began.elapsed();
+        Status::new(self.shared.about.clone(), standing, uptime, account)
     }
 
     /// The network changed (another Wi-Fi, a cable pulled): moves to a new socket at once.

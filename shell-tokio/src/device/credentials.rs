@@ -2,52 +2,23 @@
 //!
 //! One private file, replaced whole: key and certificate always belong together.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use mesh_core::identity::{Fingerprint, device_id_of};
+use mesh_core::identity::Fingerprint;
+use mesh_core::identity::enrolment::{self, ENROL_ANEW, Enrolment, NOT_ENROLLED, Unfit, VERSION};
 use mesh_core::ids::DeviceId;
 use mesh_core::time::UnixMillis;
-use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::files;
 use crate::tls::{self, Identity};
 
-/// Version of the file's format.
-const VERSION: u32 = 1;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// A device's enrolment. Its `Debug` shows no key.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Credentials {
-    version: u32,
-    device_id: DeviceId,
-    tunnel_address: String,
-    http_url: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    http_ca: Option<String>,
-    /// PEM, leaf first.
-    certificates: String,
-    /// PKCS#8, PEM.
-    key: String,
-    /// The CA of the gateway's own certificate, PEM.
-    gateway_ca: String,
-    not_after: UnixMillis,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("device_id", &self.device_id)
-            .field("tunnel_address", &self.tunnel_address)
-            .finish_non_exhaustive()
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Credentials(Enrolment);
 
 /// What credentials are made of; see [`Credentials::new`].
 #[derive(Clone, Debug)]
@@ -76,7 +47,7 @@ impl Credentials {
     /// [`Error::Tls`] for a damaged certificate, key or CA or a key that is another certificate's;
     /// [`Error::Certificate`] for another device's.
     pub fn new(parts: Parts) -> Result<Self, Error> {
-        let credentials = Self {
+        let enrolment = Enrolment {
             version: VERSION,
             device_id: parts.device_id,
             tunnel_address: parts.tunnel_address,
@@ -87,8 +58,13 @@ impl Credentials {
             gateway_ca: parts.gateway_ca,
             not_after: parts.not_after,
         };
-        credentials.fit()?;
-        Ok(credentials)
+        enrolment
+            .fit(tls::provider())
+            .map_err(|unfit| match unfit {
+                Unfit::Tls(error) => Error::Tls(error),
+                Unfit::Damaged | Unfit::AnotherDevice => Error::Certificate(unfit.to_string()),
+            })?;
+        Ok(Self(enrolment))
     }
 
     /// Those kept in a folder; `None` if the device was never enrolled.
@@ -104,35 +80,12 @@ impl Credentials {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::file(&path, error)),
         };
-        let anew = "enrol anew with `synesis cloud login --force`";
-        // The parser's error is left out: it may show a part of the key.
-        let read = serde_json::from_str::<Self>(&text).ok();
-        let Some(credentials) = read.filter(|read| read.version == VERSION) else {
-            return Err(Error::Certificate(format!(
-                "{} is damaged or from another version; {anew}",
-                path.display()
-            )));
-        };
-        match credentials.fit() {
-            Ok(()) => Ok(Some(credentials)),
-            Err(error) => Err(Error::Certificate(format!(
-                "{}: {error}; {anew}",
-                path.display()
-            ))),
-        }
-    }
-
-    /// Whether certificate, key, CA and id belong together.
-    fn fit(&self) -> Result<(), Error> {
-        self.tls()?;
-        let chain = tls::certificates(&self.certificates, "device certificate")?;
-        if chain.first().and_then(|leaf| device_id_of(leaf).ok()) == Some(self.device_id) {
-            Ok(())
-        } else {
-            Err(Error::Certificate(
-                "the certificate is another device's".to_owned(),
-            ))
-        }
+        let read = Enrolment::parse(&text, tls::provider());
+        read.map(|enrolment| Some(Self(enrolment)))
+            .map_err(|unfit| {
+                let path = path.display();
+                Error::Certificate(format!("{path}: {unfit}; {ENROL_ANEW}"))
+            })
     }
 
     /// Whether they can still be used.
@@ -141,14 +94,9 @@ impl Credentials {
     ///
     /// [`Error::Certificate`] when the certificate has ended.
     pub fn check(&self, now: UnixMillis) -> Result<(), Error> {
-        if now < self.not_after {
-            return Ok(());
-        }
-        let days = now.saturating_since(self.not_after).as_secs() / DAY.as_secs();
-        Err(Error::Certificate(format!(
-            "this device's certificate ended {days} days ago; enrol anew with `synesis cloud login \
-             --force`, or set this machine's clock if it is wrong"
-        )))
+        self.0
+            .check(now)
+            .map_err(|ended| Error::Certificate(ended.to_string()))
     }
 
     /// Keeps them in a folder, in the place of any that were there.
@@ -158,7 +106,7 @@ impl Credentials {
     /// [`Error::Io`].
     pub fn save(&self, folder: &Path) -> Result<(), Error> {
         let path = file(folder);
-        let text = serde_json::to_vec_pretty(self)
+        let text = serde_json::to_vec_pretty(&self.0)
             .map_err(|error| Error::protocol(format!("credentials: {error}")))?;
         files::make_private_dir(folder).map_err(|error| Error::file(folder, error))?;
         files::write_private(&path, text).map_err(|error| Error::file(&path, error))
@@ -180,7 +128,7 @@ impl Credentials {
     /// The same device with its gateway elsewhere.
     #[must_use]
     pub fn at(mut self, tunnel_address: impl Into<String>) -> Self {
-        self.tunnel_address = tunnel_address.into();
+        self.0.tunnel_address = tunnel_address.into();
         self
     }
 
@@ -190,67 +138,60 @@ impl Credentials {
     ///
     /// [`Error::Tls`].
     pub fn tls(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
-        let identity = Identity {
-            certificates: self.certificates.clone(),
-            key: self.key.clone(),
-        };
-        Ok(tls::tunnel_client(&identity, &self.gateway_ca)?)
+        Ok(self.0.tls(tls::provider())?)
     }
 
     /// The id in the certificate.
     #[must_use]
     pub const fn device_id(&self) -> DeviceId {
-        self.device_id
+        self.0.device_id
     }
 
     /// Where the tunnel goes, `host:port`.
     #[must_use]
     pub fn tunnel_address(&self) -> &str {
-        &self.tunnel_address
+        &self.0.tunnel_address
     }
 
     /// The gateway's HTTP address.
     #[must_use]
     pub fn http_url(&self) -> &str {
-        &self.http_url
+        &self.0.http_url
     }
 
     /// The CA of that address's certificate, if it was pinned.
     #[must_use]
     pub fn http_ca(&self) -> Option<Fingerprint> {
-        self.http_ca.as_deref().and_then(Fingerprint::parse)
+        self.0.http_ca.as_deref().and_then(Fingerprint::parse)
     }
 
     /// The CA of the gateway's own certificate, PEM.
     #[must_use]
     pub fn gateway_ca(&self) -> &str {
-        &self.gateway_ca
+        &self.0.gateway_ca
     }
 
     /// When the certificate ends.
     #[must_use]
     pub const fn not_after(&self) -> UnixMillis {
-        self.not_after
+        self.0.not_after
     }
 }
 
 /// The device was never enrolled, or has forgotten it.
 #[must_use]
 pub fn not_enrolled() -> Error {
-    Error::Auth(
-        "this device is not enrolled; run `synesis cloud login` with the join line that `synesis \
-         admin key create` prints on the gateway's machine"
-            .to_owned(),
-    )
+    Error::Auth(NOT_ENROLLED.to_owned())
 }
 
 fn file(folder: &Path) -> PathBuf {
-    folder.join("credentials.json")
+    folder.join(enrolment::FILE)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
 
     use mesh_core::error::ErrorClass;
     use mesh_core::identity::device_dns_name;
@@ -305,7 +246,7 @@ mod tests {
         let mode = fs::metadata(file(&folder)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let read = Credentials::load(&folder).unwrap().unwrap();
-        assert_eq!(read.key, credentials.key);
+        assert_eq!(read.0.key, credentials.0.key);
         assert_eq!(read.http_ca(), Some(Fingerprint([7; 32])));
         assert_eq!((read.device_id(), read.not_after()), (DEVICE, END));
         Credentials::delete(&folder).unwrap();
@@ -326,7 +267,7 @@ mod tests {
     fn a_file_cut_off_anywhere_is_damaged_and_shows_nothing_of_the_key() {
         let (_root, folder, credentials) = kept();
         let whole = fs::read_to_string(file(&folder)).unwrap();
-        let secret = credentials.key.lines().nth(1).unwrap();
+        let secret = credentials.0.key.lines().nth(1).unwrap();
         for length in (0..whole.len()).step_by(37) {
             files::write_private(&file(&folder), &whole[..length]).unwrap();
             assert!(!refused(&folder).contains(secret));
@@ -341,31 +282,31 @@ mod tests {
         let (_root, folder, good) = kept();
         let other = identity(DEVICE);
         let foreign = identity(DeviceId::from_u128(6));
-        let cut = good.certificates[..good.certificates.len() / 2].to_owned();
+        let cut = good.0.certificates[..good.0.certificates.len() / 2].to_owned();
         for odd in [
-            Credentials {
+            Enrolment {
                 key: other.key,
-                ..good.clone()
+                ..good.0.clone()
             },
-            Credentials {
+            Enrolment {
                 key: "rubbish".to_owned(),
-                ..good.clone()
+                ..good.0.clone()
             },
-            Credentials {
+            Enrolment {
                 certificates: cut,
-                ..good.clone()
+                ..good.0.clone()
             },
-            Credentials {
+            Enrolment {
                 gateway_ca: String::new(),
-                ..good.clone()
+                ..good.0.clone()
             },
-            Credentials {
+            Enrolment {
                 certificates: foreign.certificates.clone(),
                 key: foreign.key.clone(),
-                ..good.clone()
+                ..good.0.clone()
             },
         ] {
-            odd.save(&folder).unwrap();
+            Credentials(odd).save(&folder).unwrap();
             refused(&folder);
         }
         assert!(Credentials::new(parts(foreign)).is_err());
@@ -375,7 +316,9 @@ mod tests {
     fn an_ended_certificate_says_since_when_and_what_to_do() {
         let (_root, _folder, credentials) = kept();
         assert!(credentials.check(UnixMillis(END.0 - 1)).is_ok());
-        let error = credentials.check(END.saturating_add(3 * DAY)).unwrap_err();
+        let error = credentials
+            .check(END.saturating_add(Duration::from_secs(3 * 24 * 60 * 60)))
+            .unwrap_err();
         assert_eq!(error.class(), ErrorClass::Certificate);
         let words = error.to_string();
         assert!(

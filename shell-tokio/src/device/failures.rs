@@ -123,7 +123,7 @@ impl From<control::Failure> for Error {
 }
 
 fn class_named(name: &str) -> ErrorClass {
-    let known = crate::error::EXIT_CODES.iter().map(|(class, _)| *class);
+    let known = mesh_core::error::EXIT_CODES.iter().map(|(class, _)| *class);
     known
         .into_iter()
         .find(|class| format!("{class:?}") == name)
@@ -153,6 +153,26 @@ mod tests {
                 (back.class(), back.to_string()),
                 (error.class(), error.to_string())
             );
+        }
+    }
+
+    #[test]
+    fn an_error_has_the_class_that_the_machine_gave_it() {
+        for error in [
+            AskError::Busy,
+            AskError::Duplicate,
+            AskError::TooLarge,
+            AskError::TimedOut,
+            AskError::Cancelled,
+            AskError::Protocol("odd".to_owned()),
+            AskError::NotConnected(None),
+            AskError::NotConnected(Some(FailureKind::Overloaded.into())),
+            AskError::NotConnected(Some(FailureKind::Tls.into())),
+            AskError::NotConnected(Some(FailureKind::Revoked.into())),
+            AskError::TunnelLost(FailureKind::Forgotten.into()),
+        ] {
+            let class = error.class();
+            assert_eq!(of_ask(error, Duration::ZERO).class(), class);
         }
     }
 

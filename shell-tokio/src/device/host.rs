@@ -14,7 +14,7 @@ use mesh_core::ids::RequestId;
 use mesh_core::machine::Machine as _;
 use mesh_core::quic::{ClientConfig, Quic};
 use mesh_core::time::Now;
-use mesh_core::wire::message::{EscalationRequest, EscalationResponse, StreamEnd, Vitals};
+use mesh_core::wire::message::{EscalationRequest, Vitals};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ use super::answer::{News, Source};
 use super::client::{Options, Order};
 use super::credentials::Credentials;
 use super::failures::{duplicate, of_ask};
-use super::status::{Standing, Statistics};
+use super::status::Standing;
 use crate::driver::{Binding, Driver, Host, Request, Socket};
 use crate::error::Error;
 use crate::random;
@@ -187,22 +187,10 @@ impl Host for DeviceHost {
     }
 
     fn turn_over(&mut self, machine: &Device<Quic>) {
-        let stats = machine.stats();
-        let standing = Standing {
-            state: machine.state(),
-            latency: stats.rtt,
-            handshake: stats.handshake,
-            prewarmed_at: stats.prewarmed_at,
-            last_failure: self.last_failure.clone(),
-            statistics: Statistics::from(&stats),
-        };
+        let failure = self.last_failure.clone();
+        let standing = Standing::new(machine.state(), &machine.stats(), failure);
         self.publish.send_if_modified(|shown| {
-            let news = (shown.state, shown.prewarmed_at, &shown.last_failure)
-                != (
-                    standing.state,
-                    standing.prewarmed_at,
-                    &standing.last_failure,
-                );
+            let news = standing.is_news_after(shown);
             *shown = standing;
             news
         });
@@ -243,7 +231,7 @@ impl DeviceHost {
             AnswerEvent::Chunk(text) => open.waiting.push_back(News::Piece(text)),
             AnswerEvent::Ended(end) => open.waiting.push_back(News::Ended(Box::new(end))),
             AnswerEvent::Whole(answer) => {
-                let (content, end) = taken_apart(*answer);
+                let (content, end) = answer.into_parts();
                 open.waiting.push_back(News::Piece(content));
                 open.waiting.push_back(News::Ended(Box::new(end)));
             }
@@ -322,20 +310,4 @@ impl DeviceHost {
             ..vitals
         }
     }
-}
-
-/// An unstreamed answer as its one piece and its end.
-fn taken_apart(answer: EscalationResponse) -> (String, StreamEnd) {
-    let end = StreamEnd {
-        request_id: answer.request_id,
-        tokens_used: answer.tokens_used,
-        cost_cents: answer.cost_cents,
-        cost_nanos: answer.cost_nanos,
-        base_nanos: answer.base_nanos,
-        model_used: answer.model_used,
-        finish_reason: answer.finish_reason,
-        latency_ms: answer.latency_ms,
-        estimated: answer.estimated,
-    };
-    (answer.content, end)
 }

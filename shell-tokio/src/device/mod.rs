@@ -15,5 +15,6 @@ mod failures;
 mod host;
 mod route;
 pub mod sessions;
-pub mod status;
 pub mod vitals;
+
+pub use mesh_core::device::status;

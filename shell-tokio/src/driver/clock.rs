@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use mesh_core::time::{Now, UnixMillis};
-
-/// Asleep for less than this goes unnoticed.
-const SLEPT_AT_LEAST: Duration = Duration::from_secs(2);
+use mesh_core::time::{Now, UnixMillis, asleep_between};
 
 /// The only place where time enters.
 #[derive(Debug)]
@@ -46,12 +43,6 @@ impl Clock {
     }
 }
 
-/// A jump of the clock that counts while asleep is sleep; a small one is how the two are read.
-fn asleep_between(before: Duration, after: Duration) -> Option<Duration> {
-    let asleep = after.saturating_sub(before);
-    (asleep >= SLEPT_AT_LEAST).then_some(asleep)
-}
-
 /// The wall clock; a clock before 1970 is 1970.
 fn wall() -> UnixMillis {
     let since = SystemTime::now()
@@ -87,13 +78,5 @@ mod tests {
         assert!(second.instant >= first.instant);
         assert!(first.wall.as_secs() > 1_700_000_000);
         assert_eq!(clock.slept(), None);
-    }
-
-    #[test]
-    fn a_jump_of_the_boot_time_clock_is_sleep() {
-        let second = Duration::from_secs(1);
-        assert_eq!(asleep_between(second, 3601 * second), Some(3600 * second));
-        assert_eq!(asleep_between(second, 2 * second), None);
-        assert_eq!(asleep_between(3 * second, second), None);
     }
 }

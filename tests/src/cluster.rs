@@ -16,7 +16,7 @@
 //! 3. Every process is killed when its handle, or the cluster, is dropped.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -26,7 +26,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::process::{Ended, Printed, Process, binary};
+use crate::process::{Ended, Printed, Process, binary, lite_binary};
 use crate::relay::Relay;
 use crate::upstream::{Dialect, FakeUpstream};
 
@@ -340,6 +340,12 @@ impl Cluster {
         self.place.synesis(device)
     }
 
+    /// `synesis-lite` with this device's data.
+    #[must_use]
+    pub fn lite_command(&self, device: &str) -> Command {
+        self.place.program(lite_binary(), device)
+    }
+
     /// Starts a process of this cluster, whose output is kept.
     pub fn spawn(&self, name: &str, command: Command, stdin: Option<&str>) -> Process {
         let process = Process::start(name, command, stdin);
@@ -502,9 +508,19 @@ struct Started {
 }
 
 impl Place {
-    /// `synesis` with a data folder of its own and nothing of the surroundings.
+    /// `synesis` of this cluster, with its gateway's settings and logging.
     fn synesis(&self, who: &str) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = self.program(binary(), who);
+        for (path, value) in &self.settings {
+            command.env(environment(path), value);
+        }
+        command.args(["--log", self.log]);
+        command
+    }
+
+    /// A program with a data folder of its own and nothing of the surroundings.
+    fn program(&self, binary: &Path, who: &str) -> Command {
+        let mut command = Command::new(binary);
         command.env_clear();
         for kept in ["PATH", "TMPDIR", "SystemRoot"] {
             if let Some(value) = std::env::var_os(kept) {
@@ -515,13 +531,7 @@ impl Place {
         command
             .env("HOME", folder)
             .env("TEST_PROVIDER_KEY", PROVIDER_KEY);
-        for (path, value) in &self.settings {
-            command.env(environment(path), value);
-        }
-        command
-            .arg("--data-dir")
-            .arg(folder.join(who))
-            .args(["--log", self.log]);
+        command.arg("--data-dir").arg(folder.join(who));
         command
     }
 

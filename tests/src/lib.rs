@@ -12,6 +12,7 @@
 #![expect(clippy::panic, reason = "a harness fails the test that uses it")]
 
 pub mod cluster;
+pub mod forge;
 pub mod process;
 pub mod relay;
 pub mod upstream;

@@ -1,4 +1,4 @@
-//! Real processes: where the `synesis` binary is, and one running process with all that it prints.
+//! Real processes: where the programs are, and one running process with all that it prints.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -23,6 +23,19 @@ pub fn binary() -> &'static Path {
     BINARY.get_or_init(|| match std::env::var_os("SYNESIS_BIN") {
         Some(path) => path.into(),
         None => build("mesh-tokio", "synesis"),
+    })
+}
+
+/// The `synesis-lite` binary, the same way: what `SYNESIS_LITE_BIN` names, else built here.
+///
+/// # Panics
+///
+/// When it cannot be built.
+pub fn lite_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("SYNESIS_LITE_BIN") {
+        Some(path) => path.into(),
+        None => build("mesh-smol", "synesis-lite"),
     })
 }
 

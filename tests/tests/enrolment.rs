@@ -5,15 +5,11 @@
 
 use std::sync::Arc;
 
-use mesh_core::identity::device_dns_name;
 use mesh_core::ids::DeviceId;
 use mesh_tests::cluster::{Cluster, Setup};
+use mesh_tests::forge::{alter, another_ca, device_certificate, gateways_ca, show};
 use mesh_tests::process::{Ended, PATIENCE};
 use mesh_tests::upstream::FakeUpstream;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    PKCS_ED25519, date_time_ymd,
-};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -27,59 +23,6 @@ async fn scene() -> (FakeUpstream, Cluster) {
     let cluster = Cluster::start(Setup::with_upstream(&upstream)).await;
     cluster.enrol("laptop").await;
     (upstream, cluster)
-}
-
-/// A device certificate as the gateway makes it, but from `issuer` and for these years.
-fn device_certificate(
-    device: &str,
-    issuer: &Issuer<'_, KeyPair>,
-    years: std::ops::Range<i32>,
-) -> (String, String) {
-    let id: DeviceId = device.parse().unwrap();
-    let mut params = CertificateParams::new(vec![device_dns_name(id)]).unwrap();
-    params.distinguished_name.push(DnType::CommonName, device);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.not_before = date_time_ymd(years.start, 1, 1);
-    params.not_after = date_time_ymd(years.end, 1, 1);
-    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    (
-        params.signed_by(&key, issuer).unwrap().pem(),
-        key.serialize_pem(),
-    )
-}
-
-fn another_ca() -> (String, Issuer<'static, KeyPair>) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "another CA");
-    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let pem = params.self_signed(&key).unwrap().pem();
-    (pem, Issuer::new(params, key))
-}
-
-/// The gateway's own authority for devices, from its folder.
-fn gateways_ca(cluster: &Cluster) -> Issuer<'static, KeyPair> {
-    let folder = cluster.store_path().parent().unwrap().join("ca");
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let key = KeyPair::from_pem(&read("device-ca.key")).unwrap();
-    Issuer::from_ca_cert_pem(&read("device-ca.pem"), key).unwrap()
-}
-
-/// Changes what a device keeps of its enrolment.
-fn alter(cluster: &Cluster, change: impl FnOnce(&mut Value)) {
-    let file = cluster.device_folder("laptop").join("credentials.json");
-    let mut kept: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    change(&mut kept);
-    std::fs::write(&file, kept.to_string()).unwrap();
-}
-
-fn show(cluster: &Cluster, (certificate, key): (String, String)) {
-    alter(cluster, |kept| {
-        kept["certificates"] = json!(certificate);
-        kept["key"] = json!(key);
-    });
 }
 
 async fn refused(cluster: &Cluster, words: &str) -> Ended {
@@ -135,7 +78,11 @@ async fn a_certificate_of_another_ca_is_refused() {
     let (upstream, cluster) = scene().await;
     let device = cluster.device_id("laptop");
     let (_, another) = another_ca();
-    show(&cluster, device_certificate(&device, &another, 2020..2090));
+    show(
+        &cluster,
+        "laptop",
+        device_certificate(&device, &another, 2020..2090),
+    );
     let ended = refused(&cluster, "of a CA the gateway does not know").await;
     assert_eq!(ended.code, CERTIFICATE);
     assert_eq!(upstream.questions().len(), 0);
@@ -148,6 +95,7 @@ async fn an_expired_certificate_is_refused() {
     // The gateway's own signature, and a device that does not know that its time is over.
     show(
         &cluster,
+        "laptop",
         device_certificate(&device, &gateways_ca(&cluster), 2020..2021),
     );
     let ended = refused(&cluster, "expired").await;
@@ -163,9 +111,10 @@ async fn a_certificate_that_the_gateway_never_recorded_is_refused() {
     for device in [unknown, cluster.device_id("laptop")] {
         show(
             &cluster,
+            "laptop",
             device_certificate(&device, &gateways_ca(&cluster), 2020..2090),
         );
-        alter(&cluster, |kept| kept["device_id"] = json!(device));
+        alter(&cluster, "laptop", |kept| kept["device_id"] = json!(device));
         let ended = refused(&cluster, "does not know this device").await;
         assert_eq!(ended.code, AUTH);
     }
@@ -175,7 +124,7 @@ async fn a_certificate_that_the_gateway_never_recorded_is_refused() {
 #[tokio::test]
 async fn a_device_cannot_speak_for_another() {
     let (upstream, cluster) = scene().await;
-    alter(&cluster, |kept| {
+    alter(&cluster, "laptop", |kept| {
         kept["device_id"] = json!(DeviceId::from_u128(7))
     });
     let ended = cluster.ask("laptop", "Let me in?", &[]).await.ended;
@@ -224,7 +173,7 @@ async fn a_revoked_device_is_refused_and_its_live_tunnel_ends() {
 async fn a_gateway_that_is_not_the_one_enrolled_with_is_not_trusted() {
     let (upstream, cluster) = scene().await;
     let (ca, _) = another_ca();
-    alter(&cluster, |kept| kept["gateway_ca"] = json!(ca));
+    alter(&cluster, "laptop", |kept| kept["gateway_ca"] = json!(ca));
     let ended = refused(&cluster, "not the one this device was enrolled with").await;
     assert_eq!(ended.code, CERTIFICATE);
     assert_eq!(upstream.questions().len(), 0);

@@ -1,0 +1,188 @@
+//! `synesis-lite ask`: one question, its answer on stdout, its receipt on stderr.
+//!
+//! ```text
+//!   Waiting ── first piece ──▶ Answering ── end ──▶ done, receipt
+//!      │ Ctrl-C                    │ Ctrl-C
+//!      ▼                           ▼
+//!   Cancelling (the provider stops too) ── end ──▶ exit 130, receipt
+//!      │ Ctrl-C again
+//!      ▼
+//!   exit 130 at once
+//! ```
+
+use std::io::{self, IsTerminal as _, Read};
+use std::time::Instant;
+
+use mesh_core::error::ErrorClass;
+use mesh_core::escalation::context::Question;
+use mesh_core::escalation::receipt::{self, Receipt};
+use mesh_core::escalation::request::validate;
+use mesh_core::limits::QUERY_CHARS_MAX;
+use mesh_core::wire::message::StreamEnd;
+use serde::Serialize;
+use smol::future::FutureExt as _;
+
+use super::output::{Stdout, note};
+use super::{Interrupts, Scene, Stop, args};
+use crate::device::answer::Answer;
+use crate::device::client::Client;
+use crate::device::{credentials, lock};
+use crate::error::Error;
+use crate::random;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    content: &'a str,
+    /// As this machine's clock saw it, question to last piece.
+    elapsed_ms: u64,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    receipt: Option<Receipt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<serde_json::Value>,
+}
+
+/// How an answer came out.
+struct Outcome {
+    /// The text, as far as it came.
+    content: String,
+    /// Usage and charge, if it got so far.
+    receipt: Option<StreamEnd>,
+    /// Why it is not whole.
+    stop: Option<Stop>,
+}
+
+/// Asks.
+pub(super) async fn run(ask: &args::Ask, scene: &Scene<'_>) -> Result<(), Stop> {
+    let text = match &ask.question {
+        Some(text) => text.clone(),
+        None => from_stdin()?,
+    };
+    let mut question = Question::new(text.trim_end())
+        .model(ask.model.clone())
+        .max_tokens(ask.max_tokens)
+        .stream(!ask.no_stream);
+    if let Some(secs) = ask.timeout {
+        question = question.timeout_secs(secs);
+    }
+    let question = question.into_request(random::request_id()?);
+    validate(&question).map_err(Error::from)?;
+
+    let enrolment = credentials::load(&scene.folder)?;
+    let _lock = lock::take(&scene.folder)?;
+    let asked = Instant::now();
+    let mut interrupts = Interrupts::new()?;
+    let client = Client::start(scene.executor, &enrolment)?;
+    scene.watch(&client);
+    interrupts.or(client.connected()).await?;
+    let answer = interrupts.or(client.ask(question)).await?;
+    let mut out = Stdout::new();
+    let outcome = follow(answer, &mut out, !ask.json, &mut interrupts).await;
+    client.close().await;
+
+    if ask.json {
+        let millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let report = Report {
+            content: &outcome.content,
+            elapsed_ms: millis,
+            receipt: outcome.receipt.as_ref().map(Receipt::from),
+            error: outcome.stop.as_ref().and_then(Stop::to_json),
+        };
+        out.json(&report).await?;
+    } else if let Some(end) = &outcome.receipt {
+        note(&receipt::line(end));
+        if let Some(word) = receipt::not_whole(end.finish_reason) {
+            note(word);
+        }
+    }
+    outcome.stop.map_or(Ok(()), Err)
+}
+
+/// Follows an answer to its end, and prints its pieces as they come if so wanted. The first
+/// interrupt cancels, the second leaves.
+async fn follow(
+    mut answer: Answer,
+    out: &mut Stdout,
+    print: bool,
+    interrupts: &mut Interrupts,
+) -> Outcome {
+    let mut content = String::new();
+    let mut interrupted = false;
+    let stop = loop {
+        let next = async { Some(answer.next().await) };
+        let interrupt = async {
+            interrupts.next().await;
+            None
+        };
+        match next.or(interrupt).await {
+            None if interrupted => break Some(Stop::Interrupted),
+            None => {
+                interrupted = true;
+                answer.cancel().await;
+                note("Cancelling; Ctrl-C again leaves at once.");
+            }
+            Some(Ok(Some(text))) => {
+                content.push_str(&text);
+                if print && let Err(stop) = out.piece(&text).await {
+                    break Some(stop);
+                }
+            }
+            Some(Ok(None) | Err(_)) if interrupted => break Some(Stop::Interrupted),
+            Some(Ok(None)) => break None,
+            Some(Err(error)) => break Some(error.into()),
+        }
+    };
+    let unended = !content.is_empty() && !content.ends_with('\n');
+    if print && unended && !matches!(stop, Some(Stop::PipeClosed)) {
+        // A pipe that closes only now has had the whole answer.
+        let _closed = out.piece("\n").await;
+    }
+    Outcome {
+        content,
+        receipt: answer.receipt().cloned(),
+        stop,
+    }
+}
+
+/// Everything on stdin; on a terminal, after a word on how to end it.
+fn from_stdin() -> Result<String, Error> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        note("Your question, ended by Ctrl-D on a line of its own:");
+    }
+    read_question(stdin.lock())
+}
+
+fn read_question(from: impl Read) -> Result<String, Error> {
+    // A character has at most four bytes; one more tells a question that is too long.
+    let limit = QUERY_CHARS_MAX * 4 + 1;
+    let mut bytes = Vec::new();
+    from.take(limit as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::io("reading the question from stdin", &error))?;
+    let invalid = |words: String| Error::new(ErrorClass::Validation, words);
+    if bytes.len() == limit {
+        return Err(invalid(format!(
+            "the question on stdin is longer than {QUERY_CHARS_MAX} characters"
+        )));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| invalid("stdin is not UTF-8 text; a question has to be".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_without_end_or_of_bytes_is_refused() {
+        for hostile in [
+            &mut io::repeat(b'a') as &mut dyn Read,
+            &mut &b"\xff\xfe"[..],
+        ] {
+            let error = read_question(hostile).unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Validation, "{error}");
+        }
+        assert_eq!(read_question(&b"why?\n"[..]).unwrap(), "why?\n");
+    }
+}

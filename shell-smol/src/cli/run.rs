@@ -1,0 +1,44 @@
+//! `synesis-lite run`: keeps the tunnel up until it is told to stop.
+
+use mesh_core::device::State;
+
+use super::output::{note, tunnel_line};
+use super::{Interrupts, Scene, Stop};
+use crate::device::client::Client;
+use crate::device::{credentials, lock};
+
+/// Runs it.
+pub(super) async fn run(scene: &Scene<'_>) -> Result<(), Stop> {
+    let enrolment = credentials::load(&scene.folder)?;
+    let _lock = lock::take(&scene.folder)?;
+    let mut interrupts = Interrupts::new()?;
+    let client = Client::start_agent(scene.executor, &enrolment, &scene.folder)?;
+    if scene.events {
+        scene.watch(&client);
+    } else {
+        let about = client.about();
+        note(&format!(
+            "Agent for {} at {}. Ctrl-C stops.",
+            about.device, about.gateway
+        ));
+        let client = client.clone();
+        let told = async move { tell(&client).await };
+        scene.executor.spawn(told).detach();
+    }
+    interrupts.next().await;
+    client.close().await;
+    Ok(())
+}
+
+/// Tells the tunnel's states, for people.
+async fn tell(client: &Client) {
+    // Not worth a word: it is connecting in the next moment.
+    let mut shown = State::Disconnected.to_string();
+    loop {
+        let standing = client
+            .wait_for(|standing| tunnel_line(standing) != shown)
+            .await;
+        shown = tunnel_line(&standing);
+        note(&shown);
+    }
+}

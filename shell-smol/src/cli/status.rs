@@ -1,0 +1,75 @@
+//! `synesis-lite status`: the tunnel and the account.
+
+use std::time::Duration;
+
+use mesh_core::device::status::{StateName, Status};
+use mesh_core::error::ErrorClass;
+use mesh_core::words::{grouped, span};
+
+use super::output::Stdout;
+use super::{Interrupts, Scene, Stop, args};
+use crate::device::client::Client;
+use crate::device::{credentials, lock};
+
+/// Shows it. A tunnel that is not up is a failure, so that scripts can wait for it.
+pub(super) async fn run(status: &args::Status, scene: &Scene<'_>) -> Result<(), Stop> {
+    let enrolment = credentials::load(&scene.folder)?;
+    let _lock = lock::take(&scene.folder)?;
+    let mut interrupts = Interrupts::new()?;
+    let client = Client::start(scene.executor, &enrolment)?;
+    scene.watch(&client);
+    interrupts.or(client.connected()).await?;
+    let report = async { Ok::<_, Stop>(client.status().await) };
+    let report = interrupts.or(report).await?;
+    client.close().await;
+    let mut out = Stdout::new();
+    if status.json {
+        out.json(&report).await?;
+    } else {
+        out.piece(&shown(&report)).await?;
+    }
+    if report.state == StateName::Connected {
+        Ok(())
+    } else {
+        Err(Stop::Reported(ErrorClass::NotConnected))
+    }
+}
+
+/// One name and value a line.
+fn shown(report: &Status) -> String {
+    let time = |us: Option<u64>| us.map_or("-".to_owned(), |us| span(Duration::from_micros(us)));
+    let account = report.account.as_ref().map_or_else(
+        || "the gateway could not be asked".to_owned(),
+        |account| {
+            format!(
+                "{} left of {} in {} ({} spent)",
+                account.available, account.ceiling, account.month, account.spent
+            )
+        },
+    );
+    let rows = [
+        ("state", report.state.as_str().to_owned()),
+        ("gateway", report.gateway.clone()),
+        ("device", report.device_id.to_string()),
+        ("handshake", time(report.handshake_us)),
+        ("latency", time(report.latency_us)),
+        (
+            "epoch",
+            report
+                .epoch
+                .map_or("-".to_owned(), |epoch| epoch.to_string()),
+        ),
+        ("balance", account),
+        (
+            "traffic",
+            format!(
+                "{} bytes sent, {} received",
+                grouped(report.statistics.sent_bytes),
+                grouped(report.statistics.received_bytes)
+            ),
+        ),
+    ];
+    rows.iter()
+        .map(|(name, value)| format!("{name:<10} {value}\n"))
+        .collect()
+}

@@ -1,0 +1,311 @@
+//! Between a client and the device's machine: orders in, outputs out. Decides nothing.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use event_listener::Event;
+use mesh_core::api::Method;
+use mesh_core::device::status::Standing;
+use mesh_core::device::{
+    AnswerEvent, AskError, AttemptId, Attempts, Config, Device, Failure, Input, Output, Why,
+};
+use mesh_core::error::ErrorClass;
+use mesh_core::identity::GATEWAY_NAME;
+use mesh_core::identity::enrolment::Enrolment;
+use mesh_core::ids::RequestId;
+use mesh_core::machine::Machine as _;
+use mesh_core::quic::{ClientConfig, Quic};
+use mesh_core::time::Now;
+use mesh_core::wire::message::{EscalationRequest, Vitals};
+use serde_json::value::RawValue;
+use smol::channel::{Sender, WeakSender};
+
+use super::answer::{News, PIECES_WAITING_MAX, Source};
+use super::route;
+use crate::driver::{Driver, Host, Request, Socket};
+use crate::error::Error;
+use crate::random;
+
+/// What the host is told to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Bring the tunnel up.
+    Connect,
+    /// Ask a question; news goes to the source.
+    Ask(Box<EscalationRequest>, Source),
+    /// Stop an answer.
+    Cancel(RequestId),
+    /// An answer's reader is slow: its gateway is to wait.
+    Pause(RequestId),
+    /// The reader has caught up.
+    ReadOn(RequestId),
+    /// A typed call without parameters.
+    Call {
+        /// Which.
+        method: Method,
+        /// Where its result goes.
+        reply: Sender<Result<Box<RawValue>, AskError>>,
+    },
+    /// A new measurement.
+    Vitals(Vitals),
+    /// The network changed: move to a new socket and try again at once.
+    NetworkChanged,
+    /// The gateway's addresses, as the host looked them up.
+    Resolved(AttemptId, Result<Vec<SocketAddr>, String>),
+    /// Say goodbye and end.
+    Close,
+}
+
+/// How the tunnel stands, for whoever watches; written by the host alone.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    standing: RefCell<Standing>,
+    changed: Event,
+}
+
+impl Board {
+    /// How it stands now.
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Waits until the tunnel stands as is `wanted`.
+    pub(crate) async fn wait_for(&self, mut wanted: impl FnMut(&Standing) -> bool) -> Standing {
+        loop {
+            let changed = self.changed.listen();
+            if wanted(&self.standing.borrow()) {
+                return self.standing();
+            }
+            changed.await;
+        }
+    }
+
+    fn publish(&self, standing: Standing) {
+        let shown = self.standing.replace(standing);
+        let standing = self.standing.borrow();
+        // An acknowledged heartbeat is a sign of life that a watcher may wait for.
+        if standing.is_news_after(&shown)
+            || standing.statistics.heartbeats_acked != shown.statistics.heartbeats_acked
+        {
+            self.changed.notify(usize::MAX);
+        }
+    }
+}
+
+/// A driver for this enrolment, which connects once it runs.
+///
+/// # Errors
+///
+/// When the enrolment cannot be used or there is no socket.
+pub(super) fn driver(
+    enrolment: &Enrolment,
+    attempts: Attempts,
+    orders: &Sender<Order>,
+    board: Rc<Board>,
+) -> Result<Driver<DeviceHost>, Error> {
+    let seed = random::seed()?;
+    let certificate = |words: String| Error::new(ErrorClass::Certificate, words);
+    let quic = ClientConfig {
+        tls: enrolment
+            .tls(random::provider())
+            .map_err(|error| certificate(error.to_string()))?,
+        server_name: GATEWAY_NAME.to_owned(),
+    };
+    let quic =
+        Quic::client(quic, &seed.child("quic")).map_err(|error| certificate(error.to_string()))?;
+    let config = Config {
+        device_id: enrolment.device_id,
+        agent: concat!("synesis-lite/", env!("CARGO_PKG_VERSION")).to_owned(),
+        attempts,
+    };
+    let machine = Device::new(quic, config, &seed.child("device"));
+    let host = DeviceHost {
+        gateway: enrolment.tunnel_address.clone(),
+        orders: orders.downgrade(),
+        answers: BTreeMap::new(),
+        calls: BTreeMap::new(),
+        last_call: 0,
+        last_failure: None,
+        board,
+    };
+    Ok(Driver::new(Socket::any()?, machine, host))
+}
+
+#[derive(Debug)]
+pub(super) struct DeviceHost {
+    gateway: String,
+    orders: WeakSender<Order>,
+    answers: BTreeMap<RequestId, Open>,
+    calls: BTreeMap<u64, Sender<Result<Box<RawValue>, AskError>>>,
+    last_call: u64,
+    last_failure: Option<Failure>,
+    board: Rc<Board>,
+}
+
+/// An answer under way.
+#[derive(Debug)]
+struct Open {
+    source: Source,
+    session: String,
+}
+
+impl Host for DeviceHost {
+    type Machine = Device<Quic>;
+    type Command = Order;
+
+    fn command(&mut self, now: Now, machine: &mut Device<Quic>, order: Order) -> Request {
+        let mut request = Request::None;
+        let input = match order {
+            Order::Connect => Input::Connect,
+            Order::Ask(question, source) => match self.ask(question, source) {
+                Some(question) => Input::Escalate(question),
+                None => return Request::None,
+            },
+            Order::Cancel(id) if self.answers.contains_key(&id) => Input::Cancel(id),
+            // It has ended since.
+            Order::Cancel(_) => return Request::None,
+            Order::Pause(id) => Input::Pause(id),
+            Order::ReadOn(id) => {
+                if let Some(open) = self.answers.get(&id) {
+                    open.source.paused.store(false, Ordering::Relaxed);
+                }
+                Input::Unpause(id)
+            }
+            Order::Call { method, reply } => {
+                self.last_call += 1;
+                self.calls.insert(self.last_call, reply);
+                Input::Call {
+                    id: self.last_call,
+                    method,
+                    params: None,
+                }
+            }
+            Order::Vitals(vitals) => Input::Vitals(self.with_questions(vitals, machine)),
+            Order::NetworkChanged => {
+                request = Request::Rebind;
+                Input::NetworkChanged
+            }
+            Order::Resolved(attempt, result) => Input::Resolved { attempt, result },
+            Order::Close => Input::Stop,
+        };
+        // What the machine rejects (a tunnel asked for twice, a backlog) has changed nothing.
+        let _rejected = machine.handle_input(now, input);
+        request
+    }
+
+    fn output(&mut self, _now: Now, _machine: &Device<Quic>, output: Output) -> ControlFlow<()> {
+        match output {
+            Output::Resolve { attempt } => {
+                let (gateway, orders) = (self.gateway.clone(), self.orders.clone());
+                let lookup = smol::unblock(move || {
+                    let result = route::lookup(&gateway);
+                    if let Some(orders) = orders.upgrade() {
+                        // The driver has ended: nobody wants to know.
+                        let _ended = orders.send_blocking(Order::Resolved(attempt, result));
+                    }
+                });
+                lookup.detach();
+            }
+            Output::Changed { why, .. } => {
+                if let Why::Failed(failure) = why {
+                    self.last_failure = Some(failure);
+                }
+            }
+            Output::Answer { request, event } => self.news(request, event),
+            Output::Replied { id, result } => {
+                if let Some(reply) = self.calls.remove(&id) {
+                    // Whoever asked may have given up.
+                    let _gone = reply.try_send(result);
+                }
+            }
+            // The first shows in the standing; this shell has nobody to tell the second to.
+            Output::Doubt(_) | Output::Notice(_) => {}
+            Output::Stopped => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn woke(&mut self, now: Now, machine: &mut Device<Quic>, asleep: Duration) -> Request {
+        let _rejected = machine.handle_input(now, Input::Woke { asleep });
+        Request::Rebind
+    }
+
+    fn turn_over(&mut self, machine: &Device<Quic>) {
+        let failure = self.last_failure.clone();
+        self.board
+            .publish(Standing::new(machine.state(), &machine.stats(), failure));
+    }
+}
+
+impl DeviceHost {
+    /// Remembers where an answer goes; the question itself goes on, unless its id is taken.
+    fn ask(
+        &mut self,
+        question: Box<EscalationRequest>,
+        source: Source,
+    ) -> Option<Box<EscalationRequest>> {
+        let id = question.request_id;
+        if self.answers.contains_key(&id) {
+            let _gone = source
+                .news
+                .try_send(News::Failed(AskError::Duplicate.into()));
+            return None;
+        }
+        let session = question.session_id.clone();
+        self.answers.insert(id, Open { source, session });
+        Some(question)
+    }
+
+    /// Hands news to the reader, and has the gateway wait when too much of it lies unread. An
+    /// answer that has had its last news is forgotten.
+    fn news(&mut self, id: RequestId, event: AnswerEvent) {
+        let Some(Open { source, .. }) = self.answers.get(&id) else {
+            return;
+        };
+        // A reader that is gone has cancelled; what still comes finds nobody.
+        let tell = |news| {
+            let _gone = source.news.try_send(news);
+        };
+        match event {
+            AnswerEvent::Chunk(text) => {
+                tell(News::Piece(text));
+                if source.news.len() > PIECES_WAITING_MAX
+                    && !source.paused.load(Ordering::Relaxed)
+                    && let Some(orders) = self.orders.upgrade()
+                    && orders.try_send(Order::Pause(id)).is_ok()
+                {
+                    source.paused.store(true, Ordering::Relaxed);
+                }
+                return;
+            }
+            AnswerEvent::Ended(end) => tell(News::Ended(Box::new(end))),
+            AnswerEvent::Whole(answer) => {
+                let (content, end) = answer.into_parts();
+                tell(News::Piece(content));
+                tell(News::Ended(Box::new(end)));
+            }
+            AnswerEvent::Failed(error) => tell(News::Failed(error.into())),
+        }
+        self.answers.remove(&id);
+    }
+
+    /// The host's own part of the vitals.
+    fn with_questions(&self, vitals: Vitals, machine: &Device<Quic>) -> Vitals {
+        let sessions: BTreeSet<&str> = self
+            .answers
+            .values()
+            .map(|open| open.session.as_str())
+            .collect();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Vitals {
+            active_sessions: count(sessions.len()),
+            pending_queries: count(machine.questions_under_way()),
+            ..vitals
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The `synesis-lite` program.
+
+fn main() -> std::process::ExitCode {
+    mesh_smol::cli::main()
+}

@@ -1,0 +1,331 @@
+//! What every shell must do, one list of cases, each run for each shell against a real gateway: a
+//! shell is one file of the same core machine's errands, and none may run them in its own way.
+//!
+//! A new case is one function and its name in the list; a new shell is one variant of [`Shell`].
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::Command;
+use std::time::Duration;
+
+use mesh_core::billing::money::Nanos;
+use mesh_tests::cluster::{Cluster, Setup};
+use mesh_tests::forge::{alter, another_ca, device_certificate, gateways_ca, show};
+use mesh_tests::process::{Ended, Process};
+use mesh_tests::upstream::{Answer, Event, FakeUpstream, Gate};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+
+/// The one device of a case.
+const DEVICE: &str = "laptop";
+/// How long a network is gone: less than a session lives without a sign of life.
+const BLACK: Duration = Duration::from_secs(10);
+/// How long after that the answer may take. The gateway is the one that has something to send, and
+/// waits twice as long before each time it sends it again (RFC 9002 §6.2.1): at most as long again
+/// as the network was gone.
+const ANSWERED_WITHIN: Duration = BLACK;
+
+/// Which shell a case is played with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shell {
+    /// `synesis`, on tokio.
+    Synesis,
+    /// `synesis-lite`, on smol.
+    Lite,
+}
+
+impl Shell {
+    /// The long-running agent.
+    fn agent(self, cluster: &Cluster) -> Process {
+        self.spawn(cluster, &["agent"], &["run"], &[], None)
+    }
+
+    /// One question; the answer goes to standard output.
+    fn ask(self, cluster: &Cluster, arguments: &[&str], stdin: Option<&str>) -> Process {
+        self.spawn(cluster, &["cloud", "ask"], &["ask"], arguments, stdin)
+    }
+
+    /// The report on tunnel and account.
+    async fn status(self, cluster: &Cluster) -> Value {
+        let (synesis, lite) = (&["cloud", "status"], &["status"]);
+        let status = self.spawn(cluster, synesis, lite, &["--json"], None);
+        serde_json::from_str(&status.ended().await.succeeded().stdout).unwrap()
+    }
+
+    fn spawn(
+        self,
+        cluster: &Cluster,
+        synesis: &[&str],
+        lite: &[&str],
+        arguments: &[&str],
+        stdin: Option<&str>,
+    ) -> Process {
+        let mut command = self.command(cluster);
+        command.args(match self {
+            Self::Synesis => synesis,
+            Self::Lite => lite,
+        });
+        command.args(arguments);
+        cluster.spawn(&format!("{self:?}"), command, stdin)
+    }
+
+    fn command(self, cluster: &Cluster) -> Command {
+        match self {
+            Self::Synesis => cluster.command(DEVICE),
+            Self::Lite => cluster.lite_command(DEVICE),
+        }
+    }
+}
+
+/// Runs every case for every shell, under the shell's name.
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => {
+        mod synesis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(super::Shell::Synesis).await;
+            })+
+        }
+        mod synesis_lite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(super::Shell::Lite).await;
+            })+
+        }
+    };
+}
+
+cases![
+    an_agent_connects_once_and_says_goodbye,
+    an_answer_is_streamed_and_charged_exactly,
+    a_cancelled_answer_is_charged_once_for_what_was_produced,
+    an_answer_goes_on_when_the_devices_address_changes,
+    an_answer_comes_through_after_a_black_hole,
+    a_device_that_is_not_enrolled_is_told_to_enrol,
+    a_certificate_of_another_ca_is_refused,
+    an_expired_certificate_is_refused,
+    a_revoked_device_is_refused,
+    a_gateway_that_is_not_the_one_enrolled_with_is_not_trusted,
+    a_refusal_of_the_gateway_has_its_exit_code,
+    a_wrong_command_line_has_its_exit_code,
+    status_shows_the_tunnel_and_the_account,
+];
+
+/// A gateway behind a relay, with a scripted model and the device enrolled.
+async fn scene() -> (FakeUpstream, Cluster) {
+    let upstream = FakeUpstream::start().await.unwrap();
+    let cluster = Cluster::start(Setup::with_upstream(&upstream).through_relay()).await;
+    cluster.enrol(DEVICE).await;
+    (upstream, cluster)
+}
+
+/// The sessions that the gateway has established so far.
+fn sessions(cluster: &Cluster) -> usize {
+    let printed = cluster.gateway().printed().stderr;
+    printed
+        .lines()
+        .filter(|line| line.contains("tunnel up"))
+        .count()
+}
+
+async fn refused(shell: Shell, cluster: &Cluster, code: i32, words: &str) -> Ended {
+    let ended = shell.ask(cluster, &["Let me in?"], None).ended().await;
+    assert_eq!(ended.code, Some(code), "{ended:#?}");
+    assert!(ended.stderr.contains(words), "wanted {words:?}: {ended:#?}");
+    assert_eq!(ended.stdout, "");
+    ended
+}
+
+async fn an_agent_connects_once_and_says_goodbye(shell: Shell) {
+    let (_upstream, cluster) = scene().await;
+    let agent = shell.agent(&cluster);
+    agent.line(|line| line.trim() == "Connected").await;
+    cluster.gateway().line_with("tunnel up").await;
+    agent.terminate();
+    assert_eq!(agent.ended().await.code, Some(0));
+    cluster.gateway().line_with("tunnel down").await;
+    assert_eq!(sessions(&cluster), 1);
+}
+
+async fn an_answer_is_streamed_and_charged_exactly(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let gate = Gate::closed();
+    upstream.once(Answer::of(&["first ", "second"]).gated(&gate).into());
+    let asking = shell.ask(&cluster, &["-"], Some("Why?"));
+    upstream.wait_for(Event::Waiting(0)).await;
+    gate.let_through(1);
+    // The second piece is still held: what is seen now came as a stream.
+    asking.line_with("first").await;
+    assert_eq!(asking.printed().stdout, "first ");
+    gate.open();
+    let ended = asking.ended().await.succeeded();
+    assert_eq!(ended.stdout, "first second\n");
+    assert!(ended.stderr.contains("scripted-openai"), "{}", ended.stderr);
+
+    for arguments in [&["Why?", "--json"][..], &["Why?", "--json", "--no-stream"]] {
+        let ended = shell.ask(&cluster, arguments, None).ended().await;
+        let json: Value = serde_json::from_str(&ended.succeeded().stdout).unwrap();
+        assert_eq!(json["content"], Answer::default().text());
+        // 12 × $3/M + 4 × $15/M, and 3 % on it.
+        assert_eq!(json["base_nanos"], 96_000, "{json}");
+        assert_eq!(json["charge_nanos"], 98_880, "{json}");
+    }
+    assert_eq!(cluster.charges().await.len(), 3);
+}
+
+async fn a_cancelled_answer_is_charged_once_for_what_was_produced(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let gate = Gate::closed();
+    upstream.once(
+        Answer::of(&["twelve bytes", "never seen"])
+            .gated(&gate)
+            .into(),
+    );
+    let asking = shell.ask(&cluster, &["Why?", "--model", "anthropic"], None);
+    upstream.wait_for(Event::Waiting(0)).await;
+    gate.let_through(1);
+    asking.line_with("twelve bytes").await;
+    asking.interrupt();
+    upstream.wait_for(Event::Disconnected(0)).await;
+    let ended = asking.ended().await;
+    assert_eq!(ended.code, Some(130), "{ended:#?}");
+    assert_eq!(ended.stdout, "twelve bytes\n");
+    let charges = cluster.charges().await;
+    assert_eq!(charges.len(), 1);
+    // Twelve bytes are three tokens by the estimate of four bytes each; the provider had counted
+    // the prompt: 12 × 3 000 + 3 × 15 000 = 81 000; × 1.03 = 83 430.
+    assert_eq!(charges[0].tokens.completion, 3);
+    assert_eq!(charges[0].charge, Nanos(83_430));
+}
+
+async fn an_answer_goes_on_when_the_devices_address_changes(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let gate = Gate::closed();
+    upstream.once(Answer::of(&["before ", "after"]).gated(&gate).into());
+    let asking = shell.ask(&cluster, &["Why?"], None);
+    upstream.wait_for(Event::Waiting(0)).await;
+    gate.let_through(1);
+    asking.line_with("before").await;
+    cluster.relay().rebind().await;
+    gate.open();
+    assert_eq!(asking.ended().await.succeeded().stdout, "before after\n");
+    assert_eq!(sessions(&cluster), 1, "the tunnel is still the first");
+}
+
+async fn an_answer_comes_through_after_a_black_hole(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let gate = Gate::closed();
+    upstream.once(Answer::of(&["before ", "after"]).gated(&gate).into());
+    let asking = shell.ask(&cluster, &["Why?", "--timeout", "60"], None);
+    upstream.wait_for(Event::Waiting(0)).await;
+    gate.let_through(1);
+    asking.line_with("before").await;
+    cluster.relay().go_black().await;
+    gate.open();
+    sleep_until(Instant::now() + BLACK).await;
+    cluster.relay().heal().await;
+    let healed = Instant::now();
+    let ended = asking.ended().await.succeeded();
+    let took = healed.elapsed();
+    println!("{shell:?}: answered {took:?} after a black hole of {BLACK:?}");
+    assert_eq!(ended.stdout, "before after\n");
+    assert!(took < ANSWERED_WITHIN, "{took:?}");
+    assert_eq!(sessions(&cluster), 1, "the tunnel is still the first");
+    assert_eq!(cluster.charges().await.len(), 1);
+}
+
+async fn a_device_that_is_not_enrolled_is_told_to_enrol(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    std::fs::remove_file(cluster.device_folder(DEVICE).join("credentials.json")).unwrap();
+    refused(shell, &cluster, 18, "synesis cloud login").await;
+    assert_eq!(upstream.questions().len(), 0);
+}
+
+async fn a_certificate_of_another_ca_is_refused(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let (_, another) = another_ca();
+    let device = cluster.device_id(DEVICE);
+    show(
+        &cluster,
+        DEVICE,
+        device_certificate(&device, &another, 2020..2090),
+    );
+    refused(shell, &cluster, 12, "of a CA the gateway does not know").await;
+    assert_eq!(upstream.questions().len(), 0);
+}
+
+async fn an_expired_certificate_is_refused(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let device = cluster.device_id(DEVICE);
+    // The gateway's own signature, and a device that does not know that its time is over.
+    let ca = gateways_ca(&cluster);
+    show(
+        &cluster,
+        DEVICE,
+        device_certificate(&device, &ca, 2020..2021),
+    );
+    refused(shell, &cluster, 12, "expired").await;
+    assert_eq!(upstream.questions().len(), 0);
+}
+
+async fn a_revoked_device_is_refused(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let agent = shell.agent(&cluster);
+    agent.line(|line| line.trim() == "Connected").await;
+    let device = cluster.device_id(DEVICE);
+    let revoked = cluster.admin(&["device", "revoke", &device]).await;
+    let _ = revoked.succeeded();
+    agent
+        .line(|line| line.starts_with("Failed") && line.contains("revoked"))
+        .await;
+    agent.terminate();
+    assert_eq!(agent.ended().await.code, Some(0));
+    refused(shell, &cluster, 12, "revoked").await;
+    assert_eq!(upstream.questions().len(), 0);
+}
+
+async fn a_gateway_that_is_not_the_one_enrolled_with_is_not_trusted(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let (ca, _) = another_ca();
+    alter(&cluster, DEVICE, |kept| kept["gateway_ca"] = json!(ca));
+    let words = "not the one this device was enrolled with";
+    refused(shell, &cluster, 12, words).await;
+    assert_eq!(upstream.questions().len(), 0);
+}
+
+async fn a_refusal_of_the_gateway_has_its_exit_code(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let arguments = ["Why?", "--model", "no-such-model", "--json"];
+    let ended = shell.ask(&cluster, &arguments, None).ended().await;
+    assert_eq!(ended.code, Some(20), "{ended:#?}");
+    let json: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(json["error"]["code"], "INVALID_REQUEST");
+    assert_eq!(json["error"]["class"], "Validation");
+    // What breaks a rule is refused before anything is sent.
+    let broken = ["Why?", "--max-tokens", "0"];
+    let ended = shell.ask(&cluster, &broken, None).ended().await;
+    assert_eq!(ended.code, Some(20), "{ended:#?}");
+    assert_eq!(upstream.questions().len(), 0);
+}
+
+async fn a_wrong_command_line_has_its_exit_code(shell: Shell) {
+    let (_upstream, cluster) = scene().await;
+    let ended = shell.ask(&cluster, &["--jsn"], None).ended().await;
+    assert_eq!(ended.code, Some(2), "{ended:#?}");
+    assert!(ended.stderr.contains("--jsn"), "{ended:#?}");
+}
+
+async fn status_shows_the_tunnel_and_the_account(shell: Shell) {
+    let (_upstream, cluster) = scene().await;
+    let report = shell.status(&cluster).await;
+    assert_eq!(report["state"], "connected");
+    assert_eq!(report["device_id"], cluster.device_id(DEVICE));
+    for positive in ["handshake_us", "latency_us", "epoch"] {
+        assert!(
+            report[positive].as_u64().unwrap() > 0,
+            "{positive}: {report}"
+        );
+    }
+    assert!(report["account"]["available"].is_number(), "{report}");
+    assert!(report.get("agent_pid").is_none(), "{report}");
+}

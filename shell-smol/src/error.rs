@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use mesh_core::device::{AskError, Failure};
+use mesh_core::device::{AskError, Failure, control};
 use mesh_core::error::{ErrorClass, ErrorCode};
 use mesh_core::escalation::request::Invalid;
 use mesh_core::wire::message::ErrorMessage;
@@ -54,16 +54,10 @@ impl Error {
         self.class
     }
 
-    /// The gateway's refusal, when it is one.
-    #[must_use]
-    pub fn gateway(&self) -> Option<&ErrorMessage> {
-        self.gateway.as_deref()
-    }
-
     /// The gateway's own code, when it is the gateway's word.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
-        self.gateway().map(|message| message.code)
+        self.gateway.as_ref().map(|message| message.code)
     }
 }
 
@@ -99,6 +93,24 @@ impl From<AskError> for Error {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         Self::new(failure.kind.class(), failure.to_string())
+    }
+}
+
+impl From<control::Failure> for Error {
+    fn from(failure: control::Failure) -> Self {
+        match failure.gateway {
+            Some(message) => (*message).into(),
+            None => Self::new(failure.class(), failure.message),
+        }
+    }
+}
+
+impl From<&Error> for control::Failure {
+    fn from(error: &Error) -> Self {
+        Self {
+            gateway: error.gateway.clone(),
+            ..Self::new(error.class, &error.message)
+        }
     }
 }
 
@@ -143,5 +155,8 @@ mod tests {
         let error = Error::from(AskError::Remote(Box::new(refusal)));
         assert_eq!(error.code(), Some(ErrorCode::PaymentRequired));
         assert_eq!(error.class(), ErrorClass::Billing);
+        let over_the_socket = Error::from(control::Failure::from(&error));
+        assert_eq!(over_the_socket.code(), error.code());
+        assert_eq!(over_the_socket.to_string(), error.to_string());
     }
 }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use mesh_core::billing::money::Nanos;
 use mesh_tests::cluster::{Cluster, Setup};
 use mesh_tests::forge::{alter, another_ca, device_certificate, gateways_ca, show};
-use mesh_tests::process::{Ended, Process};
+use mesh_tests::process::{Ended, PATIENCE, Process};
 use mesh_tests::upstream::{Answer, Event, FakeUpstream, Gate};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// The one device of a case.
 const DEVICE: &str = "laptop";
@@ -24,6 +24,8 @@ const BLACK: Duration = Duration::from_secs(10);
 /// waits twice as long before each time it sends it again (RFC 9002 §6.2.1): at most as long again
 /// as the network was gone.
 const ANSWERED_WITHIN: Duration = BLACK;
+/// The same where the device has something to send: it probes every second.
+const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Which shell a case is played with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +37,14 @@ enum Shell {
 }
 
 impl Shell {
-    /// The long-running agent.
-    fn agent(self, cluster: &Cluster) -> Process {
+    /// The long-running agent, once its tunnel is up.
+    async fn agent(self, cluster: &Cluster) -> Process {
+        let agent = self.start_agent(cluster);
+        agent.line(|line| line.trim() == "Connected").await;
+        agent
+    }
+
+    fn start_agent(self, cluster: &Cluster) -> Process {
         self.spawn(cluster, &["agent"], &["run"], &[], None)
     }
 
@@ -97,16 +105,22 @@ macro_rules! cases {
 
 cases![
     an_agent_connects_once_and_says_goodbye,
+    a_heartbeat_is_acknowledged,
     an_answer_is_streamed_and_charged_exactly,
+    one_agent_serves_programs_of_either_shell,
     a_cancelled_answer_is_charged_once_for_what_was_produced,
     an_answer_goes_on_when_the_devices_address_changes,
+    the_agents_tunnel_outlives_a_change_of_address,
     an_answer_comes_through_after_a_black_hole,
+    a_question_asked_in_a_black_hole_is_answered_soon_after_it,
+    a_restarted_gateway_is_found_again,
     a_device_that_is_not_enrolled_is_told_to_enrol,
     a_certificate_of_another_ca_is_refused,
     an_expired_certificate_is_refused,
     a_revoked_device_is_refused,
     a_gateway_that_is_not_the_one_enrolled_with_is_not_trusted,
     a_refusal_of_the_gateway_has_its_exit_code,
+    a_second_agent_is_refused,
     a_wrong_command_line_has_its_exit_code,
     status_shows_the_tunnel_and_the_account,
 ];
@@ -138,13 +152,30 @@ async fn refused(shell: Shell, cluster: &Cluster, code: i32, words: &str) -> End
 
 async fn an_agent_connects_once_and_says_goodbye(shell: Shell) {
     let (_upstream, cluster) = scene().await;
-    let agent = shell.agent(&cluster);
-    agent.line(|line| line.trim() == "Connected").await;
+    let agent = shell.agent(&cluster).await;
     cluster.gateway().line_with("tunnel up").await;
     agent.terminate();
     assert_eq!(agent.ended().await.code, Some(0));
     cluster.gateway().line_with("tunnel down").await;
     assert_eq!(sessions(&cluster), 1);
+}
+
+async fn a_heartbeat_is_acknowledged(shell: Shell) {
+    let (_upstream, cluster) = scene().await;
+    let agent = shell.agent(&cluster).await;
+    // The first beat goes out with the session: it is acknowledged a round trip later.
+    let acked = async {
+        loop {
+            let report = shell.status(&cluster).await;
+            assert_eq!(report["agent_pid"].as_u64(), agent.id().map(u64::from));
+            let statistics = &report["statistics"];
+            if statistics["heartbeats_acked"] == 1 {
+                assert_eq!(statistics["heartbeats_sent"], 1);
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, acked).await.unwrap();
 }
 
 async fn an_answer_is_streamed_and_charged_exactly(shell: Shell) {
@@ -171,6 +202,27 @@ async fn an_answer_is_streamed_and_charged_exactly(shell: Shell) {
         assert_eq!(json["charge_nanos"], 98_880, "{json}");
     }
     assert_eq!(cluster.charges().await.len(), 3);
+}
+
+async fn one_agent_serves_programs_of_either_shell(shell: Shell) {
+    let (_upstream, cluster) = scene().await;
+    let _agent = shell.agent(&cluster).await;
+    let asking: Vec<Process> = [Shell::Synesis, Shell::Lite]
+        .into_iter()
+        .cycle()
+        .take(8)
+        .map(|program| program.ask(&cluster, &["Why?"], None))
+        .collect();
+    for asking in asking {
+        let ended = asking.ended().await.succeeded();
+        assert_eq!(ended.stdout.trim_end(), Answer::default().text());
+    }
+    let charges = cluster.charges().await;
+    let mut requests: Vec<_> = charges.iter().map(|charge| charge.request).collect();
+    requests.sort_unstable();
+    requests.dedup();
+    assert_eq!(requests.len(), 8);
+    assert_eq!(sessions(&cluster), 1, "all through the agent");
 }
 
 async fn a_cancelled_answer_is_charged_once_for_what_was_produced(shell: Shell) {
@@ -212,6 +264,24 @@ async fn an_answer_goes_on_when_the_devices_address_changes(shell: Shell) {
     assert_eq!(sessions(&cluster), 1, "the tunnel is still the first");
 }
 
+async fn the_agents_tunnel_outlives_a_change_of_address(shell: Shell) {
+    let (_upstream, cluster) = scene().await;
+    let agent = shell.agent(&cluster).await;
+    let before = shell.status(&cluster).await;
+    cluster.relay().rebind().await;
+    let ended = shell.ask(&cluster, &["Why?"], None).ended().await;
+    assert_eq!(
+        ended.succeeded().stdout.trim_end(),
+        Answer::default().text()
+    );
+    let after = shell.status(&cluster).await;
+    assert_eq!(after["epoch"], before["epoch"]);
+    assert_eq!(after["statistics"]["reconnections"], 0);
+    assert_eq!(sessions(&cluster), 1);
+    let said = agent.printed().stderr;
+    assert!(!said.contains("Reconnecting"), "{said}");
+}
+
 async fn an_answer_comes_through_after_a_black_hole(shell: Shell) {
     let (upstream, cluster) = scene().await;
     let gate = Gate::closed();
@@ -232,6 +302,46 @@ async fn an_answer_comes_through_after_a_black_hole(shell: Shell) {
     assert!(took < ANSWERED_WITHIN, "{took:?}");
     assert_eq!(sessions(&cluster), 1, "the tunnel is still the first");
     assert_eq!(cluster.charges().await.len(), 1);
+}
+
+async fn a_question_asked_in_a_black_hole_is_answered_soon_after_it(shell: Shell) {
+    let (_upstream, cluster) = scene().await;
+    let agent = shell.agent(&cluster).await;
+    cluster.relay().go_black().await;
+    let heals_at = Instant::now() + BLACK;
+    let asking = shell.ask(&cluster, &["Why?", "--timeout", "60"], None);
+    agent.line_with("in doubt").await;
+    sleep_until(heals_at).await;
+    cluster.relay().heal().await;
+    let healed = Instant::now();
+    let ended = asking.ended().await.succeeded();
+    let took = healed.elapsed();
+    println!("{shell:?}: asked in a black hole, answered {took:?} after it");
+    assert_eq!(ended.stdout.trim_end(), Answer::default().text());
+    assert!(took < NOTICED_WITHIN, "{took:?}");
+    assert_eq!(sessions(&cluster), 1, "the tunnel is still the first");
+    assert_eq!(cluster.charges().await.len(), 1);
+}
+
+async fn a_restarted_gateway_is_found_again(shell: Shell) {
+    let (_upstream, mut cluster) = scene().await;
+    let agent = shell.agent(&cluster).await;
+    let before = shell.status(&cluster).await;
+    cluster.restart_gateway().await;
+    // The restarted gateway resets the session that it does not know once it hears of it.
+    let _lost = shell.ask(&cluster, &["Still there?"], None).ended().await;
+    agent.line_with("Reconnecting (1)").await;
+    let ended = shell.ask(&cluster, &["And now?"], None).ended().await;
+    assert_eq!(
+        ended.succeeded().stdout.trim_end(),
+        Answer::default().text()
+    );
+    let after = shell.status(&cluster).await;
+    assert!(
+        after["epoch"].as_u64() > before["epoch"].as_u64(),
+        "{after}"
+    );
+    assert_eq!(after["statistics"]["reconnections"], 1);
 }
 
 async fn a_device_that_is_not_enrolled_is_told_to_enrol(shell: Shell) {
@@ -270,8 +380,7 @@ async fn an_expired_certificate_is_refused(shell: Shell) {
 
 async fn a_revoked_device_is_refused(shell: Shell) {
     let (upstream, cluster) = scene().await;
-    let agent = shell.agent(&cluster);
-    agent.line(|line| line.trim() == "Connected").await;
+    let agent = shell.agent(&cluster).await;
     let device = cluster.device_id(DEVICE);
     let revoked = cluster.admin(&["device", "revoke", &device]).await;
     let _ = revoked.succeeded();
@@ -306,6 +415,16 @@ async fn a_refusal_of_the_gateway_has_its_exit_code(shell: Shell) {
     let ended = shell.ask(&cluster, &broken, None).ended().await;
     assert_eq!(ended.code, Some(20), "{ended:#?}");
     assert_eq!(upstream.questions().len(), 0);
+}
+
+async fn a_second_agent_is_refused(shell: Shell) {
+    let (_upstream, cluster) = scene().await;
+    let _agent = shell.agent(&cluster).await;
+    for second in [Shell::Synesis, Shell::Lite] {
+        let ended = second.start_agent(&cluster).ended().await;
+        assert_eq!(ended.code, Some(20), "{second:?}: {ended:#?}");
+        assert!(ended.stderr.contains("already running"), "{ended:#?}");
+    }
 }
 
 async fn a_wrong_command_line_has_its_exit_code(shell: Shell) {

@@ -11,7 +11,7 @@
 //!
 //! * `link`: an attempt's addresses, connections and control stream.
 //! * `asked`: questions and typed calls under way.
-//! * [`status`]: how it fares, for whoever asks.
+//! * [`status`]: how it fares, for whoever asks; [`control`]: how other programs ask.
 //!
 //! # Invariants
 //!
@@ -22,6 +22,7 @@
 //! 5. At most one attempt dials, and of its connections the first to complete wins.
 
 mod asked;
+pub mod control;
 mod link;
 pub mod status;
 #[cfg(test)]

@@ -22,11 +22,9 @@ use mesh_core::wire::message::StreamEnd;
 use serde::Serialize;
 use smol::future::FutureExt as _;
 
+use super::link::{Asked, Link};
 use super::output::{Stdout, note};
 use super::{Interrupts, Scene, Stop, args};
-use crate::device::answer::Answer;
-use crate::device::client::Client;
-use crate::device::{credentials, lock};
 use crate::error::Error;
 use crate::random;
 
@@ -68,17 +66,13 @@ pub(super) async fn run(ask: &args::Ask, scene: &Scene<'_>) -> Result<(), Stop> 
     let question = question.into_request(random::request_id()?);
     validate(&question).map_err(Error::from)?;
 
-    let enrolment = credentials::load(&scene.folder)?;
-    let _lock = lock::take(&scene.folder)?;
     let asked = Instant::now();
     let mut interrupts = Interrupts::new()?;
-    let client = Client::start(scene.executor, &enrolment)?;
-    scene.watch(&client);
-    interrupts.or(client.connected()).await?;
-    let answer = interrupts.or(client.ask(question)).await?;
+    let link = interrupts.or(Link::open(scene)).await?;
+    let answer = interrupts.or(link.ask(question)).await?;
     let mut out = Stdout::new();
     let outcome = follow(answer, &mut out, !ask.json, &mut interrupts).await;
-    client.close().await;
+    link.close().await;
 
     if ask.json {
         let millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -101,7 +95,7 @@ pub(super) async fn run(ask: &args::Ask, scene: &Scene<'_>) -> Result<(), Stop> 
 /// Follows an answer to its end, and prints its pieces as they come if so wanted. The first
 /// interrupt cancels, the second leaves.
 async fn follow(
-    mut answer: Answer,
+    mut answer: Asked,
     out: &mut Stdout,
     print: bool,
     interrupts: &mut Interrupts,
@@ -114,7 +108,7 @@ async fn follow(
             interrupts.next().await;
             None
         };
-        match next.or(interrupt).await {
+        match interrupt.or(next).await {
             None if interrupted => break Some(Stop::Interrupted),
             None => {
                 interrupted = true;

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod ask;
+mod link;
 mod output;
 mod run;
 mod status;
@@ -169,7 +170,7 @@ impl Interrupts {
             self.next().await;
             Err(Stop::Interrupted)
         };
-        work.or(interrupted).await
+        interrupted.or(work).await
     }
 }
 

@@ -1,16 +1,19 @@
-//! `synesis-lite run`: keeps the tunnel up until it is told to stop.
+//! `synesis-lite run`: keeps the tunnel up until it is told to stop, and lets other programs ask
+//! through it.
 
 use mesh_core::device::State;
+use smol::future::FutureExt as _;
 
 use super::output::{note, tunnel_line};
 use super::{Interrupts, Scene, Stop};
 use crate::device::client::Client;
-use crate::device::{credentials, lock};
+use crate::device::control::{self, ControlSocket};
+use crate::device::credentials;
 
 /// Runs it.
 pub(super) async fn run(scene: &Scene<'_>) -> Result<(), Stop> {
     let enrolment = credentials::load(&scene.folder)?;
-    let _lock = lock::take(&scene.folder)?;
+    let socket = ControlSocket::bind(&scene.folder)?;
     let mut interrupts = Interrupts::new()?;
     let client = Client::start_agent(scene.executor, &enrolment, &scene.folder)?;
     if scene.events {
@@ -25,7 +28,8 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<(), Stop> {
         let told = async move { tell(&client).await };
         scene.executor.spawn(told).detach();
     }
-    interrupts.next().await;
+    let serving = control::serve(scene.executor, &socket, &client);
+    interrupts.next().or(serving).await;
     client.close().await;
     Ok(())
 }

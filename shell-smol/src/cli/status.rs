@@ -6,22 +6,16 @@ use mesh_core::device::status::{StateName, Status};
 use mesh_core::error::ErrorClass;
 use mesh_core::words::{grouped, span};
 
+use super::link::Link;
 use super::output::Stdout;
 use super::{Interrupts, Scene, Stop, args};
-use crate::device::client::Client;
-use crate::device::{credentials, lock};
 
 /// Shows it. A tunnel that is not up is a failure, so that scripts can wait for it.
 pub(super) async fn run(status: &args::Status, scene: &Scene<'_>) -> Result<(), Stop> {
-    let enrolment = credentials::load(&scene.folder)?;
-    let _lock = lock::take(&scene.folder)?;
     let mut interrupts = Interrupts::new()?;
-    let client = Client::start(scene.executor, &enrolment)?;
-    scene.watch(&client);
-    interrupts.or(client.connected()).await?;
-    let report = async { Ok::<_, Stop>(client.status().await) };
-    let report = interrupts.or(report).await?;
-    client.close().await;
+    let link = interrupts.or(Link::open(scene)).await?;
+    let report = interrupts.or(link.status()).await?;
+    link.close().await;
     let mut out = Stdout::new();
     if status.json {
         out.json(&report).await?;
@@ -51,6 +45,13 @@ fn shown(report: &Status) -> String {
         ("state", report.state.as_str().to_owned()),
         ("gateway", report.gateway.clone()),
         ("device", report.device_id.to_string()),
+        (
+            "agent",
+            report.agent_pid.map_or_else(
+                || "not running (this command used a tunnel of its own)".to_owned(),
+                |pid| format!("running, process {pid}"),
+            ),
+        ),
         ("handshake", time(report.handshake_us)),
         ("latency", time(report.latency_us)),
         (

@@ -2,13 +2,13 @@
 //!
 //! * [`client`]: the tunnel for the commands; [`answer`]: what comes through it.
 //! * [`credentials`]: the enrolment that `synesis cloud login` keeps.
-//! * [`lock`]: one agent for each folder.
+//! * [`control`]: how other programs ask through a running agent.
 //! * [`vitals`]: its load.
 
 pub mod answer;
 pub mod client;
+pub mod control;
 pub mod credentials;
 mod host;
-pub mod lock;
 mod route;
 pub mod vitals;

@@ -73,17 +73,6 @@ fn refusal(code: ErrorCode, message: String, retry_after: Option<Duration>) -> E
     .into()
 }
 
-impl control::Failure {
-    /// A refusal of the agent's own.
-    pub(super) fn new(class: ErrorClass, message: &str) -> Self {
-        Self {
-            class: format!("{class:?}"),
-            gateway: None,
-            message: message.to_owned(),
-        }
-    }
-}
-
 impl From<&Error> for control::Failure {
     fn from(error: &Error) -> Self {
         let gateway = match error {
@@ -116,18 +105,10 @@ impl From<control::Failure> for Error {
             return Self::Gateway(message);
         }
         Self::Relayed {
-            class: class_named(&failure.class),
+            class: failure.class(),
             message: failure.message,
         }
     }
-}
-
-fn class_named(name: &str) -> ErrorClass {
-    let known = mesh_core::error::EXIT_CODES.iter().map(|(class, _)| *class);
-    known
-        .into_iter()
-        .find(|class| format!("{class:?}") == name)
-        .unwrap_or(ErrorClass::Api)
 }
 
 #[cfg(test)]

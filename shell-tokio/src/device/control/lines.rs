@@ -2,6 +2,7 @@
 
 use std::io;
 
+use mesh_core::device::control::{LineTooLong, Lines};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -13,11 +14,8 @@ pub(crate) enum LineError {
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
     /// The line is longer than allowed; the rest of the stream is of no use.
-    #[error("a line is longer than {max} bytes")]
-    TooLong {
-        /// What is allowed.
-        max: usize,
-    },
+    #[error(transparent)]
+    TooLong(#[from] LineTooLong),
     /// The line is not what was expected.
     #[error("a line is not understood: {0}")]
     Malformed(serde_json::Error),
@@ -30,8 +28,7 @@ pub(crate) enum LineError {
 #[derive(Debug)]
 pub(crate) struct LineReader<R> {
     reader: BufReader<R>,
-    line: Vec<u8>,
-    max: usize,
+    lines: Lines,
 }
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
@@ -39,8 +36,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     pub(crate) fn new(stream: R, max: usize) -> Self {
         Self {
             reader: BufReader::new(stream),
-            line: Vec::new(),
-            max,
+            lines: Lines::new(max),
         }
     }
 
@@ -53,22 +49,15 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         loop {
             let arrived = self.reader.fill_buf().await?;
             if arrived.is_empty() {
-                return if self.line.is_empty() {
+                return if self.lines.held() == 0 {
                     Ok(None)
                 } else {
                     Err(LineError::Torn)
                 };
             }
-            let feed = arrived.iter().position(|byte| *byte == b'\n');
-            let taken = feed.unwrap_or(arrived.len());
-            if self.line.len() + taken > self.max {
-                return Err(LineError::TooLong { max: self.max });
-            }
-            self.line
-                .extend_from_slice(arrived.get(..taken).unwrap_or_default());
-            self.reader.consume(taken + usize::from(feed.is_some()));
-            if feed.is_some() {
-                let line = std::mem::take(&mut self.line);
+            let (taken, line) = self.lines.take(arrived)?;
+            self.reader.consume(taken);
+            if let Some(line) = line {
                 return serde_json::from_slice(&line)
                     .map(Some)
                     .map_err(LineError::Malformed);
@@ -111,7 +100,7 @@ mod tests {
     async fn a_line_of_exactly_the_limit_passes_and_one_byte_more_is_refused() {
         assert!(matches!(all(b"1234\n5\n", 4).await, (lines, None) if lines == [1234, 5]));
         assert!(
-            matches!(all(b"1\n12345\n", 4).await, (lines, Some(LineError::TooLong { max: 4 })) if lines == [1])
+            matches!(all(b"1\n12345\n", 4).await, (lines, Some(LineError::TooLong(LineTooLong { max: 4 }))) if lines == [1])
         );
     }
 
@@ -121,9 +110,9 @@ mod tests {
         let mut reader = LineReader::new(endless, 1000);
         assert!(matches!(
             reader.next::<u32>().await,
-            Err(LineError::TooLong { .. })
+            Err(LineError::TooLong(_))
         ));
-        assert!(reader.line.len() <= 1000);
+        assert!(reader.lines.held() <= 1000);
     }
 
     #[tokio::test]

@@ -159,12 +159,6 @@ fn broken(error: &LineError) -> Error {
 }
 
 fn unexpected(event: &Event) -> Error {
-    let kind = match event {
-        Event::Piece(_) => "a piece of an answer",
-        Event::Ended(_) => "the end of an answer",
-        Event::Status(_) => "a status",
-        Event::Pong(_) => "a pong",
-        Event::Failed(_) => "a failure",
-    };
+    let kind = event.kind();
     Error::protocol(format!("the agent sent {kind} where none was expected"))
 }

@@ -1,12 +1,5 @@
 //! The agent's control socket: how other programs of the same user ask through its tunnel.
-//!
-//! ```text
-//!  program                                 agent
-//!     │── {"ask":{…}}\n ───────────────────▶│   one command per connection
-//!     │◀─────────────────── {"piece":"…"}\n │   any number of events
-//!     │── "cancel"\n ─────────────────────▶ │   (only while an answer is under way)
-//!     │◀────────────────── {"ended":{…}}\n  │   the last event; then the agent hangs up
-//! ```
+//! What is said over it is [`mesh_core::device::control`]'s business.
 //!
 //! # Invariants
 //!
@@ -26,57 +19,14 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use mesh_core::wire::message::{ErrorMessage, EscalationRequest, StreamEnd};
-use serde::{Deserialize, Serialize};
+pub(crate) use mesh_core::device::control::{Command, Event, Failure};
+use mesh_core::device::control::{LOCK, SOCKET, SOCKET_PATH_BYTES_MAX};
 use tokio::net::UnixListener;
 
 pub use self::link::AgentLink;
 pub(crate) use self::server::serve;
-use super::status::Status;
 use crate::error::Error;
 use crate::files;
-
-/// What a program may ask of the agent.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Command {
-    /// Ask a question; answered by pieces and [`Event::Ended`].
-    Ask(Box<EscalationRequest>),
-    /// Stop the answer under way; its [`Event::Ended`] still comes.
-    Cancel,
-    /// How is the tunnel, and the account?
-    Status,
-    /// One round trip to the gateway.
-    Ping,
-}
-
-/// What the agent tells.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Event {
-    /// The next piece of the answer.
-    Piece(String),
-    /// The answer is whole.
-    Ended(Box<StreamEnd>),
-    /// How the tunnel is, and the account.
-    Status(Box<Status>),
-    /// The round trip took so many microseconds.
-    Pong(u64),
-    /// The command failed.
-    Failed(Failure),
-}
-
-/// An error, as it travels between agent and program.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Failure {
-    /// The class's name.
-    pub(crate) class: String,
-    /// For the person.
-    pub(crate) message: String,
-    /// The gateway's own words, if it is the gateway's refusal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gateway: Option<Box<ErrorMessage>>,
-}
 
 /// The socket of a running agent; removed when dropped.
 #[derive(Debug)]
@@ -117,13 +67,10 @@ pub enum ControlError {
     },
 }
 
-/// Bytes of a socket's path on every Unix we know (`sun_path`, 104 on BSD and macOS), with its NUL.
-const SOCKET_PATH_BYTES_MAX: usize = 104;
-
 /// Where the agent of this data folder listens.
 #[must_use]
 pub fn socket_path(folder: &Path) -> PathBuf {
-    folder.join("agent.sock")
+    folder.join(SOCKET)
 }
 
 impl From<ControlError> for Error {
@@ -157,7 +104,7 @@ impl ControlSocket {
             .create(true)
             .truncate(false)
             .write(true)
-            .open(folder.join("agent.lock"))
+            .open(folder.join(LOCK))
             .map_err(refused)?;
         match lock.try_lock() {
             Ok(()) => {}

@@ -80,7 +80,7 @@ async fn converse(stream: UnixStream, client: &Client) {
     let event = match command {
         // Silent, or gone again: `AgentLink::find` only knocks.
         Err(_) | Ok(Ok(None) | Err(LineError::Io(_) | LineError::Torn)) => return,
-        Ok(Err(error @ (LineError::TooLong { .. } | LineError::Malformed(_)))) => {
+        Ok(Err(error @ (LineError::TooLong(_) | LineError::Malformed(_)))) => {
             Event::Failed(Failure::new(ErrorClass::Validation, &error.to_string()))
         }
         Ok(Ok(Some(Command::Cancel))) => Event::Failed(Failure::new(

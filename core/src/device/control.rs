@@ -1,0 +1,179 @@
+//! The agent's control socket, as bytes: how other programs of the same user ask through its
+//! tunnel. One JSON document a line; every shell speaks it.
+//!
+//! ```text
+//!  program                                 agent
+//!     │── {"ask":{…}}\n ───────────────────▶│   one command per connection
+//!     │◀─────────────────── {"piece":"…"}\n │   any number of events
+//!     │── "cancel"\n ─────────────────────▶ │   (only while an answer is under way)
+//!     │◀────────────────── {"ended":{…}}\n  │   the last event; then the agent hangs up
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use super::status::Status;
+use crate::error::{EXIT_CODES, ErrorClass};
+use crate::wire::message::{ErrorMessage, EscalationRequest, StreamEnd};
+
+/// The socket, in the device's folder.
+pub const SOCKET: &str = "agent.sock";
+/// The file whose lock the agent holds, in the device's folder.
+pub const LOCK: &str = "agent.lock";
+/// Bytes of a socket's path on every Unix we know (`sun_path`, 104 on BSD and macOS), with its NUL.
+pub const SOCKET_PATH_BYTES_MAX: usize = 104;
+
+/// What a program may ask of the agent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Ask a question; answered by pieces and [`Event::Ended`].
+    Ask(Box<EscalationRequest>),
+    /// Stop the answer under way; its [`Event::Ended`] still comes.
+    Cancel,
+    /// How is the tunnel, and the account?
+    Status,
+    /// One round trip to the gateway.
+    Ping,
+}
+
+/// What the agent tells.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The next piece of the answer.
+    Piece(String),
+    /// The answer is whole.
+    Ended(Box<StreamEnd>),
+    /// How the tunnel is, and the account.
+    Status(Box<Status>),
+    /// The round trip took so many microseconds.
+    Pong(u64),
+    /// The command failed.
+    Failed(Failure),
+}
+
+impl Event {
+    /// What it is, for a program that expected something else.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Piece(_) => "a piece of an answer",
+            Self::Ended(_) => "the end of an answer",
+            Self::Status(_) => "a status",
+            Self::Pong(_) => "a pong",
+            Self::Failed(_) => "a failure",
+        }
+    }
+}
+
+/// An error, as it travels between agent and program.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// The class's name.
+    pub class: String,
+    /// For the person.
+    pub message: String,
+    /// The gateway's own words, if it is the gateway's refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Box<ErrorMessage>>,
+}
+
+impl Failure {
+    /// A refusal of the agent's own.
+    #[must_use]
+    pub fn new(class: ErrorClass, message: &str) -> Self {
+        Self {
+            class: format!("{class:?}"),
+            gateway: None,
+            message: message.to_owned(),
+        }
+    }
+
+    /// The class it names; an unknown one is the agent's own fault.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        let mut known = EXIT_CODES.iter().map(|(class, _)| *class);
+        known
+            .find(|class| format!("{class:?}") == self.class)
+            .unwrap_or(ErrorClass::Api)
+    }
+}
+
+/// Cuts a stream of bytes into lines of at most `max` bytes.
+#[derive(Debug)]
+pub struct Lines {
+    line: Vec<u8>,
+    max: usize,
+}
+
+/// A line is longer than allowed; the rest of the stream is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a line is longer than {max} bytes")]
+pub struct LineTooLong {
+    /// What is allowed.
+    pub max: usize,
+}
+
+impl Lines {
+    /// At the beginning of a stream.
+    #[must_use]
+    pub const fn new(max: usize) -> Self {
+        Self {
+            line: Vec::new(),
+            max,
+        }
+    }
+
+    /// Takes from what has arrived up to the end of the line: how many bytes that were, and the
+    /// line without its feed if it is whole.
+    ///
+    /// # Errors
+    ///
+    /// [`LineTooLong`].
+    pub fn take(&mut self, arrived: &[u8]) -> Result<(usize, Option<Vec<u8>>), LineTooLong> {
+        let feed = arrived.iter().position(|byte| *byte == b'\n');
+        let taken = feed.unwrap_or(arrived.len());
+        if self.line.len() + taken > self.max {
+            return Err(LineTooLong { max: self.max });
+        }
+        self.line
+            .extend_from_slice(arrived.get(..taken).unwrap_or_default());
+        Ok(match feed {
+            Some(_) => (taken + 1, Some(std::mem::take(&mut self.line))),
+            None => (taken, None),
+        })
+    }
+
+    /// Bytes of the line that the stream stands in.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.line.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_put_together_from_whatever_arrives() {
+        let mut lines = Lines::new(4);
+        assert_eq!(lines.take(b"a"), Ok((1, None)));
+        assert_eq!(lines.held(), 1);
+        assert_eq!(lines.take(b"bcd\nxy"), Ok((4, Some(b"abcd".to_vec()))));
+        assert_eq!(lines.held(), 0);
+        assert_eq!(lines.take(b"\n"), Ok((1, Some(Vec::new()))));
+        assert_eq!(lines.take(b"12345\n"), Err(LineTooLong { max: 4 }));
+    }
+
+    #[test]
+    fn a_failures_class_survives_the_way_and_an_unknown_one_is_the_agents_fault() {
+        for (class, _) in EXIT_CODES {
+            let line = serde_json::to_string(&Failure::new(class, "x")).unwrap();
+            let back: Failure = serde_json::from_str(&line).unwrap();
+            assert_eq!(back.class(), class);
+        }
+        let odd: Failure = serde_json::from_str(r#"{"class":"Odd","message":"x"}"#).unwrap();
+        assert_eq!(odd.class(), ErrorClass::Api);
+    }
+}

@@ -1,0 +1,152 @@
+//! A program's side of the control socket.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use async_io::Async;
+use mesh_core::device::control::{Command, Event, SOCKET};
+use mesh_core::device::status::Status;
+use mesh_core::error::ErrorClass;
+use mesh_core::limits::CONTROL_LINE_BYTES_MAX;
+use mesh_core::wire::message::{EscalationRequest, StreamEnd};
+
+use super::lines::{LineError, LineReader, Stream, write_line};
+use crate::error::Error;
+
+/// The running agent of a data folder, of either shell.
+#[derive(Clone, Debug)]
+pub struct AgentLink {
+    path: PathBuf,
+}
+
+impl AgentLink {
+    /// The agent of this folder, or `None` if none runs.
+    ///
+    /// # Errors
+    ///
+    /// When there is one and it cannot be reached.
+    pub async fn find(folder: &Path) -> Result<Option<Self>, Error> {
+        let path = folder.join(SOCKET);
+        match Async::<UnixStream>::connect(&path).await {
+            // The agent sees a connection without a command, which it is used to.
+            Ok(_) => Ok(Some(Self { path })),
+            // A path that does not fit (invalid input) cannot have been bound either.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Error::io("connecting to the agent", &error)),
+        }
+    }
+
+    /// Asks a question through the agent's tunnel.
+    ///
+    /// # Errors
+    ///
+    /// When the agent went away.
+    pub async fn ask(&self, question: EscalationRequest) -> Result<AgentAnswer, Error> {
+        let (stream, events) = self.send(&Command::Ask(Box::new(question))).await?;
+        Ok(AgentAnswer {
+            stream,
+            events,
+            receipt: None,
+        })
+    }
+
+    /// How the tunnel is, and the account.
+    ///
+    /// # Errors
+    ///
+    /// When the agent went away.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let (_stream, mut events) = self.send(&Command::Status).await?;
+        match told(events.next().await)? {
+            Event::Status(status) => Ok(*status),
+            other @ (Event::Piece(_) | Event::Ended(_) | Event::Pong(_) | Event::Failed(_)) => {
+                Err(unexpected(&other))
+            }
+        }
+    }
+
+    async fn send(&self, command: &Command) -> Result<(Stream, LineReader), Error> {
+        let stream = Async::<UnixStream>::connect(&self.path)
+            .await
+            .map_err(|error| gone(&error))?;
+        let stream = Rc::new(stream);
+        write_line(&stream, command)
+            .await
+            .map_err(|error| gone(&error))?;
+        let events = LineReader::new(Rc::clone(&stream), CONTROL_LINE_BYTES_MAX);
+        Ok((stream, events))
+    }
+}
+
+/// An answer through the agent. Dropping it hangs up, which cancels it.
+#[derive(Debug)]
+pub struct AgentAnswer {
+    stream: Stream,
+    events: LineReader,
+    receipt: Option<Box<StreamEnd>>,
+}
+
+impl AgentAnswer {
+    /// The next piece of the text, or `None` when the answer is whole. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// When the answer fails or the agent goes away; what came before is all there will be.
+    pub async fn next(&mut self) -> Result<Option<String>, Error> {
+        match told(self.events.next().await)? {
+            Event::Piece(text) => Ok(Some(text)),
+            Event::Ended(receipt) => {
+                self.receipt = Some(receipt);
+                Ok(None)
+            }
+            other @ (Event::Status(_) | Event::Pong(_) | Event::Failed(_)) => {
+                Err(unexpected(&other))
+            }
+        }
+    }
+
+    /// Usage and charge; there once [`Self::next`] has returned `None`.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&StreamEnd> {
+        self.receipt.as_deref()
+    }
+
+    /// Asks for no more; the receipt still comes.
+    pub async fn cancel(&self) {
+        // An agent that is gone shows when the next piece is read.
+        let _gone = write_line(&self.stream, &Command::Cancel).await;
+    }
+}
+
+/// What the agent tells; its failures are ours.
+fn told(event: Result<Option<Event>, LineError>) -> Result<Event, Error> {
+    match event {
+        Ok(Some(Event::Failed(failure))) => Err(failure.into()),
+        Ok(Some(event)) => Ok(event),
+        Ok(None) => Err(Error::not_connected("waiting for the agent")),
+        Err(error) => {
+            let words = format!("the agent's answer is not understood: {error}");
+            Err(Error::new(ErrorClass::Serialization, words))
+        }
+    }
+}
+
+fn gone(error: &io::Error) -> Error {
+    Error::io("talking to the agent", error)
+}
+
+fn unexpected(event: &Event) -> Error {
+    let words = format!("the agent sent {} where none was expected", event.kind());
+    Error::new(ErrorClass::Serialization, words)
+}

@@ -309,3 +309,84 @@ impl DeviceHost {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smol::channel::{self, Receiver};
+    use smol::future::poll_once;
+
+    use super::*;
+    use crate::device::answer::Answer;
+
+    const QUESTION: RequestId = RequestId::from_u128(7);
+
+    /// A host with one answer under way, and the orders that come of it.
+    fn answering() -> (DeviceHost, Answer, Receiver<Order>, Sender<Order>) {
+        let (orders, inbox) = channel::bounded(16);
+        let (answer, source) = Answer::new(QUESTION, orders.clone());
+        let session = "default".to_owned();
+        let host = DeviceHost {
+            gateway: "gw.example:4141".to_owned(),
+            orders: orders.downgrade(),
+            answers: BTreeMap::from([(QUESTION, Open { source, session })]),
+            calls: BTreeMap::new(),
+            last_call: 0,
+            last_failure: None,
+            board: Rc::default(),
+        };
+        (host, answer, inbox, orders)
+    }
+
+    fn piece() -> AnswerEvent {
+        AnswerEvent::Chunk("x".to_owned())
+    }
+
+    #[test]
+    fn the_gateway_waits_for_a_slow_reader_and_goes_on_when_it_has_caught_up() {
+        let (mut host, mut answer, inbox, _orders) = answering();
+        for _ in 0..PIECES_WAITING_MAX {
+            host.news(QUESTION, piece());
+        }
+        assert!(inbox.is_empty());
+        for _ in 0..10 {
+            host.news(QUESTION, piece());
+        }
+        assert!(matches!(inbox.try_recv(), Ok(Order::Pause(QUESTION))));
+        assert!(inbox.is_empty(), "it is asked once");
+        smol::block_on(async {
+            for _ in 0..PIECES_WAITING_MAX + 10 {
+                assert_eq!(answer.next().await.unwrap().as_deref(), Some("x"));
+            }
+            assert!(inbox.is_empty(), "not before all of it is read");
+            assert!(poll_once(answer.next()).await.is_none());
+        });
+        assert!(matches!(inbox.try_recv(), Ok(Order::ReadOn(QUESTION))));
+    }
+
+    #[test]
+    fn an_answer_that_nobody_reads_any_more_is_cancelled_and_forgotten() {
+        let (mut host, answer, inbox, _orders) = answering();
+        drop(answer);
+        assert!(matches!(inbox.try_recv(), Ok(Order::Cancel(QUESTION))));
+        host.news(QUESTION, piece());
+        host.news(QUESTION, AnswerEvent::Failed(AskError::Cancelled));
+        assert!(host.answers.is_empty());
+    }
+
+    #[test]
+    fn an_answer_ends_once_with_its_last_news() {
+        let (mut host, mut answer, inbox, _orders) = answering();
+        host.news(QUESTION, piece());
+        host.news(QUESTION, AnswerEvent::Failed(AskError::TimedOut));
+        smol::block_on(async {
+            assert_eq!(answer.next().await.unwrap().as_deref(), Some("x"));
+            assert_eq!(
+                answer.next().await.unwrap_err().class(),
+                ErrorClass::Timeout
+            );
+            assert_eq!(answer.next().await.unwrap(), None);
+        });
+        drop(answer);
+        assert!(inbox.is_empty(), "what is over needs no cancelling");
+    }
+}

@@ -290,3 +290,6 @@ impl<H: Host> Driver<H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,14 +202,12 @@ impl Host for DeviceHost {
         match output {
             Output::Resolve { attempt } => {
                 let (gateway, orders) = (self.gateway.clone(), self.orders.clone());
-                let lookup = smol::unblock(move || {
-                    let result = route::lookup(&gateway);
+                route::lookup(gateway, move |result| {
                     if let Some(orders) = orders.upgrade() {
                         // The driver has ended: nobody wants to know.
                         let _ended = orders.send_blocking(Order::Resolved(attempt, result));
                     }
                 });
-                lookup.detach();
             }
             Output::Changed { why, .. } => {
                 if let Why::Failed(failure) = why {

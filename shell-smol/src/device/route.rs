@@ -7,8 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSo
 use std::time::Duration;
 
 use async_io::Timer;
-use smol::channel::WeakSender;
-use smol::unblock;
+use smol::channel::{self, WeakSender};
 
 use super::host::Order;
 
@@ -17,12 +16,24 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Names are looked up anew this seldom: a resolver is asked over the network.
 const LOOKS_PER_RESOLUTION: u32 = 150;
 
-/// The gateway's addresses. Waits for the resolver: not for the tunnel's thread.
-pub(super) fn lookup(gateway: &str) -> Result<Vec<SocketAddr>, String> {
-    let found = gateway.to_socket_addrs();
-    found
-        .map(Iterator::collect)
-        .map_err(|error| error.to_string())
+/// Looks the gateway's addresses up on a thread of its own, where waiting is allowed, and hands
+/// them on there. (The threads of smol's pool would stay, and wake twice a second for nothing.)
+///
+/// A system without room for a thread hands nothing on; the machine has a deadline for that.
+pub(super) fn lookup(
+    gateway: String,
+    then: impl FnOnce(Result<Vec<SocketAddr>, String>) + Send + 'static,
+) {
+    let resolve = move || {
+        let found = gateway.to_socket_addrs();
+        then(
+            found
+                .map(Iterator::collect)
+                .map_err(|error| error.to_string()),
+        );
+    };
+    let thread = std::thread::Builder::new().name("lookup".to_owned());
+    let _no_room = thread.spawn(resolve);
 }
 
 /// Watches until the client is gone.
@@ -33,9 +44,13 @@ pub(super) async fn watch(gateway: String, orders: WeakSender<Order>) {
     loop {
         if addresses.is_empty() || looks.is_multiple_of(LOOKS_PER_RESOLUTION) {
             // A resolver that fails leaves what was known.
-            let gateway = gateway.clone();
-            let found = unblock(move || lookup(&gateway)).await;
-            addresses = found.unwrap_or(addresses);
+            let (tell, found) = channel::bounded(1);
+            lookup(gateway.clone(), move |result| {
+                let _gone = tell.try_send(result);
+            });
+            if let Ok(Ok(found)) = found.recv().await {
+                addresses = found;
+            }
         }
         looks = looks.wrapping_add(1);
         let now = addresses

@@ -1,5 +1,5 @@
 //! The command line's words and help. Read by lexopt, which is one file and no dependency: three
-//! commands and a dozen flags need no more, and clap would be a third of the program.
+//! commands and a dozen flags need no more, and every page of a small agent's program counts.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

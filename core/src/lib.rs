@@ -24,4 +24,3 @@ pub mod transport;
 pub mod tunnel;
 pub mod vitals;
 pub mod wire;
-pub mod words;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::billing::money::Nanos;
+use crate::escalation::words::{grouped, printable, span};
 use crate::wire::message::{FinishReason, StreamEnd, TokensUsed};
-use crate::words::{grouped, printable, span};
 
 /// A receipt's figures, exact.
 #[derive(Clone, Debug, Serialize)]

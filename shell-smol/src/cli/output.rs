@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use mesh_core::device::State;
 use mesh_core::device::status::{Standing, StateName};
 use mesh_core::error::ErrorClass;
-use mesh_core::words::printable;
+use mesh_core::escalation::words::printable;
 use serde::Serialize;
 use smol::Unblock;
 use smol::io::AsyncWriteExt as _;

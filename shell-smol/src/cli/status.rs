@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_core::device::status::{StateName, Status};
 use mesh_core::error::ErrorClass;
-use mesh_core::words::{grouped, span};
+use mesh_core::escalation::words::{grouped, span};
 
 use super::link::Link;
 use super::output::Stdout;

@@ -13,7 +13,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-pub(crate) use mesh_core::words::{grouped, printable, span};
+pub(crate) use mesh_core::escalation::words::{grouped, printable, span};
 use serde::Serialize;
 
 use super::args::ColorWhen;

@@ -1,0 +1,584 @@
+//! A whole device with a gateway and a network that do anything, in any order: one last event for
+//! everything asked, text only as it was sent, frames only where they belong.
+
+use std::collections::BTreeMap;
+
+use arbitrary::Arbitrary;
+use bytes::Bytes;
+use mesh_core::api::Method;
+use mesh_core::device::{
+    AnswerEvent, AskError, AttemptId, Attempts, Config, Device, Input, Output, Rejected, State,
+    Stats,
+};
+use mesh_core::ids::{DeviceId, RequestId};
+use mesh_core::machine::{Machine, RootMachine};
+use mesh_core::rng::Seed;
+use mesh_core::time::Now;
+use mesh_core::transport::{CloseReason, ConnId, Read};
+use mesh_core::wire::message::{EscalationRequest, Vitals};
+use serde_json::json;
+
+use crate::steps::{self, Span};
+use crate::wire::{self, Wire, framed};
+
+const DEVICE: DeviceId = DeviceId::from_u128(1);
+/// More timeouts than this in one wait is a machine that spins.
+const TIMEOUTS_MAX: usize = 20_000;
+
+#[derive(Debug, Arbitrary)]
+enum Step {
+    Wait(Span),
+    Connect,
+    Disconnect,
+    NetworkChanged,
+    Woke(Span),
+    Hot {
+        gpu: u8,
+    },
+    Resolve {
+        addresses: u8,
+    },
+    Peer {
+        conn: u8,
+        what: Peer,
+    },
+    Ask {
+        id: u8,
+        stream: bool,
+        empty: bool,
+    },
+    Cancel {
+        id: u8,
+    },
+    Pause {
+        id: u8,
+    },
+    Unpause {
+        id: u8,
+    },
+    Call {
+        id: u8,
+    },
+    /// A session at once: a device that only fails to connect shows little.
+    Establish,
+    Stop,
+}
+
+/// What the gateway and the network do to a connection.
+#[derive(Debug, Arbitrary)]
+enum Peer {
+    Up,
+    Lost(Lost),
+    Says { stream: u8, what: Says, cut: bool },
+    Raw { stream: u8, bytes: [u8; 6] },
+    Ends { stream: u8, reset: bool },
+    Stops { stream: u8 },
+    Acknowledges,
+    Allows { more: u8 },
+    OpensAStream,
+}
+
+#[derive(Debug, Arbitrary)]
+enum Lost {
+    TimedOut,
+    Reset,
+    Refused,
+    Code(u8),
+    Tls { alert: u8, by_peer: bool },
+}
+
+#[derive(Debug, Arbitrary)]
+enum Says {
+    HelloAck {
+        secs: u8,
+    },
+    HeartbeatAck {
+        sequence: u8,
+    },
+    GoAway {
+        ms: u16,
+        secs: u8,
+    },
+    Notice,
+    Error {
+        code: u8,
+        id: Option<u8>,
+    },
+    Chunk {
+        id: u8,
+        sequence: u8,
+        is_final: bool,
+        other: bool,
+    },
+    End {
+        id: u8,
+    },
+    Whole {
+        id: u8,
+    },
+    Reply {
+        id: u8,
+        error: bool,
+    },
+    /// What only devices say.
+    Wrong,
+}
+
+fn request_id(id: u8) -> RequestId {
+    RequestId::from_u128(u128::from(id % 6) + 1)
+}
+
+/// The text of each piece of each answer, unless the gateway contradicts itself.
+fn piece(id: u8, sequence: u8) -> String {
+    format!("{}.{sequence};", id % 6)
+}
+
+fn said(what: &Says) -> Vec<u8> {
+    let cost = |id: u8| {
+        json!({"request_id": request_id(id).to_string(), "tokens_used": {"prompt": 1, "completion": 1},
+            "cost_cents": 0, "cost_nanos": 1, "base_nanos": 1, "model_used": "m",
+            "finish_reason": "stop", "latency_ms": 1})
+    };
+    let codes = [
+        "RATE_LIMITED",
+        "UNAUTHORIZED",
+        "INTERNAL",
+        "UPSTREAM_ERROR",
+        "SHUTTING_DOWN",
+    ];
+    let error = |code: u8, id: Option<u8>| {
+        json!({"code": codes[usize::from(code) % codes.len()], "message": "no", "retryable": true,
+            "retry_after_secs": code, "request_id": id.map(|id| request_id(id).to_string())})
+    };
+    match what {
+        Says::HelloAck { secs } => framed(
+            0x11,
+            &json!({"epoch": 1, "server_time": 1, "heartbeat_secs": secs}),
+        ),
+        Says::HeartbeatAck { sequence } => framed(
+            0x02,
+            &json!({"sequence": sequence, "server_time": 1, "latency_ms": 1,
+                "pending_messages": 0, "server_status": {"status": "healthy"}}),
+        ),
+        Says::GoAway { ms, secs } => {
+            framed(0x12, &json!({"reconnect_in_ms": ms, "try_for_secs": secs}))
+        }
+        Says::Notice => framed(0x16, &json!({"kind": "k", "data": [1]})),
+        Says::Error { code, id } => framed(0x07, &error(*code, *id)),
+        Says::Chunk {
+            id,
+            sequence,
+            is_final,
+            other,
+        } => {
+            let content = if *other {
+                "other".to_owned()
+            } else {
+                piece(*id, *sequence)
+            };
+            let id = request_id(*id).to_string();
+            framed(
+                0x05,
+                &json!({"request_id": id, "content": content, "sequence": sequence,
+                    "is_final": is_final}),
+            )
+        }
+        Says::End { id } => framed(0x06, &cost(*id)),
+        Says::Whole { id } => {
+            let mut whole = cost(*id);
+            whole["content"] = "whole".into();
+            framed(0x04, &whole)
+        }
+        Says::Reply { id, error: true } => {
+            framed(0x21, &json!({"id": id % 6, "error": error(0, None)}))
+        }
+        Says::Reply { id, error: false } => {
+            framed(0x21, &json!({"id": id % 6, "result": {"a": 1}}))
+        }
+        Says::Wrong => framed(0x14, &json!({"request_id": request_id(0).to_string()})),
+    }
+}
+
+/// What has been asked and answered under one name.
+#[derive(Debug, Default)]
+struct Asked {
+    asked: usize,
+    ended: usize,
+    /// Of the answer that is under way.
+    text: String,
+}
+
+struct World {
+    now: Now,
+    wire: Wire,
+    device: Device<Wire>,
+    resolving: Vec<AttemptId>,
+    questions: BTreeMap<RequestId, Asked>,
+    calls: BTreeMap<u64, Asked>,
+    /// The gateway has contradicted itself: what text is right cannot be said any more.
+    contradicted: bool,
+    state: State,
+    stats: Stats,
+    stopped: usize,
+}
+
+impl World {
+    fn new(forever: bool) -> Self {
+        let wire = Wire::default();
+        wire.0.borrow_mut().streams_max = 4;
+        let config = Config {
+            device_id: DEVICE,
+            agent: "fuzz/1".to_owned(),
+            attempts: if forever {
+                Attempts::Forever
+            } else {
+                Attempts::AtMost(3)
+            },
+        };
+        Self {
+            now: steps::origin(),
+            device: Device::new(wire.clone(), config, &Seed::new([7; 32])),
+            wire,
+            resolving: Vec::new(),
+            questions: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            contradicted: false,
+            state: State::Disconnected,
+            stats: Stats::default(),
+            stopped: 0,
+        }
+    }
+
+    fn give(&mut self, input: Input) -> Result<(), Rejected> {
+        let result = self.device.handle_input(self.now, input);
+        self.take();
+        result
+    }
+
+    /// What the wire has for the device is looked at.
+    fn look(&mut self) {
+        self.device.handle_timeout(self.now);
+        self.take();
+    }
+
+    fn take(&mut self) {
+        while let Some(output) = self.device.poll_output() {
+            match output {
+                Output::Resolve { attempt } => self.resolving.push(attempt),
+                Output::Changed { from, to, .. } => {
+                    assert_eq!(from.name(), self.state.name());
+                    self.state = to;
+                }
+                Output::Answer { request, event } => self.answered(request, event),
+                Output::Replied { id, .. } => {
+                    let call = self.calls.entry(id).or_default();
+                    call.ended += 1;
+                    assert!(call.ended <= call.asked, "a reply that nobody asked for");
+                }
+                Output::Stopped => self.stopped += 1,
+                Output::Doubt(_) | Output::Notice(_) => {}
+            }
+        }
+        assert_eq!(self.device.state().name(), self.state.name());
+        self.counters();
+    }
+
+    fn answered(&mut self, request: RequestId, event: AnswerEvent) {
+        let entry = self.questions.entry(request).or_default();
+        match event {
+            AnswerEvent::Chunk(text) => {
+                assert!(entry.ended < entry.asked, "text after the end");
+                entry.text += &text;
+                let id = u8::try_from(request.as_u128() - 1).unwrap_or(u8::MAX);
+                let whole: String = (0..=u8::MAX).map(|sequence| piece(id, sequence)).collect();
+                let right = whole.starts_with(&entry.text);
+                assert!(right || self.contradicted, "{}", entry.text);
+            }
+            AnswerEvent::Failed(AskError::Duplicate) => {
+                assert!(entry.ended + 1 < entry.asked, "a duplicate of nothing");
+                entry.ended += 1;
+            }
+            AnswerEvent::Ended(_) | AnswerEvent::Whole(_) | AnswerEvent::Failed(_) => {
+                entry.ended += 1;
+                assert!(entry.ended <= entry.asked, "a second last event");
+                entry.text.clear();
+            }
+        }
+    }
+
+    fn counters(&mut self) {
+        let (old, new) = (self.stats, self.device.stats());
+        assert!(new.heartbeats_sent >= old.heartbeats_sent);
+        assert!(new.heartbeats_acked >= old.heartbeats_acked);
+        assert!(new.heartbeats_acked <= new.heartbeats_sent);
+        assert!(new.requests_sent >= old.requests_sent);
+        assert!(new.sent_bytes >= old.sent_bytes);
+        assert!(new.reconnections >= old.reconnections);
+        let asked: usize = self.questions.values().map(|entry| entry.asked).sum();
+        assert!(new.requests_succeeded + new.requests_failed <= asked as u64);
+        assert!(new.requests_sent <= asked as u64);
+        self.stats = new;
+    }
+
+    fn wait(&mut self, span: std::time::Duration) {
+        let end = self.now.after(span);
+        for count in 0.. {
+            let Some((due, why)) = self
+                .device
+                .poll_timeout()
+                .filter(|(at, _)| *at <= end.instant)
+            else {
+                break;
+            };
+            assert!(count < TIMEOUTS_MAX, "spins on {why:?}");
+            self.now = self
+                .now
+                .after(due.saturating_duration_since(self.now.instant));
+            self.wire.at(self.now);
+            self.look();
+        }
+        self.now = end;
+        self.wire.at(end);
+    }
+
+    fn establish(&mut self) {
+        let _up_already = self.give(Input::Connect);
+        if let Some(attempt) = self.resolving.pop() {
+            let result = Ok(vec![wire::address(1)]);
+            assert_eq!(self.give(Input::Resolved { attempt, result }), Ok(()));
+        }
+        let newest = self.wire.0.borrow().conns.keys().last().copied();
+        if let Some(conn) = newest {
+            self.wire.complete(conn, None);
+            self.look();
+            if let Some(control) = self.wire.pick_stream(conn, 0) {
+                let hello = Bytes::from(said(&Says::HelloAck { secs: 30 }));
+                self.wire.arrives(conn, control, Read::Data(hello));
+                self.look();
+            }
+        }
+    }
+
+    fn says(&mut self, conn: ConnId, stream: u8, bytes: Vec<u8>, cut: bool) {
+        let Some(stream) = self.wire.pick_stream(conn, stream) else {
+            return;
+        };
+        let mut bytes = Bytes::from(bytes);
+        if cut {
+            let front = bytes.split_to(bytes.len() / 3);
+            self.wire.arrives(conn, stream, Read::Data(front));
+            self.look();
+        }
+        self.wire.arrives(conn, stream, Read::Data(bytes));
+        self.look();
+    }
+
+    fn ask(&mut self, id: u8, stream: bool, empty: bool) {
+        let request_id = request_id(id);
+        self.questions.entry(request_id).or_default().asked += 1;
+        let request = EscalationRequest {
+            request_id,
+            session_id: "s".to_owned(),
+            query: if empty {
+                String::new()
+            } else {
+                "Which valve?".to_owned()
+            },
+            context: mesh_core::wire::message::Context::default(),
+            model: "auto".to_owned(),
+            max_tokens: 10,
+            stream,
+            project_id: None,
+            system: None,
+            lora_id: None,
+            timeout_secs: None,
+            retry_of: None,
+            chat: None,
+        };
+        assert_eq!(self.give(Input::Escalate(Box::new(request))), Ok(()));
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Wait(span) => self.wait(span.duration()),
+            Step::Connect => {
+                let up = !matches!(self.state, State::Disconnected | State::Failed);
+                let expected = if up { Err(Rejected::AlreadyUp) } else { Ok(()) };
+                assert_eq!(self.give(Input::Connect), expected);
+            }
+            Step::Disconnect => self.fine(Input::Disconnect),
+            Step::NetworkChanged => self.fine(Input::NetworkChanged),
+            Step::Woke(span) => self.fine(Input::Woke {
+                asleep: span.duration(),
+            }),
+            Step::Hot { gpu } => {
+                // Over 1.0 is no fraction.
+                let usage = f32::from(*gpu) / 200.0;
+                let result = self.give(Input::Vitals(Vitals {
+                    gpu_usage: Some(usage),
+                    ..Vitals::default()
+                }));
+                assert_eq!(result.is_ok(), *gpu <= 200);
+            }
+            Step::Resolve { addresses } => {
+                if let Some(attempt) = self.resolving.pop() {
+                    let all = (0..addresses % 10).map(wire::address).collect();
+                    let result = if *addresses == u8::MAX {
+                        Err("no".to_owned())
+                    } else {
+                        Ok(all)
+                    };
+                    self.fine(Input::Resolved { attempt, result });
+                }
+            }
+            Step::Ask { id, stream, empty } => self.ask(*id, *stream, *empty),
+            Step::Cancel { id } => self.fine(Input::Cancel(request_id(*id))),
+            Step::Pause { id } => self.fine(Input::Pause(request_id(*id))),
+            Step::Unpause { id } => self.fine(Input::Unpause(request_id(*id))),
+            Step::Call { id } => {
+                let id = u64::from(id % 6);
+                let entry = self.calls.entry(id).or_default();
+                entry.asked += 1;
+                let busy = entry.ended + 1 < entry.asked;
+                let input = Input::Call {
+                    id,
+                    method: Method::Ping,
+                    params: None,
+                };
+                let result = self.give(input);
+                if busy {
+                    assert_eq!(result, Err(Rejected::DuplicateCall));
+                    self.calls.entry(id).or_default().asked -= 1;
+                } else {
+                    assert_eq!(result, Ok(()));
+                }
+            }
+            Step::Establish => self.establish(),
+            Step::Stop => {
+                self.fine(Input::Stop);
+                assert_eq!(self.state, State::Disconnected);
+            }
+            Step::Peer { conn, what } => {
+                if let Some(conn) = self.wire.pick(*conn) {
+                    self.peer(conn, what);
+                    self.look();
+                }
+            }
+        }
+    }
+
+    fn fine(&mut self, input: Input) {
+        assert_eq!(self.give(input), Ok(()));
+    }
+
+    fn peer(&mut self, conn: ConnId, what: &Peer) {
+        let pick = |stream: u8| self.wire.pick_stream(conn, stream);
+        match what {
+            Peer::Up => self.wire.complete(conn, None),
+            Peer::Lost(why) => self.wire.lost(conn, lost(why)),
+            Peer::Acknowledges => self.wire.acknowledge(conn),
+            Peer::Allows { more } => self.wire.allow_streams(conn, more % 4),
+            Peer::OpensAStream => self.wire.opened(conn),
+            Peer::Ends { stream, reset } => {
+                if let Some(stream) = pick(*stream) {
+                    let what = if *reset { Read::Reset(1) } else { Read::End };
+                    self.wire.arrives(conn, stream, what);
+                }
+            }
+            Peer::Stops { stream } => {
+                if let Some(stream) = pick(*stream) {
+                    self.wire.stopped(conn, stream);
+                }
+            }
+            Peer::Says { stream, what, cut } => {
+                self.contradicted |= matches!(what, Says::Chunk { other: true, .. });
+                self.says(conn, *stream, said(what), *cut);
+            }
+            Peer::Raw { stream, bytes } => self.says(conn, *stream, bytes.to_vec(), false),
+        }
+    }
+
+    /// After a stop everything has its end, and nothing is due any more.
+    fn finish(mut self) {
+        self.fine(Input::Stop);
+        assert!(self.stopped > 0, "a stop without an end");
+        self.wait(std::time::Duration::from_secs(3600));
+        for (id, entry) in &self.questions {
+            assert_eq!(entry.asked, entry.ended, "{id} has no last event");
+        }
+        for (id, entry) in &self.calls {
+            assert_eq!(entry.asked, entry.ended, "call {id} has no reply");
+        }
+        assert_eq!(self.device.questions_under_way(), 0);
+        assert_eq!(self.device.poll_timeout(), None);
+        assert!(
+            self.wire.0.borrow().conns.is_empty(),
+            "a connection was left"
+        );
+        self.frames();
+    }
+
+    /// What was sent, and where.
+    fn frames(&self) {
+        let mut sent: BTreeMap<String, usize> = BTreeMap::new();
+        for (_, streams) in self.wire.sent() {
+            // The control stream is the first that is opened.
+            for (at, frames) in streams.iter().enumerate() {
+                let mut beats = 0;
+                for (n, (number, data)) in frames.iter().enumerate() {
+                    let right = match (at, n) {
+                        (0, 0) => *number == 0x10,
+                        (0, _) => matches!(number, 0x01 | 0x08),
+                        (_, 0) => matches!(number, 0x03 | 0x20),
+                        (_, _) => matches!(number, 0x14 | 0x15),
+                    };
+                    assert!(right, "0x{number:02x} as frame {n} of stream {at}");
+                    if *number == 0x01 {
+                        assert_eq!(data["sequence"], beats);
+                        beats += 1;
+                    }
+                    if matches!(number, 0x01 | 0x08 | 0x10) {
+                        assert_eq!(data["device_id"], DEVICE.to_string());
+                    }
+                    if *number == 0x03 {
+                        let id = data["request_id"].as_str().unwrap_or_default();
+                        *sent.entry(id.to_owned()).or_default() += 1;
+                    }
+                }
+            }
+        }
+        for (id, entry) in &self.questions {
+            let sent = sent.get(&id.to_string()).copied().unwrap_or(0);
+            assert!(sent <= entry.asked, "{id} was sent {sent} times");
+        }
+    }
+}
+
+fn lost(why: &Lost) -> CloseReason {
+    match why {
+        Lost::TimedOut => CloseReason::TimedOut,
+        Lost::Reset => CloseReason::Reset,
+        Lost::Refused => CloseReason::Refused,
+        Lost::Code(code) => CloseReason::Application {
+            code: u32::from(*code % 9),
+            reason: "why".to_owned(),
+        },
+        Lost::Tls { alert, by_peer } => CloseReason::Tls {
+            alert: *alert,
+            by_peer: *by_peer,
+            reason: "alert".to_owned(),
+        },
+    }
+}
+
+/// See the module documentation.
+pub fn run(data: &[u8]) {
+    let Some((forever, steps)) = steps::script::<bool, Step>(data) else {
+        return;
+    };
+    let mut world = World::new(forever);
+    for step in &steps {
+        world.step(step);
+    }
+    world.finish();
+}

@@ -94,6 +94,19 @@ fn the_window_is_bounded_in_pieces_and_in_bytes() {
     );
 }
 
+#[test]
+fn what_is_released_makes_room_for_what_waits_next() {
+    let mut stream = Reassembly::new();
+    let half = "x".repeat(512 * 1024);
+    for pair in 0..5 {
+        let ahead = stream.accept(2 * pair + 1, &half, false);
+        assert_eq!(ahead, Ok(Accepted::Gap { missing: 2 * pair }));
+        let fills = stream.accept(2 * pair, "", false);
+        assert_eq!(fills, Ok(Accepted::Released));
+        assert_eq!(stream.take().len(), 512 * 1024);
+    }
+}
+
 proptest! {
     #[test]
     fn any_order_with_repeats_gives_the_text_once(

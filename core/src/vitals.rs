@@ -199,5 +199,10 @@ mod tests {
             let at = t + Duration::from_secs(secs);
             assert_eq!(prewarm.decide(at, &hot).is_some(), signalled, "{secs}");
         }
+        // A rest in between does not begin the minute anew.
+        let at = |secs| t + Duration::from_secs(secs);
+        assert!(prewarm.decide(at(130), &gpu(Some(0.1), None)).is_none());
+        assert!(prewarm.decide(at(140), &hot).is_none());
+        assert!(prewarm.decide(at(180), &hot).is_some());
     }
 }

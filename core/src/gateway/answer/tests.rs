@@ -191,6 +191,24 @@ fn a_streamed_answer_is_passed_on_settled_and_then_reported() {
 }
 
 #[test]
+fn text_that_comes_together_with_the_end_is_sent_once() {
+    let mut rig = Rig::calling(true);
+    rig.head(200, None);
+    let all = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"blue.\"}}]}\n\n\
+               data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
+               data: [DONE]\n\n";
+    rig.tell(Input::Body(all.as_bytes()));
+    assert_eq!(
+        rig.text(),
+        "blue.",
+        "what there is does not wait for the money"
+    );
+    let (tokens, _) = rig.settles()[0];
+    rig.tell(Input::Settled(Some(charge(tokens))));
+    assert_eq!(rig.text(), "blue.");
+}
+
+#[test]
 fn an_unstreamed_answer_comes_whole_with_its_sources_once_each() {
     let mut rig = Rig::calling(false);
     rig.head(200, None);

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod backoff;
 pub mod billing;
+pub mod buggify;
 pub mod device;
 pub mod dialect;
 pub mod error;

@@ -10,7 +10,11 @@ use sha2::{Digest, Sha256};
 
 /// The root of a machine's randomness. Printed never.
 #[derive(Clone)]
-pub struct Seed([u8; 32]);
+pub struct Seed {
+    bytes: [u8; 32],
+    #[cfg(feature = "buggify")]
+    buggified: bool,
+}
 
 impl std::fmt::Debug for Seed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -22,7 +26,27 @@ impl Seed {
     /// Takes 32 bytes: from the operating system in production, from a number in a simulation.
     #[must_use]
     pub const fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self {
+            bytes,
+            #[cfg(feature = "buggify")]
+            buggified: false,
+        }
+    }
+
+    /// The same seed, for machines whose rare cases a simulation wants to see. See
+    /// [`crate::buggify`].
+    #[cfg(feature = "buggify")]
+    #[must_use]
+    pub const fn with_buggify(mut self) -> Self {
+        self.buggified = true;
+        self
+    }
+
+    /// Whether rare cases are wanted.
+    #[cfg(feature = "buggify")]
+    #[must_use]
+    pub const fn is_buggified(&self) -> bool {
+        self.buggified
     }
 
     /// A stream for jitter, sampling and other draws that need not be secret.
@@ -40,7 +64,11 @@ impl Seed {
     /// A seed for a child machine.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        Self(self.derive(b"child", name))
+        Self {
+            bytes: self.derive(b"child", name),
+            #[cfg(feature = "buggify")]
+            buggified: self.buggified,
+        }
     }
 
     /// 32 bytes bound to a purpose: SHA-256(`synesis seed` ‖ purpose ‖ 0 ‖ seed ‖ name).
@@ -49,7 +77,7 @@ impl Seed {
         hash.update(b"synesis seed");
         hash.update(purpose);
         hash.update([0]);
-        hash.update(self.0);
+        hash.update(self.bytes);
         hash.update(name.as_bytes());
         hash.finalize().into()
     }

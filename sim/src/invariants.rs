@@ -1,0 +1,286 @@
+//! What must hold, as functions whose names are sentences.
+//!
+//! Those here are told of one thing that is about to be recorded, and look at the record from before
+//! it. What must hold at the end of a run is in [`at_end`]. To add one: write the function, name it in
+//! the list.
+
+pub mod at_end;
+
+use mesh_core::device::{AskError, State, Why};
+use mesh_core::ids::RequestId;
+use mesh_core::wire::message::FinishReason;
+
+use crate::queue::{Micros, SECOND};
+use crate::record::{Outcome, Record, Violation};
+
+/// Something that is about to be recorded.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// A device was given text.
+    Text(RequestId, &'a str),
+    /// A question ended.
+    Ended(RequestId, &'a Outcome),
+    /// A gateway calls a model server.
+    Called(RequestId),
+    /// A tunnel's state changed.
+    Changed(usize, State, State, &'a Why),
+    /// A device's tunnel starts an attempt.
+    Attempt(usize),
+    /// A device sent a pre-warm signal.
+    Prewarmed(usize),
+    /// A device holds so many undrained outputs.
+    Outputs(usize),
+}
+
+type Verdict = Result<(), String>;
+type Check = fn(&Record, Micros, &Seen<'_>) -> Verdict;
+
+macro_rules! sentences {
+    ($($name:ident),* $(,)?) => {
+        &[$((stringify!($name), $name as Check)),*]
+    };
+}
+
+const ALWAYS: &[(&str, Check)] = sentences![
+    every_question_has_one_last_event,
+    text_delivered_is_a_prefix_of_the_text_produced,
+    a_whole_answer_is_delivered_whole,
+    one_upstream_attempt_runs_at_a_time_and_none_starts_after_the_first_piece,
+    an_honest_gateway_is_never_accused_of_breaking_the_protocol,
+    only_legal_state_transitions_happen,
+    a_wait_is_within_the_bounds_of_the_backoff,
+    the_backoff_forgets_only_after_a_session_that_lived_30_seconds,
+    at_most_one_prewarm_signal_is_sent_a_minute,
+    no_backlog_grows_beyond_its_limit,
+];
+
+/// Asks every invariant.
+///
+/// # Errors
+///
+/// The first that does not hold.
+pub fn check(record: &Record, now: Micros, seen: &Seen<'_>) -> Result<(), Violation> {
+    for (name, holds) in ALWAYS {
+        holds(record, now, seen).map_err(|found| Violation {
+            invariant: name.replace('_', " "),
+            found,
+        })?;
+    }
+    Ok(())
+}
+
+fn every_question_has_one_last_event(record: &Record, _: Micros, seen: &Seen<'_>) -> Verdict {
+    let (Seen::Text(id, _) | Seen::Ended(id, _)) = seen else {
+        return Ok(());
+    };
+    match record.questions.get(id) {
+        None => Err(format!("{id} was never asked")),
+        Some(asked) if asked.outcome.is_some() => Err(format!("news of {id} after its end")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn text_delivered_is_a_prefix_of_the_text_produced(
+    record: &Record,
+    _: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Text(id, text) = seen else {
+        return Ok(());
+    };
+    let Some(asked) = record.questions.get(id) else {
+        return Ok(());
+    };
+    let produced = asked.produced.last().map_or("", String::as_str);
+    let rest = produced.strip_prefix(asked.delivered.as_str());
+    match rest {
+        Some(rest) if rest.starts_with(text) => Ok(()),
+        Some(_) | None => Err(format!(
+            "{id}: {} bytes were delivered and then {text:?}; the model server produced {} bytes",
+            asked.delivered.len(),
+            produced.len()
+        )),
+    }
+}
+
+fn a_whole_answer_is_delivered_whole(record: &Record, _: Micros, seen: &Seen<'_>) -> Verdict {
+    let Seen::Ended(id, Outcome::Answered { finish, tokens, estimated, .. }) = seen else {
+        return Ok(());
+    };
+    let Some(asked) = record.questions.get(id) else {
+        return Ok(());
+    };
+    let produced = asked.produced.last().map_or("", String::as_str);
+    if *finish != FinishReason::Stop {
+        return Ok(());
+    }
+    if asked.delivered != produced {
+        return Err(format!(
+            "{id}: {} of {} bytes delivered",
+            asked.delivered.len(),
+            produced.len()
+        ));
+    }
+    if !estimated && *tokens != asked.usage {
+        return Err(format!("{id}: {tokens:?} counted, {:?} was said", asked.usage));
+    }
+    Ok(())
+}
+
+fn one_upstream_attempt_runs_at_a_time_and_none_starts_after_the_first_piece(
+    record: &Record,
+    _: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Called(id) = seen else {
+        return Ok(());
+    };
+    let Some(asked) = record.questions.get(id) else {
+        return Err(format!("{id} was never asked"));
+    };
+    if asked.calling {
+        return Err(format!("{id} is called while a call of it runs"));
+    }
+    if asked.produced.iter().any(|text| !text.is_empty()) {
+        return Err(format!("{id} is called again after it produced text"));
+    }
+    // A device that sends a question anew may start a second round of three.
+    if asked.produced.len() >= 9 {
+        return Err(format!("{id} is called {} times", asked.produced.len() + 1));
+    }
+    Ok(())
+}
+
+fn an_honest_gateway_is_never_accused_of_breaking_the_protocol(
+    _: &Record,
+    _: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    match seen {
+        Seen::Ended(id, Outcome::Failed(AskError::Protocol(why))) => Err(format!("{id}: {why}")),
+        Seen::Ended(..)
+        | Seen::Text(..)
+        | Seen::Called(_)
+        | Seen::Changed(..)
+        | Seen::Attempt(_)
+        | Seen::Prewarmed(_)
+        | Seen::Outputs(_) => Ok(()),
+    }
+}
+
+/// The table of legal transitions, written by name: (from, to).
+const LEGAL: &[(&str, &str)] = &[
+    ("Disconnected", "Connecting"),
+    ("Connecting", "Connected"),
+    ("Connecting", "Reconnecting"),
+    ("Connecting", "Failed"),
+    ("Connecting", "Disconnected"),
+    ("Connected", "Reconnecting"),
+    ("Connected", "Disconnected"),
+    ("Reconnecting", "Reconnecting"),
+    ("Reconnecting", "Connected"),
+    ("Reconnecting", "Failed"),
+    ("Reconnecting", "Disconnected"),
+    ("Failed", "Connecting"),
+    ("Failed", "Disconnected"),
+];
+
+fn only_legal_state_transitions_happen(record: &Record, _: Micros, seen: &Seen<'_>) -> Verdict {
+    let Seen::Changed(device, from, to, _) = seen else {
+        return Ok(());
+    };
+    let known = record.tunnels.get(*device).map(|tunnel| tunnel.state);
+    if known.is_some_and(|known| known.name() != from.name()) {
+        return Err(format!("device {device} left {from}, but was in {known:?}"));
+    }
+    if LEGAL.contains(&(from.name(), to.name())) {
+        Ok(())
+    } else {
+        Err(format!("device {device}: {from} became {to}"))
+    }
+}
+
+/// The longest wait before the `retry`th retry, seconds.
+const WAITS: [u64; 9] = [0, 0, 1, 2, 4, 8, 16, 32, 60];
+
+fn longest_wait(retry: u32) -> Micros {
+    let at = usize::try_from(retry).unwrap_or(usize::MAX).min(8);
+    WAITS[at] * SECOND
+}
+
+fn a_wait_is_within_the_bounds_of_the_backoff(
+    record: &Record,
+    now: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Attempt(device) = seen else {
+        return Ok(());
+    };
+    let Some(tunnel) = record.tunnels.get(*device) else {
+        return Ok(());
+    };
+    let Some(since) = tunnel.waiting_since.filter(|_| !tunnel.excused) else {
+        return Ok(());
+    };
+    let (waited, longest) = (now - since, longest_wait(tunnel.retries));
+    if waited > longest + SECOND / 1000 {
+        return Err(format!(
+            "device {device} waited {waited} µs before retry {}, at most {longest}",
+            tunnel.retries
+        ));
+    }
+    Ok(())
+}
+
+fn the_backoff_forgets_only_after_a_session_that_lived_30_seconds(
+    record: &Record,
+    now: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Attempt(device) = seen else {
+        return Ok(());
+    };
+    let Some(tunnel) = record.tunnels.get(*device) else {
+        return Ok(());
+    };
+    // With full jitter, no wait at all is a first retry's: for any later one it is less likely than
+    // one in a million.
+    match tunnel.waiting_since {
+        Some(since) if since == now && tunnel.retries >= 2 && !tunnel.excused => Err(format!(
+            "device {device} tried at once, though it was retry {}",
+            tunnel.retries
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn at_most_one_prewarm_signal_is_sent_a_minute(
+    record: &Record,
+    now: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Prewarmed(device) = seen else {
+        return Ok(());
+    };
+    let last = record.tunnels.get(*device).and_then(|tunnel| tunnel.prewarmed);
+    match last {
+        Some(last) if now - last < 60 * SECOND - SECOND / 1000 => Err(format!(
+            "device {device}: {} ms after the last",
+            (now - last) / 1000
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn no_backlog_grows_beyond_its_limit(_: &Record, _: Micros, seen: &Seen<'_>) -> Verdict {
+    match seen {
+        Seen::Outputs(outputs) if *outputs > 4096 + 64 => Err(format!("{outputs} outputs at once")),
+        Seen::Outputs(_)
+        | Seen::Text(..)
+        | Seen::Ended(..)
+        | Seen::Called(_)
+        | Seen::Changed(..)
+        | Seen::Attempt(_)
+        | Seen::Prewarmed(_) => Ok(()),
+    }
+}

@@ -1,0 +1,145 @@
+//! What must hold when everything has healed and come to rest.
+
+use mesh_core::device::State;
+
+use crate::outside::store::Store;
+use crate::record::{Outcome, Record, Violation};
+
+/// A run at its end.
+#[derive(Debug)]
+pub struct End<'a> {
+    /// What happened.
+    pub record: &'a Record,
+    /// The store.
+    pub store: &'a Store,
+    /// Devices that may not come in any more.
+    pub banned: &'a [bool],
+    /// Answers that the gateways still work on.
+    pub under_way: usize,
+    /// Sessions live on all gateways together.
+    pub sessions: usize,
+    /// Devices that are connected.
+    pub connected: usize,
+    /// The probing questions that were asked after everything had healed: (device, question).
+    pub probes: &'a [(usize, mesh_core::ids::RequestId)],
+}
+
+type Verdict = Result<(), String>;
+type Check = fn(&End<'_>) -> Verdict;
+
+macro_rules! sentences {
+    ($($name:ident),* $(,)?) => {
+        &[$((stringify!($name), $name as Check)),*]
+    };
+}
+
+const AT_END: &[(&str, Check)] = sentences![
+    everything_asked_is_answered_or_refused,
+    every_tunnel_is_back,
+    two_sessions_of_one_device_are_never_both_live,
+    a_question_asked_after_the_healing_is_answered,
+    no_hold_is_left_when_nothing_is_under_way,
+    debits_equal_credits_and_nothing_is_negative,
+    the_device_is_told_what_the_ledger_says,
+    nothing_is_charged_that_was_never_asked_of_a_model,
+];
+
+/// Asks every invariant.
+///
+/// # Errors
+///
+/// The first that does not hold.
+pub fn check(end: &End<'_>) -> Result<(), Violation> {
+    for (name, holds) in AT_END {
+        holds(end).map_err(|found| Violation {
+            invariant: name.replace('_', " "),
+            found,
+        })?;
+    }
+    Ok(())
+}
+
+fn everything_asked_is_answered_or_refused(end: &End<'_>) -> Verdict {
+    let open = end
+        .record
+        .questions
+        .iter()
+        .find(|(_, asked)| asked.outcome.is_none());
+    match open {
+        Some((id, asked)) => Err(format!("{id} of device {} has no end", asked.device)),
+        None if end.under_way > 0 => Err(format!("{} answers still run", end.under_way)),
+        None => Ok(()),
+    }
+}
+
+fn every_tunnel_is_back(end: &End<'_>) -> Verdict {
+    for (device, tunnel) in end.record.tunnels.iter().enumerate() {
+        let up = matches!(tunnel.state, State::Connected { .. });
+        if !end.banned[device] && !up {
+            return Err(format!("device {device} is {}", tunnel.state));
+        }
+    }
+    Ok(())
+}
+
+fn two_sessions_of_one_device_are_never_both_live(end: &End<'_>) -> Verdict {
+    if end.sessions == end.connected {
+        Ok(())
+    } else {
+        Err(format!(
+            "{} sessions of {} connected devices",
+            end.sessions, end.connected
+        ))
+    }
+}
+
+fn a_question_asked_after_the_healing_is_answered(end: &End<'_>) -> Verdict {
+    for (device, id) in end.probes {
+        let outcome = end.record.questions.get(id).map(|asked| &asked.outcome);
+        let fine = matches!(outcome, Some(Some(Outcome::Answered { .. })));
+        if !fine && !end.banned[*device] {
+            return Err(format!("device {device}: {outcome:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn no_hold_is_left_when_nothing_is_under_way(end: &End<'_>) -> Verdict {
+    match end.store.holds().next() {
+        Some(request) if end.under_way == 0 => Err(format!("a hold for {request} is left")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn debits_equal_credits_and_nothing_is_negative(end: &End<'_>) -> Verdict {
+    end.store.audit()
+}
+
+fn the_device_is_told_what_the_ledger_says(end: &End<'_>) -> Verdict {
+    for (&id, asked) in &end.record.questions {
+        let Some(Outcome::Answered {
+            charged, tokens, ..
+        }) = &asked.outcome
+        else {
+            continue;
+        };
+        let entry = end.store.charge(asked.account, id);
+        let agrees = entry.map_or(*charged == 0, |entry| {
+            entry.charge.0 == *charged && entry.tokens == *tokens
+        });
+        if !agrees {
+            return Err(format!("{id}: told {charged}, the ledger says {entry:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn nothing_is_charged_that_was_never_asked_of_a_model(end: &End<'_>) -> Verdict {
+    for (&id, asked) in &end.record.questions {
+        let charged = end.store.charge(asked.account, id).is_some();
+        if charged && asked.produced.is_empty() {
+            return Err(format!("{id} was charged, and no model was called for it"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! The deterministic simulator: the devices and gateways of production, QUIC and TLS included, on a
+//! virtual clock, over links that lose, delay, reorder, damage and go black, among processes that die
+//! and disks that fail. One seed, one history, bit for bit.
+//!
+//! Start at [`plan`] for what a run is made of, [`world`] for how it runs, [`invariants`] for what
+//! must hold.
+
+pub mod chance;
+pub mod draw;
+pub mod invariants;
+pub mod net;
+pub mod outside;
+pub mod plan;
+pub mod queue;
+pub mod record;
+pub mod sometimes;
+pub mod swarm;
+pub mod trace;
+pub mod wire;
+pub mod world;

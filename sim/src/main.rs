@@ -1,0 +1,289 @@
+//! `mesh-sim`: runs, replays and searches simulated worlds.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use mesh_sim::plan::Plan;
+use mesh_sim::swarm::{self, Run, Tally};
+use mesh_sim::{draw, world::Finished};
+use serde_json::json;
+
+/// Exit code when an invariant does not hold.
+const BROKEN: u8 = 1;
+/// Exit code when nothing could be run.
+const UNUSABLE: u8 = 2;
+
+/// Simulates devices and gateways through bad networks. One seed is one history, bit for bit.
+#[derive(Parser)]
+#[command(name = "mesh-sim", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mesh-sim swarm --seconds 60           many worlds for a minute, on every core
+  mesh-sim run --seed 7                 one world again
+  mesh-sim run --seed 7 --trace         with everything that happened in it
+  mesh-sim plan --seed 7 > bad.json     what the seed stands for, to be edited
+  mesh-sim replay bad.json              the edited plan
+
+Exit code 0: every invariant held. 1: one did not. 2: nothing could be run.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the world of one seed.
+    Run {
+        /// Which.
+        #[arg(long)]
+        seed: u64,
+        /// `quic`.
+        #[arg(long, default_value = "quic")]
+        transport: String,
+        /// Print everything that happened.
+        #[arg(long)]
+        trace: bool,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run many worlds until the time is over or an invariant does not hold.
+    Swarm {
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Worlds at once; as many as there are cores if not given.
+        #[arg(long)]
+        threads: Option<usize>,
+        /// Fail too when a rare state was never reached.
+        #[arg(long)]
+        thorough: bool,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the plan that a seed stands for.
+    Plan {
+        /// Which.
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Run a plan from a file.
+    Replay {
+        /// As printed by `plan`.
+        file: PathBuf,
+        /// Print everything that happened.
+        #[arg(long)]
+        trace: bool,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run {
+            seed,
+            transport,
+            trace,
+            json,
+        } => one(&draw::plan(seed, &transport), trace, json),
+        Command::Swarm {
+            seconds,
+            from,
+            threads,
+            thorough,
+            json,
+        } => many(seconds, from, threads, thorough, json),
+        Command::Plan { seed } => plan(seed),
+        Command::Replay { file, trace, json } => {
+            read(&file).and_then(|plan| one(&plan, trace, json))
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(BROKEN),
+        Err(why) => {
+            say_error(&format!("mesh-sim: {why}"));
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+/// A closed pipe ends the output and is nobody's fault.
+fn say(line: &str) {
+    let _closed = writeln!(std::io::stdout(), "{line}");
+}
+
+fn say_error(line: &str) {
+    let _closed = writeln!(std::io::stderr(), "{line}");
+}
+
+fn read(file: &PathBuf) -> Result<Plan, String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    serde_json::from_str(&text).map_err(|error| {
+        format!(
+            "{} is no plan: {error}; `mesh-sim plan --seed 1` prints one",
+            file.display()
+        )
+    })
+}
+
+fn plan(seed: u64) -> Result<bool, String> {
+    let plan = draw::plan(seed, "quic");
+    say(&serde_json::to_string_pretty(&plan).map_err(|error| error.to_string())?);
+    Ok(true)
+}
+
+fn one(plan: &Plan, trace: bool, json: bool) -> Result<bool, String> {
+    let run = swarm::run(plan, trace).map_err(|error| error.to_string())?;
+    let held = run.finished.violation.is_none();
+    if json {
+        say(&run_as_json(plan, &run).to_string());
+        return Ok(held);
+    }
+    if trace || !held {
+        run.notes.iter().for_each(|note| say(note));
+    }
+    say(&in_words(&run.finished));
+    if let Some(violation) = &run.finished.violation {
+        say(&format!("BROKEN: {}", violation.invariant));
+        say(&format!("        {}", violation.found));
+    }
+    Ok(held)
+}
+
+fn in_words(finished: &Finished) -> String {
+    format!(
+        "{:.1} virtual s, {} events, {} datagrams, {} of {} questions answered; digest {}",
+        seconds(finished.virtual_us),
+        finished.events,
+        finished.datagrams,
+        finished.answered,
+        finished.questions,
+        finished.digest,
+    )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+fn failed(seed: u64, transport: &str, violation: &mesh_sim::record::Violation) -> serde_json::Value {
+    json!({
+        "seed": seed,
+        "transport": transport,
+        "invariant": violation.invariant,
+        "found": violation.found,
+        "replay": format!("mesh-sim run --seed {seed} --transport {transport}"),
+    })
+}
+
+fn run_as_json(plan: &Plan, run: &Run) -> serde_json::Value {
+    let finished = &run.finished;
+    let failed = finished
+        .violation
+        .as_ref()
+        .map(|violation| failed(plan.seed, &plan.transport, violation));
+    json!({
+        "seed": plan.seed,
+        "digest": finished.digest,
+        "virtual_seconds": seconds(finished.virtual_us),
+        "events": finished.events,
+        "datagrams": finished.datagrams,
+        "questions": finished.questions,
+        "answered": finished.answered,
+        "failed": failed,
+        "notes": run.notes,
+    })
+}
+
+fn many(
+    span: u64,
+    from: u64,
+    threads: Option<usize>,
+    thorough: bool,
+    json: bool,
+) -> Result<bool, String> {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = threads.unwrap_or_else(cores).max(1);
+    if !json && std::io::stderr().is_terminal() {
+        say_error(&format!(
+            "worlds from seed {from} on, for {span} s on {threads} cores …"
+        ));
+    }
+    // A panic is caught and told as a violation; its own words on the way would only disturb.
+    std::panic::set_hook(Box::new(|_| {}));
+    let tally = swarm::swarm(from, Duration::from_secs(span), threads)
+        .map_err(|error| error.to_string())?;
+    let never: Vec<&str> = tally
+        .sometimes
+        .counts()
+        .filter(|&(_, times)| times == 0)
+        .map(|(state, _)| state)
+        .collect();
+    if json {
+        say(&tally_as_json(&tally, &never).to_string());
+    } else {
+        tell(&tally, from);
+    }
+    Ok(tally.failed.is_none() && !(thorough && !never.is_empty()))
+}
+
+fn tally_as_json(tally: &Tally, never: &[&str]) -> serde_json::Value {
+    let failed = tally
+        .failed
+        .as_ref()
+        .map(|(seed, violation)| failed(*seed, "quic", violation));
+    json!({
+        "worlds": tally.worlds,
+        "virtual_seconds": seconds(tally.virtual_us),
+        "wall_seconds": tally.took.as_secs_f64(),
+        "events": tally.events,
+        "datagrams": tally.datagrams,
+        "questions": tally.questions,
+        "answered": tally.answered,
+        "sometimes": tally.sometimes.counts().collect::<std::collections::BTreeMap<_, _>>(),
+        "never": never,
+        "failed": failed,
+    })
+}
+
+fn tell(tally: &Tally, from: u64) {
+    let took = tally.took.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+    let events = tally.events as f64 / took;
+    say(&format!(
+        "{} worlds from seed {from} on: {:.0} virtual s in {took:.1} s ({:.0} a second), {} events ({events:.0} a second), {} datagrams",
+        tally.worlds,
+        seconds(tally.virtual_us),
+        seconds(tally.virtual_us) / took,
+        tally.events,
+        tally.datagrams,
+    ));
+    say(&format!(
+        "{} of {} questions answered to their end; the others were refused, failed or cut off, each once",
+        tally.answered, tally.questions
+    ));
+    for (state, times) in tally.sometimes.counts() {
+        say(&format!("{times:>8} × {state}"));
+    }
+    match &tally.failed {
+        None => say("every invariant held in every world"),
+        Some((seed, violation)) => {
+            say(&format!("BROKEN: {}", violation.invariant));
+            say(&format!("        {}", violation.found));
+            say(&format!("replay: mesh-sim run --seed {seed}"));
+        }
+    }
+}

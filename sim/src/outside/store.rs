@@ -1,0 +1,258 @@
+//! The store: real accounts under the real rules, a real hash chain, and crash semantics.
+//!
+//! With one gateway the store is part of its process, as with SQLite: what was asked and not carried
+//! out when it dies is gone, and so is every hold. With several it stands apart, as a database server:
+//! what was asked is carried out all the same, and only the dead gateway's holds are void.
+
+use std::collections::BTreeMap;
+
+use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts};
+use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
+use mesh_core::billing::money::Nanos;
+use mesh_core::billing::tier::Tier;
+use mesh_core::gateway::{Admitted, Ask, HoldFailed, NotAdmitted, Told, Unavailable};
+use mesh_core::identity::Fingerprint;
+use mesh_core::ids::{AccountId, DeviceId, RequestId};
+use mesh_core::time::UnixMillis;
+
+/// One account with its ledger.
+#[derive(Debug)]
+struct Books {
+    account: Account,
+    chain: Vec<Stored>,
+    head: Hash,
+    charges: BTreeMap<RequestId, Charge>,
+    /// Which gateway made a hold.
+    holders: BTreeMap<RequestId, usize>,
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub struct Store {
+    books: BTreeMap<AccountId, Books>,
+    devices: BTreeMap<DeviceId, (AccountId, Fingerprint, bool)>,
+    epoch: u64,
+}
+
+/// What a failure of the books is called.
+type Broken = String;
+
+impl Store {
+    /// Opens an account.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot hold it.
+    pub fn open(&mut self, id: AccountId, ceiling: i64, now: UnixMillis) -> Result<(), Broken> {
+        let (tier, ceiling) = (Tier::MANAGED, Nanos(ceiling));
+        let mut books = Books {
+            account: Account::new(tier, ceiling),
+            chain: Vec::new(),
+            head: Hash::START,
+            charges: BTreeMap::new(),
+            holders: BTreeMap::new(),
+        };
+        append(&mut books, id, now, Record::Opened { tier, ceiling })?;
+        self.books.insert(id, books);
+        Ok(())
+    }
+
+    /// Enrols a device, or gives it a new certificate.
+    pub fn enrol(&mut self, device: DeviceId, account: AccountId, certificate: Fingerprint) {
+        self.devices.insert(device, (account, certificate, false));
+    }
+
+    /// Revokes a device.
+    pub fn revoke(&mut self, device: DeviceId) {
+        if let Some(entry) = self.devices.get_mut(&device) {
+            entry.2 = true;
+        }
+    }
+
+    /// Carries an ask out; `None` for a model call, which is none of the store's.
+    ///
+    /// # Errors
+    ///
+    /// When an entry could not be written that had been decided on: never, if the rules hold.
+    pub fn carry_out(
+        &mut self,
+        now: UnixMillis,
+        gateway: usize,
+        ask: &Ask,
+    ) -> Result<Option<Told>, Broken> {
+        Ok(Some(match ask {
+            Ask::Admit {
+                device,
+                certificate,
+            } => Told::Admitted(self.admit(*device, *certificate)),
+            Ask::Hold { account, hold } => {
+                let command = Command::Hold(hold.clone());
+                let word = self.command(now, gateway, *account, hold.request, command)?;
+                Told::Held(word.map_err(HoldFailed::Denied))
+            }
+            Ask::Settle { account, settle } => {
+                let command = Command::Settle(settle.clone());
+                let word = self.command(now, gateway, *account, settle.request, command)?;
+                let charge = self
+                    .books
+                    .get(account)
+                    .and_then(|books| books.charges.get(&settle.request));
+                match (word, charge) {
+                    (Ok(()), Some(charge)) => Told::Settled(Ok(charge.clone())),
+                    (Ok(()) | Err(_), _) => Told::Settled(Err(Unavailable)),
+                }
+            }
+            Ask::Release { account, request } => {
+                let command = Command::Release(*request);
+                let word = self.command(now, gateway, *account, *request, command)?;
+                Told::Released(word.map_err(|_| Unavailable))
+            }
+            Ask::Summary { account } => Told::Summed(
+                self.books
+                    .get(account)
+                    .and_then(|books| books.account.summary(now).ok())
+                    .ok_or(Unavailable),
+            ),
+            Ask::Call { .. } => return Ok(None),
+        }))
+    }
+
+    fn admit(
+        &mut self,
+        device: DeviceId,
+        certificate: Fingerprint,
+    ) -> Result<Admitted, NotAdmitted> {
+        match self.devices.get(&device) {
+            None => Err(NotAdmitted::Unknown),
+            Some((.., true)) => Err(NotAdmitted::Revoked),
+            Some((_, known, _)) if *known != certificate => Err(NotAdmitted::Mismatched),
+            Some(&(account, ..)) => {
+                self.epoch += 1;
+                Ok(Admitted {
+                    account,
+                    epoch: self.epoch,
+                })
+            }
+        }
+    }
+
+    fn command(
+        &mut self,
+        now: UnixMillis,
+        gateway: usize,
+        id: AccountId,
+        request: RequestId,
+        command: Command,
+    ) -> Result<Result<(), Denied>, Broken> {
+        let Some(books) = self.books.get_mut(&id) else {
+            return Ok(Err(Denied::UnknownAccount));
+        };
+        let facts = Facts {
+            now,
+            prior: books.charges.get(&request).cloned(),
+        };
+        let entries = match account::decide(&books.account, &facts, command) {
+            Ok(entries) => entries,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        for entry in entries {
+            account::apply(&mut books.account, now, &entry).map_err(|error| error.to_string())?;
+            match entry {
+                Entry::Held(request, _) => {
+                    books.holders.insert(request, gateway);
+                }
+                Entry::Released(request) => {
+                    books.holders.remove(&request);
+                }
+                Entry::Charged(charge) => {
+                    books.holders.remove(&charge.request);
+                    append(books, id, now, Record::Charged(charge.clone()))?;
+                    books.charges.insert(charge.request, charge);
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// A gateway died: its holds are void.
+    pub fn void_holds_of(&mut self, gateway: usize) {
+        for books in self.books.values_mut() {
+            let gone: Vec<RequestId> = books
+                .holders
+                .iter()
+                .filter(|&(_, &holder)| holder == gateway)
+                .map(|(&request, _)| request)
+                .collect();
+            for request in gone {
+                books.holders.remove(&request);
+                books.account.holds.remove(&request);
+            }
+        }
+    }
+
+    /// Holds that are not settled or released.
+    pub fn holds(&self) -> impl Iterator<Item = RequestId> {
+        self.books
+            .values()
+            .flat_map(|books| books.account.holds.keys().copied())
+    }
+
+    /// What a request was charged.
+    #[must_use]
+    pub fn charge(&self, account: AccountId, request: RequestId) -> Option<&Charge> {
+        self.books.get(&account)?.charges.get(&request)
+    }
+
+    /// Checks every account against its own ledger: the chain, the balance of every entry, what was
+    /// charged, and that nothing is negative.
+    ///
+    /// # Errors
+    ///
+    /// What does not agree.
+    pub fn audit(&self) -> Result<(), Broken> {
+        for (&id, books) in &self.books {
+            let verified = ledger::verify(id, books.chain.iter().cloned()).map_err(|fault| fault.to_string())?;
+            let charged: i128 = books
+                .charges
+                .values()
+                .map(|charge| i128::from(charge.charge.0))
+                .sum();
+            if i128::from(verified.charged.0) != charged {
+                return Err(format!("the ledger of {id} does not add up to its charges"));
+            }
+            let account = &books.account;
+            let figures = [account.spent, account.used, account.owed];
+            if figures.iter().any(|figure| figure.0 < 0) {
+                return Err(format!("a figure of {id} is negative"));
+            }
+            let sum = i128::from(account.spent.0) + i128::from(account.owed.0);
+            if sum != charged {
+                return Err(format!("{id} was charged {charged}, its account says {sum}"));
+            }
+            let held: i128 = account.holds.values().map(|held| i128::from(held.charge.0)).sum();
+            if i128::from(account.spent.0) + held > i128::from(account.ceiling.0) {
+                return Err(format!("holds and spending of {id} are over its ceiling"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn append(
+    books: &mut Books,
+    id: AccountId,
+    now: UnixMillis,
+    record: Record,
+) -> Result<(), Broken> {
+    let sequence = books.chain.len() as u64;
+    let entry =
+        ledger::Entry::new(sequence, now, record).map_err(|error| error.to_string())?;
+    let canonical = entry.canonical().map_err(|error| error.to_string())?;
+    books.head = ledger::link(id, books.head, &canonical);
+    books.chain.push(Stored {
+        sequence,
+        canonical,
+        hash: books.head,
+    });
+    Ok(())
+}

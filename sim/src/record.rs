@@ -1,0 +1,145 @@
+//! What is known of a run from outside the machines: the questions and what became of them, the
+//! devices' tunnels. The invariants judge by it.
+
+use std::collections::BTreeMap;
+
+use mesh_core::device::{AskError, State, Why};
+use mesh_core::ids::{AccountId, RequestId};
+use mesh_core::tunnel::FailureKind;
+use mesh_core::wire::message::{FinishReason, TokensUsed};
+
+use crate::queue::Micros;
+
+/// How a question ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// An answer, with what the receipt says.
+    Answered {
+        /// Nano-dollars.
+        charged: i64,
+        /// Tokens.
+        tokens: TokensUsed,
+        /// Why it ended.
+        finish: FinishReason,
+        /// Whether the gateway guessed the tokens.
+        estimated: bool,
+    },
+    /// None.
+    Failed(AskError),
+    /// The device's process died first.
+    DeviceDied,
+}
+
+/// One question.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// By which device.
+    pub device: usize,
+    /// Whose.
+    pub account: AccountId,
+    /// When.
+    pub at: Micros,
+    /// Piece by piece.
+    pub stream: bool,
+    /// Whether the device cancelled it.
+    pub cancelled: bool,
+    /// Text the device was given.
+    pub delivered: String,
+    /// Text each upstream attempt produced.
+    pub produced: Vec<String>,
+    /// Whether an attempt at the upstream runs.
+    pub calling: bool,
+    /// What a whole answer counts.
+    pub usage: TokensUsed,
+    /// Words of a whole answer.
+    pub words: u32,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+}
+
+/// One device's tunnel.
+#[derive(Clone, Debug)]
+pub struct TunnelRecord {
+    /// Its state.
+    pub state: State,
+    /// Since when.
+    pub since: Micros,
+    /// Failures since the backoff last forgot, by a count of the invariants' own.
+    pub retries: u32,
+    /// When Reconnecting(n) was entered, until the attempt starts.
+    pub waiting_since: Option<Micros>,
+    /// The gateway or the shell said how long to wait, or to wait no longer.
+    pub excused: bool,
+    /// When the last pre-warm signal went out.
+    pub prewarmed: Option<Micros>,
+}
+
+impl TunnelRecord {
+    /// Whether there is a session.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        matches!(self.state, State::Connected { .. })
+    }
+
+    /// Follows a change of state, counting the backoff's retries by a rule of its own: they are
+    /// forgotten when somebody asks for a tunnel, and by a session that lived 30 s.
+    pub fn follow(&mut self, now: Micros, to: State, why: &Why) {
+        const FORGET_AFTER: Micros = 30_000_000;
+        match to {
+            State::Connecting => self.retries = 0,
+            State::Reconnecting { .. } => {
+                if self.is_up() && now - self.since >= FORGET_AFTER {
+                    self.retries = 0;
+                }
+                self.retries += 1;
+                self.waiting_since = Some(now);
+                self.excused = match why {
+                    Why::Failed(failure) => {
+                        failure.retry_after.is_some() || failure.kind == FailureKind::Replaced
+                    }
+                    Why::NetworkChanged | Why::AskedToMove => true,
+                    Why::Asked | Why::Established | Why::Answered | Why::Silent => false,
+                };
+            }
+            State::Connected { .. } => {
+                self.waiting_since = None;
+                if *why == Why::Established {
+                    self.since = now;
+                }
+            }
+            State::Disconnected | State::Failed => self.waiting_since = None,
+        }
+        self.state = to;
+    }
+}
+
+impl Default for TunnelRecord {
+    fn default() -> Self {
+        Self {
+            state: State::Disconnected,
+            since: 0,
+            retries: 0,
+            waiting_since: None,
+            excused: false,
+            prewarmed: None,
+        }
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// By request id.
+    pub questions: BTreeMap<RequestId, Asked>,
+    /// By device.
+    pub tunnels: Vec<TunnelRecord>,
+}
+
+/// What an invariant found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The invariant, as a sentence.
+    pub invariant: String,
+    /// What breaks it.
+    pub found: String,
+}

@@ -1,0 +1,45 @@
+//! Rare states that a swarm must have been in: a swarm that never reaches one tests less than it
+//! seems to.
+
+use std::collections::BTreeMap;
+
+/// The rare states, each as a sentence.
+pub const RARE: &[&str] = &[
+    "an answer was cut off by a lost tunnel",
+    "a device asked the same question twice",
+    "a gateway crashed while it worked on an answer",
+    "a gateway forgot a session and reset it",
+    "a hold was denied",
+    "a late answer of the outside world was given back",
+    "a model server was asked again",
+    "a tunnel fell into doubt and out of it",
+    "an account could not pay",
+    "an answer was cancelled and charged",
+    "an answer without usage was estimated",
+    "a newer session replaced an older one",
+];
+
+/// How often each was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Sometimes(BTreeMap<&'static str, u64>);
+
+impl Sometimes {
+    /// It was seen. Only what is in [`RARE`] is counted.
+    pub fn saw(&mut self, state: &'static str) {
+        debug_assert!(RARE.contains(&state), "{state} is in no list");
+        *self.0.entry(state).or_default() += 1;
+    }
+
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        for (&state, &times) in &other.0 {
+            *self.0.entry(state).or_default() += times;
+        }
+    }
+
+    /// How often each was seen, in the list's order.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        RARE.iter()
+            .map(|&state| (state, self.0.get(state).copied().unwrap_or_default()))
+    }
+}

@@ -1,0 +1,374 @@
+//! A device: its machine, its link and its clocks.
+
+use std::time::Duration;
+
+use mesh_core::device::{AnswerEvent, Attempts, Config, Device, Input, Output, State};
+use mesh_core::identity::Fingerprint;
+use mesh_core::ids::RequestId;
+use mesh_core::machine::{Machine as _, RootMachine as _};
+use mesh_core::time::Now;
+use mesh_core::transport::Datagram;
+
+use super::{End, World, device_id, gateway_address};
+use crate::chance::{Chance, seed_of};
+use crate::invariants::Seen;
+use crate::net::{Nat, Pipe};
+use crate::plan::Plan;
+use crate::queue::Micros;
+use crate::record::Outcome;
+use crate::wire::certificates::{Authority, Certificate};
+use crate::wire::{Unbuildable, WallClock, Wire};
+
+/// Certificates last beyond every simulation.
+pub(super) const LAST_YEAR: i32 = 2100;
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) struct DeviceNode<W: Wire> {
+    /// `None` while its process is dead.
+    pub(super) machine: Option<Device<W>>,
+    /// Lives of its process.
+    pub(super) life: u32,
+    pub(super) asleep_since: Option<Micros>,
+    pub(super) slept: Micros,
+    pub(super) skew_ms: i64,
+    clock: WallClock,
+    pub(super) certificate: Certificate,
+    pub(super) up: Pipe,
+    pub(super) down: Pipe,
+    pub(super) nat: Nat,
+    armed: Option<Micros>,
+    /// Revoked, or without a valid certificate: not expected to come back.
+    pub(super) banned: bool,
+    prewarmed_at: Option<u64>,
+    names: Chance,
+}
+
+impl<W: Wire> DeviceNode<W> {
+    pub(super) fn new(
+        plan: &Plan,
+        authority: &Authority,
+        index: usize,
+    ) -> Result<Self, Unbuildable> {
+        let name = format!("device {index}");
+        let own = &plan.devices[index];
+        let pipe = |link, purpose| Pipe::new(link, Chance::of(plan.seed, &name, purpose));
+        Ok(Self {
+            machine: None,
+            life: 0,
+            asleep_since: None,
+            slept: 0,
+            skew_ms: 0,
+            clock: WallClock::default(),
+            certificate: authority.device(device_id(index), 1, LAST_YEAR)?,
+            up: pipe(own.up, "up"),
+            down: pipe(own.down, "down"),
+            nat: Nat::new(own.nat_expiry_us),
+            armed: None,
+            banned: false,
+            prewarmed_at: None,
+            names: Chance::of(plan.seed, &name, "names"),
+        })
+    }
+
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        self.certificate.fingerprint()
+    }
+
+    const fn is_awake(&self) -> bool {
+        self.machine.is_some() && self.asleep_since.is_none()
+    }
+}
+
+impl<W: Wire> World<W> {
+    /// Starts a device's process, anew after a crash, and has it connect.
+    pub(super) fn start_device(&mut self, at: usize) -> Result<(), Unbuildable> {
+        let now = self.device_now(at);
+        let node = &mut self.devices[at];
+        node.life += 1;
+        let mut seed = seed_of(self.plan.seed, &format!("device {at}"));
+        if self.plan.buggify {
+            seed = seed.with_buggify();
+        }
+        let seed = seed.child(&format!("life {}", node.life));
+        node.clock.set(now.wall);
+        let transport = W::device(&self.authority, &node.certificate, &node.clock, &seed)?;
+        let config = Config {
+            device_id: device_id(at),
+            agent: "mesh-sim".to_owned(),
+            attempts: Attempts::Forever,
+        };
+        node.machine = Some(Device::new(transport, config, &seed));
+        node.prewarmed_at = None;
+        self.record.tunnels[at] = crate::record::TunnelRecord::default();
+        self.give_device(at, Input::Connect);
+        Ok(())
+    }
+
+    /// A device's process dies, and with it what it was asking.
+    pub(super) fn kill_device(&mut self, at: usize) {
+        self.devices[at].machine = None;
+        self.record.tunnels[at] = crate::record::TunnelRecord::default();
+        let lost: Vec<RequestId> = self
+            .record
+            .questions
+            .iter()
+            .filter(|(_, asked)| asked.device == at && asked.outcome.is_none())
+            .map(|(&id, _)| id)
+            .collect();
+        for id in lost {
+            self.ended(id, Outcome::DeviceDied);
+        }
+    }
+
+    pub(super) fn device_now(&self, at: usize) -> Now {
+        let node = &self.devices[at];
+        self.now_of(node.slept, node.skew_ms)
+    }
+
+    /// Gives a device an input, if it is alive and awake, and carries out what comes of it.
+    pub(super) fn give_device(&mut self, at: usize, input: Input) {
+        let now = self.device_now(at);
+        let node = &mut self.devices[at];
+        if !node.is_awake() {
+            return;
+        }
+        node.clock.set(now.wall);
+        let Some(machine) = &mut node.machine else {
+            return;
+        };
+        if let Err(rejected) = machine.handle_input(now, input) {
+            self.note(format!("device {at}"), format!("rejected: {rejected}"));
+        }
+        self.settle_device(at);
+    }
+
+    pub(super) fn device_datagram(&mut self, at: usize, port: u16, datagram: Datagram) {
+        let (now, virtual_now) = (self.device_now(at), self.queue.now());
+        let node = &mut self.devices[at];
+        if !node.is_awake() || !node.nat.lets_in(virtual_now, port) {
+            return;
+        }
+        node.clock.set(now.wall);
+        if let Some(machine) = &mut node.machine {
+            machine.handle_datagram(now, datagram);
+            self.settle_device(at);
+        }
+    }
+
+    pub(super) fn device_timer(&mut self, at: usize) {
+        let now = self.device_now(at);
+        let virtual_now = self.queue.now();
+        let node = &mut self.devices[at];
+        if node.armed != Some(virtual_now) {
+            return;
+        }
+        node.armed = None;
+        if !node.is_awake() {
+            return;
+        }
+        node.clock.set(now.wall);
+        let Some(machine) = &mut node.machine else {
+            return;
+        };
+        if machine.poll_timeout().is_some_and(|(due, _)| due <= now.instant) {
+            machine.handle_timeout(now);
+        }
+        self.settle_device(at);
+    }
+
+    /// The local address changed: what the driver does after it has bound anew.
+    pub(super) fn rebind_device(&mut self, at: usize) {
+        let now = self.device_now(at);
+        let node = &mut self.devices[at];
+        if !node.is_awake() {
+            return;
+        }
+        if let Some(machine) = &mut node.machine {
+            machine.handle_rebind(now);
+            self.settle_device(at);
+        }
+    }
+
+    fn settle_device(&mut self, at: usize) {
+        let mut outputs = 0;
+        while let Some(output) = self.devices[at].machine.as_mut().and_then(|m| m.poll_output()) {
+            outputs += 1;
+            self.device_says(at, output);
+        }
+        self.see(&Seen::Outputs(outputs));
+        let now = self.device_now(at);
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.clear();
+        while let Some(transmit) = self.devices[at]
+            .machine
+            .as_mut()
+            .and_then(|machine| machine.poll_transmit(now, &mut buf))
+        {
+            self.send(End::Device(at), transmit, &buf);
+            buf.clear();
+        }
+        self.buf = buf;
+        self.watch_prewarm(at);
+        self.arm_device(at);
+    }
+
+    pub(super) fn arm_device(&mut self, at: usize) {
+        let node = &self.devices[at];
+        let machine = node.machine.as_ref().filter(|_| node.is_awake());
+        let deadline = machine.and_then(|machine| machine.poll_timeout());
+        let (slept, armed) = (node.slept, node.armed);
+        let armed = self.arm(End::Device(at), deadline.map(|(at, _)| at), slept, armed);
+        self.devices[at].armed = armed;
+    }
+
+    fn watch_prewarm(&mut self, at: usize) {
+        let last = self.devices[at]
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.stats().prewarmed_at)
+            .map(|wall| wall.0);
+        if last.is_none() || last == self.devices[at].prewarmed_at {
+            return;
+        }
+        self.devices[at].prewarmed_at = last;
+        self.see(&Seen::Prewarmed(at));
+        self.record.tunnels[at].prewarmed = Some(self.queue.now());
+    }
+
+    fn device_says(&mut self, at: usize, output: Output) {
+        match output {
+            Output::Resolve { attempt } => {
+                self.see(&Seen::Attempt(at));
+                self.record.tunnels[at].waiting_since = None;
+                let result = Ok(self.addresses(at));
+                let now = self.device_now(at);
+                if let Some(machine) = &mut self.devices[at].machine {
+                    // It was just asked for and cannot be misused by its answer.
+                    let _never = machine.handle_input(now, Input::Resolved { attempt, result });
+                }
+            }
+            Output::Changed { from, to, why } => {
+                self.see(&Seen::Changed(at, from, to, &why));
+                self.note(format!("device {at}"), format!("{from} → {to}: {why}"));
+                let now = self.queue.now();
+                let failure_is = |kind| {
+                    matches!(&why, mesh_core::tunnel::Why::Failed(failure) if failure.kind == kind)
+                };
+                if failure_is(mesh_core::tunnel::FailureKind::Forgotten) {
+                    self.sometimes.saw("a gateway forgot a session and reset it");
+                }
+                if failure_is(mesh_core::tunnel::FailureKind::Replaced) {
+                    self.sometimes.saw("a newer session replaced an older one");
+                }
+                self.record.tunnels[at].follow(now, to, &why);
+                if to == State::Failed {
+                    self.note(format!("device {at}"), "gives up until it is told to go on");
+                }
+            }
+            Output::Doubt(doubt) => {
+                if !doubt {
+                    self.sometimes.saw("a tunnel fell into doubt and out of it");
+                }
+                self.note(format!("device {at}"), format!("in doubt: {doubt}"));
+            }
+            Output::Answer { request, event } => self.answer_event(at, request, event),
+            Output::Replied { .. } | Output::Notice(_) | Output::Stopped => {}
+        }
+    }
+
+    /// What a resolver says: every gateway, in an order that differs from time to time.
+    fn addresses(&mut self, at: usize) -> Vec<std::net::SocketAddr> {
+        let all = self.gateways.len();
+        let first = usize::try_from(self.devices[at].names.below(all as u64)).unwrap_or_default();
+        (0..all)
+            .map(|n| gateway_address((first + n) % all))
+            .collect()
+    }
+
+    fn answer_event(&mut self, at: usize, request: RequestId, event: AnswerEvent) {
+        let outcome = match event {
+            AnswerEvent::Chunk(text) => {
+                self.text(request, &text);
+                return;
+            }
+            AnswerEvent::Ended(end) => Outcome::Answered {
+                charged: end.cost_nanos.0,
+                tokens: end.tokens_used,
+                finish: end.finish_reason,
+                estimated: end.estimated,
+            },
+            AnswerEvent::Whole(answer) => {
+                self.text(request, &answer.content);
+                Outcome::Answered {
+                    charged: answer.cost_nanos.0,
+                    tokens: answer.tokens_used,
+                    finish: answer.finish_reason,
+                    estimated: answer.estimated,
+                }
+            }
+            // The first question of this id goes on; only the second asking ended.
+            AnswerEvent::Failed(mesh_core::device::AskError::Duplicate) => {
+                self.sometimes.saw("a device asked the same question twice");
+                return;
+            }
+            AnswerEvent::Failed(error) => Outcome::Failed(error),
+        };
+        self.note(format!("device {at}"), format!("{request}: {outcome:?}"));
+        self.ended(request, outcome);
+    }
+
+    fn text(&mut self, request: RequestId, text: &str) {
+        self.see(&Seen::Text(request, text));
+        if let Some(asked) = self.record.questions.get_mut(&request) {
+            asked.delivered.push_str(text);
+        }
+    }
+
+    fn ended(&mut self, request: RequestId, outcome: Outcome) {
+        self.see(&Seen::Ended(request, &outcome));
+        self.count_ending(&outcome);
+        if let Some(asked) = self.record.questions.get_mut(&request) {
+            asked.outcome = Some(outcome);
+        }
+    }
+
+    fn count_ending(&mut self, outcome: &Outcome) {
+        use mesh_core::device::AskError;
+        use mesh_core::error::ErrorCode;
+        use mesh_core::wire::message::FinishReason;
+        match outcome {
+            Outcome::Answered {
+                finish: FinishReason::Cancelled,
+                charged: 1..,
+                ..
+            } => self.sometimes.saw("an answer was cancelled and charged"),
+            Outcome::Answered { estimated: true, .. } => {
+                self.sometimes.saw("an answer without usage was estimated");
+            }
+            Outcome::Failed(AskError::TunnelLost(_)) => {
+                self.sometimes.saw("an answer was cut off by a lost tunnel");
+            }
+            Outcome::Failed(AskError::Remote(error))
+                if error.code == ErrorCode::PaymentRequired =>
+            {
+                self.sometimes.saw("an account could not pay");
+            }
+            Outcome::Answered { .. } | Outcome::Failed(_) | Outcome::DeviceDied => {}
+        }
+    }
+
+    /// The device wakes: its monotonic clock stood still meanwhile.
+    pub(super) fn wake_device(&mut self, at: usize) {
+        let now = self.queue.now();
+        let node = &mut self.devices[at];
+        let Some(since) = node.asleep_since.take() else {
+            return;
+        };
+        node.slept += now - since;
+        node.armed = None;
+        self.record.tunnels[at].excused = true;
+        let asleep = Duration::from_micros(now - since);
+        self.give_device(at, Input::Woke { asleep });
+    }
+}

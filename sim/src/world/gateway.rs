@@ -1,0 +1,445 @@
+//! A gateway: its machine, and what it asks of the store and the model servers.
+
+use mesh_core::dialect::MaxTokensField;
+use mesh_core::billing::price::Price;
+use mesh_core::dialect::exchange::Broken;
+use mesh_core::gateway::{
+    Ask, AskId, Config, Event as Happened, Gateway, HoldFailed, Input, Model, NotAdmitted, Output,
+    Progress, Told, Unavailable,
+};
+use mesh_core::ids::RequestId;
+use mesh_core::machine::{Machine as _, RootMachine as _};
+use mesh_core::time::Now;
+use mesh_core::transport::Datagram;
+use mesh_core::wire::message::DialectName;
+
+use super::{End, Event, World, request_id};
+use crate::chance::seed_of;
+use crate::invariants::Seen;
+use crate::outside::upstream::{self, Call, Next};
+use crate::plan::{Happening, Script};
+use crate::queue::Micros;
+use crate::wire::{Unbuildable, WallClock, Wire};
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) struct GatewayNode<W: Wire> {
+    /// `None` while its process is dead.
+    pub(super) machine: Option<Gateway<W>>,
+    /// Lives of its process.
+    pub(super) life: u32,
+    clock: WallClock,
+    armed: Option<Micros>,
+}
+
+impl<W: Wire> Default for GatewayNode<W> {
+    fn default() -> Self {
+        Self {
+            machine: None,
+            life: 0,
+            clock: WallClock::default(),
+            armed: None,
+        }
+    }
+}
+
+/// Something that the store was asked and will answer.
+#[derive(Debug)]
+pub(super) struct StoreJob {
+    gateway: usize,
+    life: u32,
+    id: AskId,
+    ask: Ask,
+}
+
+fn config() -> Config {
+    let model = |name: &str, dialect| Model {
+        name: name.to_owned(),
+        provider: name.to_owned(),
+        dialect,
+        provider_model: name.to_owned(),
+        max_tokens_field: MaxTokensField::MaxTokens,
+        price: Price::CLAUDE_SONNET,
+    };
+    Config {
+        models: vec![
+            model("openai", DialectName::Openai),
+            model("anthropic", DialectName::Anthropic),
+        ],
+        default_model: "openai".to_owned(),
+        tunnels_max: 100_000,
+    }
+}
+
+impl<W: Wire> World<W> {
+    /// Starts a gateway's process, anew after a crash.
+    pub(super) fn start_gateway(&mut self, at: usize) -> Result<(), Unbuildable> {
+        let now = self.gateway_now();
+        let node = &mut self.gateways[at];
+        node.life += 1;
+        node.clock.set(now.wall);
+        let mut seed = seed_of(self.plan.seed, &format!("gateway {at}"));
+        if self.plan.buggify {
+            seed = seed.with_buggify();
+        }
+        let seed = seed.child(&format!("life {}", node.life));
+        let shard = u8::try_from(at).map_err(Unbuildable::new)?;
+        let transport = W::gateway(&self.authority, shard, &node.clock, &seed)?;
+        let machine = Gateway::new(transport, config()).map_err(Unbuildable::new)?;
+        node.machine = Some(machine);
+        node.armed = None;
+        self.settle_gateway(at);
+        Ok(())
+    }
+
+    /// A gateway's process dies: its holds are void, its calls are cut, its questions to the store
+    /// are never answered.
+    pub(super) fn kill_gateway(&mut self, at: usize) {
+        let node = &mut self.gateways[at];
+        let Some(machine) = node.machine.take() else {
+            return;
+        };
+        if machine.answers_under_way() > 0 {
+            self.sometimes
+                .saw("a gateway crashed while it worked on an answer");
+        }
+        self.store.void_holds_of(at);
+        let calls: Vec<u64> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.gateway == at)
+            .map(|(&id, _)| id)
+            .collect();
+        for call in calls {
+            self.end_call(call);
+        }
+    }
+
+    fn gateway_now(&self) -> Now {
+        self.now_of(0, 0)
+    }
+
+    pub(super) fn give_gateway(&mut self, at: usize, input: Input) {
+        let now = self.gateway_now();
+        let node = &mut self.gateways[at];
+        node.clock.set(now.wall);
+        let Some(machine) = &mut node.machine else {
+            return;
+        };
+        if let Err(rejected) = machine.handle_input(now, input) {
+            self.note(format!("gateway {at}"), format!("rejected: {rejected}"));
+        }
+        self.settle_gateway(at);
+    }
+
+    pub(super) fn gateway_datagram(&mut self, at: usize, datagram: Datagram) {
+        let now = self.gateway_now();
+        let Some(node) = self.gateways.get_mut(at) else {
+            return;
+        };
+        node.clock.set(now.wall);
+        if let Some(machine) = &mut node.machine {
+            machine.handle_datagram(now, datagram);
+            self.settle_gateway(at);
+        }
+    }
+
+    pub(super) fn gateway_timer(&mut self, at: usize) {
+        let now = self.gateway_now();
+        let virtual_now = self.queue.now();
+        let node = &mut self.gateways[at];
+        if node.armed != Some(virtual_now) {
+            return;
+        }
+        node.armed = None;
+        node.clock.set(now.wall);
+        let Some(machine) = &mut node.machine else {
+            return;
+        };
+        if machine.poll_timeout().is_some_and(|(due, _)| due <= now.instant) {
+            machine.handle_timeout(now);
+        }
+        self.settle_gateway(at);
+    }
+
+    fn settle_gateway(&mut self, at: usize) {
+        let mut outputs = 0;
+        while let Some(output) = self.gateways[at].machine.as_mut().and_then(|m| m.poll_output()) {
+            outputs += 1;
+            self.gateway_says(at, output);
+        }
+        self.see(&Seen::Outputs(outputs));
+        let now = self.gateway_now();
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.clear();
+        while let Some(transmit) = self.gateways[at]
+            .machine
+            .as_mut()
+            .and_then(|machine| machine.poll_transmit(now, &mut buf))
+        {
+            self.send(End::Gateway(at), transmit, &buf);
+            buf.clear();
+        }
+        self.buf = buf;
+        let node = &self.gateways[at];
+        let deadline = node.machine.as_ref().and_then(|m| m.poll_timeout());
+        let armed = node.armed;
+        let armed = self.arm(End::Gateway(at), deadline.map(|(at, _)| at), 0, armed);
+        self.gateways[at].armed = armed;
+    }
+
+    fn gateway_says(&mut self, at: usize, output: Output) {
+        match output {
+            Output::Ask { id, ask } => self.asked(at, id, ask),
+            Output::Credit { id, bytes } => {
+                let life = self.gateways[at].life;
+                if let Some(&call) = self.by_ask.get(&(at, life, id)) {
+                    if let Some(call) = self.calls.get_mut(&call) {
+                        call.credit += bytes;
+                    }
+                    self.schedule_call(call);
+                }
+            }
+            Output::Abandon { id } => {
+                let life = self.gateways[at].life;
+                if let Some(&call) = self.by_ask.get(&(at, life, id)) {
+                    if let Some(call) = self.calls.get_mut(&call) {
+                        call.script = [Next::End(Err(Broken::Reset))].into();
+                        if let Some(asked) = self.record.questions.get_mut(&call.request) {
+                            asked.calling = false;
+                        }
+                    }
+                    self.schedule_call(call);
+                }
+            }
+            Output::Event(event) => self.gateway_event(at, &event),
+            Output::Stopped => self.note(format!("gateway {at}"), "stopped in good order"),
+            Output::Warm { .. } => {}
+        }
+    }
+
+    fn gateway_event(&mut self, at: usize, event: &Happened) {
+        match event {
+            Happened::LateAnswer => self
+                .sometimes
+                .saw("a late answer of the outside world was given back"),
+            Happened::TunnelUp { device, epoch, .. } => {
+                self.note(format!("gateway {at}"), format!("{device} is up, epoch {epoch}"));
+            }
+            Happened::TunnelDown { device, reason } => {
+                self.note(format!("gateway {at}"), format!("{device:?} is down: {reason}"));
+            }
+            Happened::Charged {
+                request, charge, ..
+            } => {
+                let charged = charge.charge;
+                self.note(format!("gateway {at}"), format!("{request} charged {charged}"));
+            }
+            Happened::Failed { request, code, .. } => {
+                self.note(format!("gateway {at}"), format!("{request} failed: {code:?}"));
+            }
+            Happened::HandshakeRefused { .. } => {}
+        }
+    }
+
+    fn asked(&mut self, at: usize, id: AskId, ask: Ask) {
+        let life = self.gateways[at].life;
+        if let Ask::Call { call, .. } = &ask {
+            let (body, prompt) = (call.body.clone(), call.body.len());
+            return self.call_model(at, life, id, &body, prompt);
+        }
+        let (least, most) = self.plan.store_us;
+        let mut takes = self.store_chance.between(least, most);
+        let (slow, slow_until) = self.store_slow;
+        if self.queue.now() < slow_until {
+            takes += slow;
+        }
+        let job = StoreJob {
+            gateway: at,
+            life,
+            id,
+            ask,
+        };
+        self.queue
+            .put(self.queue.now() + takes, Event::StoreDone(job));
+    }
+
+    pub(super) fn store_done(&mut self, job: StoreJob) {
+        let StoreJob {
+            gateway,
+            life,
+            id,
+            ask,
+        } = job;
+        let alive = self.gateways[gateway].life == life && self.gateways[gateway].machine.is_some();
+        // A store within the process dies with it; one that stands apart carries out what it was
+        // sent, but grants no hold to who is gone.
+        let apart = self.gateways.len() > 1;
+        if !alive && (!apart || matches!(ask, Ask::Hold { .. })) {
+            return;
+        }
+        let told = if self.queue.now() < self.store_broken_until {
+            unavailable(&ask)
+        } else {
+            match self.store.carry_out(self.wall(), gateway, &ask) {
+                Ok(told) => told,
+                Err(broken) => {
+                    self.note("store", format!("broken: {broken}"));
+                    unavailable(&ask)
+                }
+            }
+        };
+        if matches!(&told, Some(Told::Held(Err(HoldFailed::Denied(_))))) {
+            self.sometimes.saw("a hold was denied");
+        }
+        if let Some(told) = told.filter(|_| alive) {
+            self.give_gateway(gateway, Input::Told { id, told });
+        }
+    }
+
+    /// The question that a prompt belongs to is marked in its text.
+    fn call_model(&mut self, at: usize, life: u32, id: AskId, body: &[u8], _prompt: usize) {
+        let Some(question) = marked(body) else {
+            self.note(format!("gateway {at}"), "called a model with no known question");
+            return;
+        };
+        let request = request_id(question);
+        self.see(&Seen::Called(request));
+        let Some((stream, words, script)) = self.script_of(question) else {
+            return;
+        };
+        let Some(asked) = self.record.questions.get_mut(&request) else {
+            return;
+        };
+        let attempt = asked.produced.len();
+        asked.produced.push(String::new());
+        asked.calling = true;
+        let usage = asked.usage;
+        if attempt > 0 {
+            self.sometimes.saw("a model server was asked again");
+        }
+        self.note(format!("gateway {at}"), format!("calls a model for {request}"));
+        self.next_call += 1;
+        let call = self.next_call;
+        self.calls.insert(
+            call,
+            Call {
+                gateway: at,
+                life,
+                ask: id,
+                request,
+                script: upstream::says(question, &script, attempt, stream, words, usage),
+                credit: 0,
+                scheduled: false,
+            },
+        );
+        self.by_ask.insert((at, life, id), call);
+        self.schedule_call(call);
+    }
+
+    fn script_of(&self, question: u64) -> Option<(bool, u32, Script)> {
+        let probing = (self.record.questions.get(&request_id(question))?, Script::default());
+        self.plan
+            .happenings
+            .iter()
+            .find_map(|timed| match &timed.what {
+                Happening::Ask {
+                    question: number,
+                    stream,
+                    words,
+                    upstream,
+                    ..
+                } if *number == question => Some((*stream, *words, upstream.clone())),
+                _ => None,
+            })
+            .or(Some((probing.0.stream, probing.0.words, probing.1)))
+    }
+
+    pub(super) fn schedule_call(&mut self, id: u64) {
+        let now = self.queue.now();
+        let healed = self.healed;
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let may = match call.script.front() {
+            Some(Next::Piece(Progress::Body(bytes), _)) => call.credit >= bytes.len(),
+            Some(Next::Piece(Progress::Head(_), _) | Next::End(_)) => true,
+            Some(Next::Stall) => healed,
+            None => false,
+        };
+        if may && !call.scheduled {
+            call.scheduled = true;
+            let is_head = matches!(call.script.front(), Some(Next::Piece(Progress::Head(_), _)));
+            let (least, most) = self.plan.upstream_us;
+            let most = if is_head { most } else { most / 50 };
+            let takes = self.upstream_chance.between(least.min(most), most);
+            self.queue.put(now + takes, Event::Upstream(id));
+        }
+    }
+
+    /// The next word of a model server.
+    pub(super) fn upstream(&mut self, id: u64) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        call.scheduled = false;
+        let (gateway, ask, request) = (call.gateway, call.ask, call.request);
+        match call.script.pop_front() {
+            Some(Next::Piece(piece, text)) => {
+                if let Progress::Body(bytes) = &piece {
+                    call.credit = call.credit.saturating_sub(bytes.len());
+                }
+                self.produced(request, &text);
+                self.give_gateway(gateway, Input::Progress { id: ask, piece });
+                self.schedule_call(id);
+            }
+            Some(Next::End(end)) => {
+                self.end_call(id);
+                let told = Told::Called(end);
+                self.give_gateway(gateway, Input::Told { id: ask, told });
+            }
+            Some(Next::Stall) => {
+                self.end_call(id);
+                let told = Told::Called(Err(Broken::Reset));
+                self.give_gateway(gateway, Input::Told { id: ask, told });
+            }
+            None => {}
+        }
+    }
+
+    fn produced(&mut self, request: RequestId, text: &str) {
+        if let Some(asked) = self.record.questions.get_mut(&request)
+            && let Some(produced) = asked.produced.last_mut()
+        {
+            produced.push_str(text);
+        }
+    }
+
+    fn end_call(&mut self, id: u64) {
+        let Some(call) = self.calls.remove(&id) else {
+            return;
+        };
+        self.by_ask.remove(&(call.gateway, call.life, call.ask));
+        if let Some(asked) = self.record.questions.get_mut(&call.request) {
+            asked.calling = false;
+        }
+    }
+}
+
+fn unavailable(ask: &Ask) -> Option<Told> {
+    Some(match ask {
+        Ask::Admit { .. } => Told::Admitted(Err(NotAdmitted::Unavailable)),
+        Ask::Hold { .. } => Told::Held(Err(HoldFailed::Unavailable)),
+        Ask::Settle { .. } => Told::Settled(Err(Unavailable)),
+        Ask::Release { .. } => Told::Released(Err(Unavailable)),
+        Ask::Summary { .. } => Told::Summed(Err(Unavailable)),
+        Ask::Call { .. } => return None,
+    })
+}
+
+/// The number between `[[` and `]]`.
+fn marked(body: &[u8]) -> Option<u64> {
+    let at = body.windows(2).position(|pair| pair == b"[[")? + 2;
+    let digits = body[at..].split(|&byte| byte == b']').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}

@@ -189,7 +189,7 @@ impl Drawing {
             let words = if self.chance.happens(100_000) {
                 self.chance.between(200, 3000)
             } else {
-                self.chance.between(0, 60)
+                self.chance.between(1, 60)
             };
             self.push(
                 at,

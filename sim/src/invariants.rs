@@ -104,7 +104,16 @@ fn text_delivered_is_a_prefix_of_the_text_produced(
 }
 
 fn a_whole_answer_is_delivered_whole(record: &Record, _: Micros, seen: &Seen<'_>) -> Verdict {
-    let Seen::Ended(id, Outcome::Answered { finish, tokens, estimated, .. }) = seen else {
+    let Seen::Ended(
+        id,
+        Outcome::Answered {
+            finish,
+            tokens,
+            estimated,
+            ..
+        },
+    ) = seen
+    else {
         return Ok(());
     };
     let Some(asked) = record.questions.get(id) else {
@@ -122,7 +131,10 @@ fn a_whole_answer_is_delivered_whole(record: &Record, _: Micros, seen: &Seen<'_>
         ));
     }
     if !estimated && *tokens != asked.usage {
-        return Err(format!("{id}: {tokens:?} counted, {:?} was said", asked.usage));
+        return Err(format!(
+            "{id}: {tokens:?} counted, {:?} was said",
+            asked.usage
+        ));
     }
     Ok(())
 }
@@ -262,7 +274,10 @@ fn at_most_one_prewarm_signal_is_sent_a_minute(
     let Seen::Prewarmed(device) = seen else {
         return Ok(());
     };
-    let last = record.tunnels.get(*device).and_then(|tunnel| tunnel.prewarmed);
+    let last = record
+        .tunnels
+        .get(*device)
+        .and_then(|tunnel| tunnel.prewarmed);
     match last {
         Some(last) if now - last < 60 * SECOND - SECOND / 1000 => Err(format!(
             "device {device}: {} ms after the last",

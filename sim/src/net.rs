@@ -259,7 +259,11 @@ impl Nat {
 
     /// Gives the next datagram another port.
     pub const fn rebind(&mut self) {
-        self.port = if self.port == u16::MAX { 1 } else { self.port + 1 };
+        self.port = if self.port == u16::MAX {
+            1
+        } else {
+            self.port + 1
+        };
     }
 
     const fn is_forgotten(&self, now: Micros) -> bool {

@@ -62,7 +62,7 @@ pub struct Asked {
 pub struct TunnelRecord {
     /// Its state.
     pub state: State,
-    /// Since when.
+    /// Since when, by the device's own clock, which stands still while it sleeps, µs.
     pub since: Micros,
     /// Failures since the backoff last forgot, by a count of the invariants' own.
     pub retries: u32,
@@ -82,13 +82,13 @@ impl TunnelRecord {
     }
 
     /// Follows a change of state, counting the backoff's retries by a rule of its own: they are
-    /// forgotten when somebody asks for a tunnel, and by a session that lived 30 s.
-    pub fn follow(&mut self, now: Micros, to: State, why: &Why) {
+    /// forgotten when somebody asks for a tunnel, and by a session that lived 30 s awake.
+    pub fn follow(&mut self, now: Micros, awake: Micros, to: State, why: &Why) {
         const FORGET_AFTER: Micros = 30_000_000;
         match to {
             State::Connecting => self.retries = 0,
             State::Reconnecting { .. } => {
-                if self.is_up() && now - self.since >= FORGET_AFTER {
+                if self.is_up() && awake - self.since >= FORGET_AFTER {
                     self.retries = 0;
                 }
                 self.retries += 1;
@@ -104,7 +104,7 @@ impl TunnelRecord {
             State::Connected { .. } => {
                 self.waiting_since = None;
                 if *why == Why::Established {
-                    self.since = now;
+                    self.since = awake;
                 }
             }
             State::Disconnected | State::Failed => self.waiting_since = None,

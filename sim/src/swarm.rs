@@ -97,10 +97,6 @@ pub struct Tally {
 /// # Errors
 ///
 /// [`Unbuildable`].
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a swarm runs for a time on the wall"
-)]
 pub fn swarm(from: u64, span: Duration, threads: usize) -> Result<Tally, Unbuildable> {
     let began = Instant::now();
     let (next, over) = (AtomicU64::new(from), AtomicBool::new(false));

@@ -406,7 +406,13 @@ impl<W: Wire> World<W> {
     }
 
     /// Re-arms a node's one timer entry when its deadline has moved earlier.
-    fn arm(&mut self, end: End, deadline: Option<Instant>, slept: Micros, armed: Option<Micros>) -> Option<Micros> {
+    fn arm(
+        &mut self,
+        end: End,
+        deadline: Option<Instant>,
+        slept: Micros,
+        armed: Option<Micros>,
+    ) -> Option<Micros> {
         let Some(deadline) = deadline else {
             return armed;
         };
@@ -419,9 +425,18 @@ impl<W: Wire> World<W> {
     }
 
     fn check_end(&mut self) {
-        let connected: Vec<bool> = self.record.tunnels.iter().map(TunnelRecord::is_up).collect();
+        let connected: Vec<bool> = self
+            .record
+            .tunnels
+            .iter()
+            .map(TunnelRecord::is_up)
+            .collect();
         let banned: Vec<bool> = self.devices.iter().map(|node| node.banned).collect();
-        let machines = || self.gateways.iter().filter_map(|node| node.machine.as_ref());
+        let machines = || {
+            self.gateways
+                .iter()
+                .filter_map(|node| node.machine.as_ref())
+        };
         let end = invariants::at_end::End {
             record: &self.record,
             store: &self.store,
@@ -439,10 +454,6 @@ impl<W: Wire> World<W> {
 
 /// The one moment taken from the system: instants have no other beginning. Nothing but spans from it
 /// is ever looked at.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the origin that virtual time counts from"
-)]
 fn origin() -> Instant {
     Instant::now()
 }

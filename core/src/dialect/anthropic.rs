@@ -170,12 +170,14 @@ impl Parser {
         match event.kind.as_ref() {
             "message_start" => {
                 let message = event.message.ok_or(FailureKind::Malformed)?;
-                self.message(message, answer)?;
+                // Its count of what will be written is a placeholder: `message_delta` has the last
+                // word.
+                self.message(message, answer, Answer::usage_at_first)?;
             }
             "content_block_start" => block(event.content_block, answer)?,
             "content_block_delta" => block(event.delta, answer)?,
             "message_delta" => {
-                self.counted(event.usage, answer);
+                self.counted(event.usage, answer, Answer::usage);
                 stopped(event.delta.and_then(|delta| delta.stop_reason), answer);
             }
             "message_stop" => return Ok(Flow::Done),
@@ -193,13 +195,14 @@ impl Parser {
         answer: &mut Answer,
     ) -> Result<(), UpstreamFailure> {
         let message: Message<'_> = super::from_json_object(json).ok_or(FailureKind::Malformed)?;
-        self.message(message, answer)
+        self.message(message, answer, Answer::usage)
     }
 
     fn message(
         &mut self,
         message: Message<'_>,
         answer: &mut Answer,
+        take: fn(&mut Answer, TokensUsed),
     ) -> Result<(), UpstreamFailure> {
         if let Some(error) = message.error {
             return Err(error.into_failure(None, None));
@@ -210,16 +213,21 @@ impl Parser {
         for content in message.content {
             block(Some(content), answer)?;
         }
-        self.counted(message.usage, answer);
+        self.counted(message.usage, answer, take);
         stopped(message.stop_reason, answer);
         Ok(())
     }
 
-    fn counted(&mut self, usage: Option<Usage>, answer: &mut Answer) {
+    fn counted(
+        &mut self,
+        usage: Option<Usage>,
+        answer: &mut Answer,
+        take: fn(&mut Answer, TokensUsed),
+    ) {
         if let Some(usage) = usage {
             self.usage.update(usage);
             if let Some(tokens) = self.usage.tokens() {
-                answer.usage(tokens);
+                take(answer, tokens);
             }
         }
     }

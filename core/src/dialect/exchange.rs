@@ -268,7 +268,7 @@ impl Exchange {
         self.state = State::Done;
         self.terminal = Some(Output::Finished {
             reason: self.answer.finish_reason().unwrap_or(FinishReason::Stop),
-            usage: self.answer.usage_so_far(),
+            usage: self.answer.usage_at_last(),
         });
     }
 

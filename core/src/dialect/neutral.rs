@@ -211,6 +211,8 @@ pub(super) struct Answer {
     text_bytes: usize,
     model_known: bool,
     usage: Option<TokensUsed>,
+    /// Whether `usage` is of the whole answer, not of its beginning.
+    usage_is_last: bool,
     finish: Option<FinishReason>,
 }
 
@@ -275,7 +277,14 @@ impl Answer {
         }
     }
 
+    /// What the server counted of the whole answer.
     pub(super) fn usage(&mut self, usage: TokensUsed) {
+        self.usage_is_last = true;
+        self.usage_at_first(usage);
+    }
+
+    /// What the server counted before it began to write.
+    pub(super) fn usage_at_first(&mut self, usage: TokensUsed) {
         if self.usage.replace(usage) != Some(usage) {
             self.pieces.push_back(Piece::Usage(usage));
         }
@@ -297,6 +306,11 @@ impl Answer {
 
     pub(super) const fn usage_so_far(&self) -> Option<TokensUsed> {
         self.usage
+    }
+
+    /// What the server counted of the whole answer, if it said so.
+    pub(super) const fn usage_at_last(&self) -> Option<TokensUsed> {
+        if self.usage_is_last { self.usage } else { None }
     }
 
     pub(super) const fn finish_reason(&self) -> Option<FinishReason> {

@@ -1,8 +1,7 @@
 //! The store: real accounts under the real rules, a real hash chain, and crash semantics.
 //!
-//! With one gateway the store is part of its process, as with SQLite: what was asked and not carried
-//! out when it dies is gone, and so is every hold. With several it stands apart, as a database server:
-//! what was asked is carried out all the same, and only the dead gateway's holds are void.
+//! What a gateway has asked and was not carried out when it dies is gone, and so is every hold of
+//! its: holds are void by a crash, charges are for ever.
 
 use std::collections::BTreeMap;
 
@@ -211,7 +210,8 @@ impl Store {
     /// What does not agree.
     pub fn audit(&self) -> Result<(), Broken> {
         for (&id, books) in &self.books {
-            let verified = ledger::verify(id, books.chain.iter().cloned()).map_err(|fault| fault.to_string())?;
+            let verified = ledger::verify(id, books.chain.iter().cloned())
+                .map_err(|fault| fault.to_string())?;
             let charged: i128 = books
                 .charges
                 .values()
@@ -227,9 +227,15 @@ impl Store {
             }
             let sum = i128::from(account.spent.0) + i128::from(account.owed.0);
             if sum != charged {
-                return Err(format!("{id} was charged {charged}, its account says {sum}"));
+                return Err(format!(
+                    "{id} was charged {charged}, its account says {sum}"
+                ));
             }
-            let held: i128 = account.holds.values().map(|held| i128::from(held.charge.0)).sum();
+            let held: i128 = account
+                .holds
+                .values()
+                .map(|held| i128::from(held.charge.0))
+                .sum();
             if i128::from(account.spent.0) + held > i128::from(account.ceiling.0) {
                 return Err(format!("holds and spending of {id} are over its ceiling"));
             }
@@ -238,15 +244,9 @@ impl Store {
     }
 }
 
-fn append(
-    books: &mut Books,
-    id: AccountId,
-    now: UnixMillis,
-    record: Record,
-) -> Result<(), Broken> {
+fn append(books: &mut Books, id: AccountId, now: UnixMillis, record: Record) -> Result<(), Broken> {
     let sequence = books.chain.len() as u64;
-    let entry =
-        ledger::Entry::new(sequence, now, record).map_err(|error| error.to_string())?;
+    let entry = ledger::Entry::new(sequence, now, record).map_err(|error| error.to_string())?;
     let canonical = entry.canonical().map_err(|error| error.to_string())?;
     books.head = ledger::link(id, books.head, &canonical);
     books.chain.push(Stored {

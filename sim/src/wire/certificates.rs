@@ -46,8 +46,8 @@ fn key_of(seed: &Seed, name: &str) -> Result<(KeyPair, PrivatePkcs8KeyDer<'stati
     let mut secret = [0; 32];
     seed.secret(name).fill_bytes(&mut secret);
     let der = PrivatePkcs8KeyDer::from([&PKCS8_PREFIX[..], &secret[..]].concat());
-    let pair = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519)
-        .map_err(Unbuildable::new)?;
+    let pair =
+        KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).map_err(Unbuildable::new)?;
     Ok((pair, der))
 }
 
@@ -98,8 +98,7 @@ impl Authority {
         last_year: i32,
     ) -> Result<Certificate, Unbuildable> {
         let (pair, key) = key_of(&self.seed, &format!("{name} {serial}"))?;
-        let mut params =
-            CertificateParams::new(vec![name.to_owned()]).map_err(Unbuildable::new)?;
+        let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(Unbuildable::new)?;
         params.extended_key_usages = vec![usage];
         params.serial_number = Some(SerialNumber::from(serial));
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);

@@ -20,7 +20,8 @@ use x25519_dalek::{PublicKey, StaticSecret};
 /// few hundred bytes.
 pub(super) fn deterministic(seed: &Seed) -> Arc<CryptoProvider> {
     let random: &'static Draws = Box::leak(Box::new(Draws::new(seed, "tls random")));
-    let exchange: &'static X25519 = Box::leak(Box::new(X25519(Draws::new(seed, "tls key exchange"))));
+    let exchange: &'static X25519 =
+        Box::leak(Box::new(X25519(Draws::new(seed, "tls key exchange"))));
     let mut provider = rustls::crypto::ring::default_provider();
     provider.secure_random = random;
     provider.kx_groups = vec![exchange];
@@ -100,7 +101,9 @@ mod tests {
 
     #[test]
     fn the_exchange_agrees_with_another_implementation() {
-        let ours = X25519(Draws::new(&Seed::new([1; 32]), "x")).start().unwrap();
+        let ours = X25519(Draws::new(&Seed::new([1; 32]), "x"))
+            .start()
+            .unwrap();
         let ring = rustls::crypto::ring::kx_group::X25519;
         let theirs = ring.start_and_complete(ours.pub_key()).unwrap();
         let secret = ours.complete(&theirs.pub_key).unwrap();

@@ -171,7 +171,10 @@ impl<W: Wire> World<W> {
         let Some(machine) = &mut node.machine else {
             return;
         };
-        if machine.poll_timeout().is_some_and(|(due, _)| due <= now.instant) {
+        if machine
+            .poll_timeout()
+            .is_some_and(|(due, _)| due <= now.instant)
+        {
             machine.handle_timeout(now);
         }
         self.settle_device(at);
@@ -192,7 +195,11 @@ impl<W: Wire> World<W> {
 
     fn settle_device(&mut self, at: usize) {
         let mut outputs = 0;
-        while let Some(output) = self.devices[at].machine.as_mut().and_then(|m| m.poll_output()) {
+        while let Some(output) = self.devices[at]
+            .machine
+            .as_mut()
+            .and_then(|m| m.poll_output())
+        {
             outputs += 1;
             self.device_says(at, output);
         }
@@ -252,16 +259,16 @@ impl<W: Wire> World<W> {
                 self.see(&Seen::Changed(at, from, to, &why));
                 self.note(format!("device {at}"), format!("{from} → {to}: {why}"));
                 let now = self.queue.now();
-                let failure_is = |kind| {
-                    matches!(&why, mesh_core::tunnel::Why::Failed(failure) if failure.kind == kind)
-                };
+                let failure_is = |kind| matches!(&why, mesh_core::tunnel::Why::Failed(failure) if failure.kind == kind);
                 if failure_is(mesh_core::tunnel::FailureKind::Forgotten) {
-                    self.sometimes.saw("a gateway forgot a session and reset it");
+                    self.sometimes
+                        .saw("a gateway forgot a session and reset it");
                 }
                 if failure_is(mesh_core::tunnel::FailureKind::Replaced) {
                     self.sometimes.saw("a newer session replaced an older one");
                 }
-                self.record.tunnels[at].follow(now, to, &why);
+                let awake = now - self.devices[at].slept;
+                self.record.tunnels[at].follow(now, awake, to, &why);
                 if to == State::Failed {
                     self.note(format!("device {at}"), "gives up until it is told to go on");
                 }
@@ -343,7 +350,9 @@ impl<W: Wire> World<W> {
                 charged: 1..,
                 ..
             } => self.sometimes.saw("an answer was cancelled and charged"),
-            Outcome::Answered { estimated: true, .. } => {
+            Outcome::Answered {
+                estimated: true, ..
+            } => {
                 self.sometimes.saw("an answer without usage was estimated");
             }
             Outcome::Failed(AskError::TunnelLost(_)) => {

@@ -1,7 +1,7 @@
 //! A gateway: its machine, and what it asks of the store and the model servers.
 
-use mesh_core::dialect::MaxTokensField;
 use mesh_core::billing::price::Price;
+use mesh_core::dialect::MaxTokensField;
 use mesh_core::dialect::exchange::Broken;
 use mesh_core::gateway::{
     Ask, AskId, Config, Event as Happened, Gateway, HoldFailed, Input, Model, NotAdmitted, Output,
@@ -156,7 +156,10 @@ impl<W: Wire> World<W> {
         let Some(machine) = &mut node.machine else {
             return;
         };
-        if machine.poll_timeout().is_some_and(|(due, _)| due <= now.instant) {
+        if machine
+            .poll_timeout()
+            .is_some_and(|(due, _)| due <= now.instant)
+        {
             machine.handle_timeout(now);
         }
         self.settle_gateway(at);
@@ -164,7 +167,11 @@ impl<W: Wire> World<W> {
 
     fn settle_gateway(&mut self, at: usize) {
         let mut outputs = 0;
-        while let Some(output) = self.gateways[at].machine.as_mut().and_then(|m| m.poll_output()) {
+        while let Some(output) = self.gateways[at]
+            .machine
+            .as_mut()
+            .and_then(|m| m.poll_output())
+        {
             outputs += 1;
             self.gateway_says(at, output);
         }
@@ -224,19 +231,31 @@ impl<W: Wire> World<W> {
                 .sometimes
                 .saw("a late answer of the outside world was given back"),
             Happened::TunnelUp { device, epoch, .. } => {
-                self.note(format!("gateway {at}"), format!("{device} is up, epoch {epoch}"));
+                self.note(
+                    format!("gateway {at}"),
+                    format!("{device} is up, epoch {epoch}"),
+                );
             }
             Happened::TunnelDown { device, reason } => {
-                self.note(format!("gateway {at}"), format!("{device:?} is down: {reason}"));
+                self.note(
+                    format!("gateway {at}"),
+                    format!("{device:?} is down: {reason}"),
+                );
             }
             Happened::Charged {
                 request, charge, ..
             } => {
                 let charged = charge.charge;
-                self.note(format!("gateway {at}"), format!("{request} charged {charged}"));
+                self.note(
+                    format!("gateway {at}"),
+                    format!("{request} charged {charged}"),
+                );
             }
             Happened::Failed { request, code, .. } => {
-                self.note(format!("gateway {at}"), format!("{request} failed: {code:?}"));
+                self.note(
+                    format!("gateway {at}"),
+                    format!("{request} failed: {code:?}"),
+                );
             }
             Happened::HandshakeRefused { .. } => {}
         }
@@ -272,10 +291,8 @@ impl<W: Wire> World<W> {
             ask,
         } = job;
         let alive = self.gateways[gateway].life == life && self.gateways[gateway].machine.is_some();
-        // A store within the process dies with it; one that stands apart carries out what it was
-        // sent, but grants no hold to who is gone.
-        let apart = self.gateways.len() > 1;
-        if !alive && (!apart || matches!(ask, Ask::Hold { .. })) {
+        // What a dead gateway had asked and was not carried out is gone with its connection.
+        if !alive {
             return;
         }
         let told = if self.queue.now() < self.store_broken_until {
@@ -292,7 +309,7 @@ impl<W: Wire> World<W> {
         if matches!(&told, Some(Told::Held(Err(HoldFailed::Denied(_))))) {
             self.sometimes.saw("a hold was denied");
         }
-        if let Some(told) = told.filter(|_| alive) {
+        if let Some(told) = told {
             self.give_gateway(gateway, Input::Told { id, told });
         }
     }
@@ -300,7 +317,10 @@ impl<W: Wire> World<W> {
     /// The question that a prompt belongs to is marked in its text.
     fn call_model(&mut self, at: usize, life: u32, id: AskId, body: &[u8], _prompt: usize) {
         let Some(question) = marked(body) else {
-            self.note(format!("gateway {at}"), "called a model with no known question");
+            self.note(
+                format!("gateway {at}"),
+                "called a model with no known question",
+            );
             return;
         };
         let request = request_id(question);
@@ -318,7 +338,10 @@ impl<W: Wire> World<W> {
         if attempt > 0 {
             self.sometimes.saw("a model server was asked again");
         }
-        self.note(format!("gateway {at}"), format!("calls a model for {request}"));
+        self.note(
+            format!("gateway {at}"),
+            format!("calls a model for {request}"),
+        );
         self.next_call += 1;
         let call = self.next_call;
         self.calls.insert(
@@ -338,21 +361,21 @@ impl<W: Wire> World<W> {
     }
 
     fn script_of(&self, question: u64) -> Option<(bool, u32, Script)> {
-        let probing = (self.record.questions.get(&request_id(question))?, Script::default());
-        self.plan
-            .happenings
-            .iter()
-            .find_map(|timed| match &timed.what {
-                Happening::Ask {
-                    question: number,
-                    stream,
-                    words,
-                    upstream,
-                    ..
-                } if *number == question => Some((*stream, *words, upstream.clone())),
-                _ => None,
-            })
-            .or(Some((probing.0.stream, probing.0.words, probing.1)))
+        for timed in &self.plan.happenings {
+            if let Happening::Ask {
+                question: number,
+                stream,
+                words,
+                ref upstream,
+                ..
+            } = timed.what
+                && number == question
+            {
+                return Some((stream, words, upstream.clone()));
+            }
+        }
+        let probing = self.record.questions.get(&request_id(question))?;
+        Some((probing.stream, probing.words, Script::default()))
     }
 
     pub(super) fn schedule_call(&mut self, id: u64) {

@@ -289,17 +289,15 @@ impl<W: Wire> World<W> {
     }
 
     fn unpause_all(&mut self) {
-        let paused: Vec<(usize, u64)> = self
-            .plan
-            .happenings
-            .iter()
-            .filter_map(|timed| match timed.what {
-                Happening::Pause {
-                    device, question, ..
-                } => Some((device, question)),
-                _ => None,
-            })
-            .collect();
+        let mut paused = Vec::new();
+        for timed in &self.plan.happenings {
+            if let Happening::Pause {
+                device, question, ..
+            } = timed.what
+            {
+                paused.push((device, question));
+            }
+        }
         for (device, question) in paused {
             self.give_device(device, Input::Unpause(request_id(question)));
         }

@@ -156,6 +156,8 @@ pub(super) struct Answer {
     dialect: DialectName,
     provider: String,
     call: ModelRequest,
+    /// The longest answer that was asked for.
+    output_tokens_max: u64,
 
     stage: Stage,
     listener: bool,
@@ -220,6 +222,7 @@ impl Answer {
             dialect,
             provider,
             call,
+            output_tokens_max: u64::from(request.max_tokens),
             stage: Stage::Holding,
             listener: true,
             arrived: now.instant,
@@ -478,6 +481,8 @@ impl Answer {
                         .input_tokens_max
                         .div_ceil(terms::BYTES_PER_TOKEN_ESTIMATE)
                 };
+                // A guess stays within what was asked for: beyond it, it would be beyond the hold.
+                let written = written.min(self.output_tokens_max);
                 let completion = counted.completion.max(written);
                 (
                     TokensUsed {

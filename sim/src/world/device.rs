@@ -107,7 +107,14 @@ impl<W: Wire> World<W> {
 
     /// A device's process dies, and with it what it was asking.
     pub(super) fn kill_device(&mut self, at: usize) {
-        self.devices[at].machine = None;
+        let now = self.queue.now();
+        let node = &mut self.devices[at];
+        node.machine = None;
+        // Who dies asleep is awake when it comes back.
+        if let Some(since) = node.asleep_since.take() {
+            node.slept += now - since;
+        }
+        node.armed = None;
         self.record.tunnels[at] = crate::record::TunnelRecord::default();
         let lost: Vec<RequestId> = self
             .record

@@ -99,8 +99,11 @@ impl<W: Wire> World<W> {
             }
             Happening::Suspend { device, until } => {
                 let now = self.queue.now();
-                self.devices[device].asleep_since.get_or_insert(now);
-                self.queue.put(until, Event::Undo(index));
+                let node = &mut self.devices[device];
+                if node.machine.is_some() {
+                    node.asleep_since.get_or_insert(now);
+                    self.queue.put(until, Event::Undo(index));
+                }
             }
             Happening::Skew { device, by_ms } => {
                 self.devices[device].skew_ms += by_ms;

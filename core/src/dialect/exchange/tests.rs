@@ -210,6 +210,22 @@ fn anthropic_usage_is_cumulative_and_its_input_excludes_the_cache() {
 }
 
 #[test]
+fn what_anthropic_counts_before_it_writes_is_not_the_answers_usage() {
+    // `message_start` says one token for what has not been written yet.
+    let seen = anthropic(&[
+        r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":9,"output_tokens":1}}}"#,
+        r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"a long answer"}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#,
+        r#"{"type":"message_stop"}"#,
+    ]);
+    let uncounted = Output::Finished {
+        reason: FinishReason::Stop,
+        usage: None,
+    };
+    assert_eq!(seen.terminal, Some(uncounted));
+}
+
+#[test]
 fn usage_that_is_missing_negative_or_absurd_is_no_usage() {
     for usage in [
         "",

@@ -350,6 +350,19 @@ fn a_break_after_the_first_piece_is_charged_by_estimate_and_never_tried_again() 
 }
 
 #[test]
+fn an_estimate_stays_within_the_answer_that_was_asked_for() {
+    let mut rig = Rig::calling(true);
+    rig.head(200, None);
+    // 8 000 bytes would be 2 000 tokens; a question that says nothing asks for 1 024.
+    rig.piece(&"x".repeat(8000));
+    rig.tell(Input::Ended(Err(Broken::Reset)));
+    let [(tokens, estimated)] = rig.settles()[..] else {
+        panic!()
+    };
+    assert_eq!((tokens.completion, estimated), (1024, true));
+}
+
+#[test]
 fn a_broken_answer_is_charged_what_was_counted_or_what_was_written_whichever_is_more() {
     let broken_after = |prompt: u64, completion: u64| {
         let mut rig = Rig::calling(true);
@@ -568,7 +581,8 @@ fn an_unstreamed_answer_of_a_mebibyte_passes_and_one_byte_more_is_cut_and_charge
             continue;
         }
         assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 1);
-        assert_eq!(rig.settles()[0].0.completion, 262_145, "four bytes a token");
+        let completion = rig.settles()[0].0.completion;
+        assert_eq!(completion, 1024, "no more than was asked for");
         rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
         assert_eq!(rig.errors(), [ErrorCode::TooLarge]);
     }

@@ -188,7 +188,7 @@ fn failed(
         "seed": seed,
         "transport": transport,
         "invariant": violation.invariant,
-        "found": violation.found,
+        "why": violation.found,
         "replay": format!("mesh-sim run --seed {seed} --transport {transport}"),
     })
 }

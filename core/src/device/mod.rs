@@ -37,6 +37,8 @@ use serde_json::value::RawValue;
 use self::asked::{AskedCall, Lane, Question};
 use self::link::Link;
 use crate::api::Method;
+use crate::buggify;
+use crate::buggify::Buggify;
 use crate::error::ErrorClass;
 use crate::escalation::request::Invalid;
 use crate::heartbeat::Traffic;
@@ -301,6 +303,7 @@ pub struct Device<T> {
     stats: Stats,
     outputs: VecDeque<Output>,
     stopping: bool,
+    buggify: Buggify,
 }
 
 impl<T: Transport> Device<T> {
@@ -323,6 +326,7 @@ impl<T: Transport> Device<T> {
             stats: Stats::default(),
             outputs: VecDeque::new(),
             stopping: false,
+            buggify: Buggify::new(&seed.child("device")),
         }
     }
 
@@ -577,6 +581,10 @@ impl<T: Transport> Machine for Device<T> {
         let now = self.clock.clamp(now);
         self.try_input(now, input)?;
         self.settle_step(now);
+        if buggify!(self.buggify, "device: it wakes without a reason") {
+            self.transport.handle_timeout(now);
+            self.settle_step(now);
+        }
         Ok(())
     }
 

@@ -248,12 +248,13 @@ impl Conn {
         outgoing.is_over()
     }
 
-    pub(super) fn read(&mut self, stream: StreamId) -> Read {
+    /// The next piece, of at most so many bytes.
+    pub(super) fn read(&mut self, stream: StreamId, most: usize) -> Read {
         let mut recv = self.inner.recv_stream(quinn_stream(stream));
         let Ok(mut chunks) = recv.read(true) else {
             return Read::Gone;
         };
-        let read = match chunks.next(limits::WRITE_COALESCE_BYTES_MAX) {
+        let read = match chunks.next(most) {
             Ok(Some(chunk)) => Read::Data(chunk.bytes),
             Ok(None) => Read::End,
             Err(ReadError::Blocked) => Read::Blocked,

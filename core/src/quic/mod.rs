@@ -39,6 +39,8 @@ use quinn_proto::{
 pub use self::config::{BadTls, ClientConfig, ServerConfig};
 use self::config::{Shared, Wall};
 use self::conn::Conn;
+use crate::buggify;
+use crate::buggify::Buggify;
 use crate::limits;
 use crate::rng::Seed;
 use crate::time::Now;
@@ -63,6 +65,7 @@ pub struct Quic {
     responses: VecDeque<(Transmit, Vec<u8>)>,
     events: VecDeque<Event>,
     next_conn: u64,
+    buggify: Buggify,
 }
 
 struct Dialer {
@@ -98,6 +101,7 @@ impl Quic {
             Endpoint::new(endpoint, None, true, None),
             Some(dialer),
             shared,
+            seed,
         ))
     }
 
@@ -114,10 +118,11 @@ impl Quic {
             Endpoint::new(endpoint, Some(server), true, None),
             None,
             shared,
+            seed,
         ))
     }
 
-    fn new(endpoint: Endpoint, client: Option<Dialer>, shared: Shared) -> Self {
+    fn new(endpoint: Endpoint, client: Option<Dialer>, shared: Shared, seed: &Seed) -> Self {
         Self {
             endpoint,
             client,
@@ -131,6 +136,7 @@ impl Quic {
             responses: VecDeque::new(),
             events: VecDeque::new(),
             next_conn: 0,
+            buggify: Buggify::new(&seed.child("quic")),
         }
     }
 
@@ -246,6 +252,9 @@ impl Quic {
 impl Transport for Quic {
     fn handle_datagram(&mut self, now: Now, datagram: Datagram) {
         self.wall().set(now.wall);
+        if buggify!(self.buggify, "quic: timers are looked at early") {
+            self.handle_timeout(now);
+        }
         let mut buf = Vec::new();
         let ecn = datagram.ecn.map(|ecn| match ecn {
             Ecn::Ect0 => EcnCodepoint::Ect0,
@@ -416,7 +425,13 @@ impl Transport for Quic {
     }
 
     fn read(&mut self, conn: ConnId, stream: StreamId) -> Read {
-        self.conn(conn).map_or(Read::Gone, |conn| conn.read(stream))
+        let most = if buggify!(self.buggify, "quic: a read gives a few bytes") {
+            3
+        } else {
+            limits::WRITE_COALESCE_BYTES_MAX
+        };
+        self.conn(conn)
+            .map_or(Read::Gone, |conn| conn.read(stream, most))
     }
 
     fn probe(&mut self, now: Now, conn: ConnId) {

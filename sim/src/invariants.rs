@@ -28,6 +28,10 @@ pub enum Seen<'a> {
     Attempt(usize),
     /// A device sent a pre-warm signal.
     Prewarmed(usize),
+    /// A device sent something, or is no longer in doubt.
+    Spoke(usize),
+    /// A heartbeat was answered that may have taken at most so long, µs.
+    Beat(usize, Micros),
     /// A device holds so many undrained outputs.
     Outputs(usize),
 }
@@ -51,6 +55,8 @@ const ALWAYS: &[(&str, Check)] = sentences![
     a_wait_is_within_the_bounds_of_the_backoff,
     the_backoff_forgets_only_after_a_session_that_lived_30_seconds,
     at_most_one_prewarm_signal_is_sent_a_minute,
+    a_tunnel_in_doubt_is_probed_every_second,
+    a_heartbeat_never_starves_behind_bulk,
     no_backlog_grows_beyond_its_limit,
 ];
 
@@ -176,6 +182,8 @@ fn an_honest_gateway_is_never_accused_of_breaking_the_protocol(
         | Seen::Changed(..)
         | Seen::Attempt(_)
         | Seen::Prewarmed(_)
+        | Seen::Spoke(_)
+        | Seen::Beat(..)
         | Seen::Outputs(_) => Ok(()),
     }
 }
@@ -296,6 +304,44 @@ fn no_backlog_grows_beyond_its_limit(_: &Record, _: Micros, seen: &Seen<'_>) -> 
         | Seen::Called(_)
         | Seen::Changed(..)
         | Seen::Attempt(_)
+        | Seen::Spoke(_)
+        | Seen::Beat(..)
         | Seen::Prewarmed(_) => Ok(()),
+    }
+}
+
+fn a_tunnel_in_doubt_is_probed_every_second(
+    record: &Record,
+    now: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Spoke(device) = seen else {
+        return Ok(());
+    };
+    let last = record
+        .tunnels
+        .get(*device)
+        .and_then(|tunnel| tunnel.doubted);
+    match last {
+        Some(last) if now - last > SECOND + SECOND / 100 => Err(format!(
+            "device {device} was silent for {} ms in doubt",
+            (now - last) / 1000
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn a_heartbeat_never_starves_behind_bulk(record: &Record, now: Micros, seen: &Seen<'_>) -> Verdict {
+    let Seen::Beat(device, longest) = seen else {
+        return Ok(());
+    };
+    let sent = record.tunnels.get(*device).and_then(|tunnel| tunnel.beat);
+    match sent {
+        Some(sent) if now - sent > *longest => Err(format!(
+            "device {device} had its heartbeat answered after {} ms, at most {} were due",
+            (now - sent) / 1000,
+            longest / 1000
+        )),
+        Some(_) | None => Ok(()),
     }
 }

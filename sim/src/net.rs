@@ -71,15 +71,18 @@ impl Link {
         }
     }
 
-    /// Whether it never loses, damages or delays beyond its latency and jitter.
+    /// The longest that a datagram can take which is not lost, µs; `None` where datagrams are lost
+    /// for other reasons than a full queue.
     #[must_use]
-    pub const fn is_sound(&self) -> bool {
-        self.loss_ppm == 0
-            && self.bursts.enter_ppm == 0
-            && self.bytes_per_s == 0
-            && self.reorder_ppm == 0
-            && self.corrupt_ppm == 0
-            && self.mtu == 0
+    pub const fn longest_us(&self) -> Option<Micros> {
+        if self.loss_ppm > 0 || self.bursts.enter_ppm > 0 || self.corrupt_ppm > 0 || self.mtu > 0 {
+            return None;
+        }
+        let queue = match (self.queue_bytes * 1_000_000).checked_div(self.bytes_per_s) {
+            Some(drains) => drains,
+            None => 0,
+        };
+        Some(self.latency_us + 8 * self.jitter_us + self.reorder_us + queue)
     }
 }
 
@@ -138,6 +141,12 @@ impl Pipe {
     #[must_use]
     pub const fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// See [`Link::longest_us`].
+    #[must_use]
+    pub const fn longest_us(&self) -> Option<Micros> {
+        self.link.longest_us()
     }
 
     /// Changes it.

@@ -72,6 +72,10 @@ pub struct TunnelRecord {
     pub excused: bool,
     /// When the last pre-warm signal went out.
     pub prewarmed: Option<Micros>,
+    /// In doubt: when something was sent last, or when the doubt began.
+    pub doubted: Option<Micros>,
+    /// When the oldest heartbeat without an answer went out.
+    pub beat: Option<Micros>,
 }
 
 impl TunnelRecord {
@@ -122,6 +126,8 @@ impl Default for TunnelRecord {
             waiting_since: None,
             excused: false,
             prewarmed: None,
+            doubted: None,
+            beat: None,
         }
     }
 }

@@ -34,12 +34,12 @@ macro_rules! sentences {
 }
 
 const AT_END: &[(&str, Check)] = sentences![
+    debits_equal_credits_and_nothing_is_negative,
     everything_asked_is_answered_or_refused,
     every_tunnel_is_back,
     two_sessions_of_one_device_are_never_both_live,
     a_question_asked_after_the_healing_is_answered,
     no_hold_is_left_when_nothing_is_under_way,
-    debits_equal_credits_and_nothing_is_negative,
     the_device_is_told_what_the_ledger_says,
     nothing_is_charged_that_was_never_asked_of_a_model,
 ];

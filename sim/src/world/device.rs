@@ -21,6 +21,9 @@ use crate::wire::{Unbuildable, WallClock, Wire};
 
 /// Certificates last beyond every simulation.
 pub(super) const LAST_YEAR: i32 = 2100;
+/// What a heartbeat may take beyond its path: acknowledgements and resending of what was lost in a
+/// full queue.
+const BEAT_SLACK: Micros = 3_000_000;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) struct DeviceNode<W: Wire> {
     /// Revoked, or without a valid certificate: not expected to come back.
     pub(super) banned: bool,
     prewarmed_at: Option<u64>,
+    /// Heartbeats sent and answered when last looked.
+    beats: (u64, u64),
     names: Chance,
 }
 
@@ -67,6 +72,7 @@ impl<W: Wire> DeviceNode<W> {
             armed: None,
             banned: false,
             prewarmed_at: None,
+            beats: (0, 0),
             names: Chance::of(plan.seed, &name, "names"),
         })
     }
@@ -100,6 +106,7 @@ impl<W: Wire> World<W> {
         };
         node.machine = Some(Device::new(transport, config, &seed));
         node.prewarmed_at = None;
+        node.beats = (0, 0);
         self.record.tunnels[at] = crate::record::TunnelRecord::default();
         self.give_device(at, Input::Connect);
         Ok(())
@@ -212,6 +219,7 @@ impl<W: Wire> World<W> {
         }
         self.see(&Seen::Outputs(outputs));
         let now = self.device_now(at);
+        let before = self.datagrams;
         let mut buf = std::mem::take(&mut self.buf);
         buf.clear();
         while let Some(transmit) = self.devices[at]
@@ -223,7 +231,11 @@ impl<W: Wire> World<W> {
             buf.clear();
         }
         self.buf = buf;
+        if self.datagrams > before {
+            self.spoke(at);
+        }
         self.watch_prewarm(at);
+        self.watch_heart(at);
         self.arm_device(at);
     }
 
@@ -234,6 +246,69 @@ impl<W: Wire> World<W> {
         let (slept, armed) = (node.slept, node.armed);
         let armed = self.arm(End::Device(at), deadline.map(|(at, _)| at), slept, armed);
         self.devices[at].armed = armed;
+    }
+
+    /// It sent something, or has no more reason to.
+    fn spoke(&mut self, at: usize) {
+        self.see(&Seen::Spoke(at));
+        let now = self.queue.now();
+        let tunnel = &mut self.record.tunnels[at];
+        tunnel.doubted = tunnel.doubted.and(Some(now));
+    }
+
+    /// From a heartbeat to its answer, on a path that only takes time and is not cut.
+    fn watch_heart(&mut self, at: usize) {
+        let now = self.queue.now();
+        let node = &self.devices[at];
+        let Some(stats) = node.machine.as_ref().map(Device::stats) else {
+            return;
+        };
+        let beats = (stats.heartbeats_sent, stats.heartbeats_acked);
+        let (sent, acked) = (
+            beats.0 > node.beats.0,
+            beats.1 > node.beats.1 || beats.0 < node.beats.0,
+        );
+        let path = node.up.longest_us().zip(node.down.longest_us());
+        let steady = path.filter(|_| self.is_steady(at));
+        if acked {
+            if let Some((up, down)) = steady {
+                // What was sent before it in its packet's way, twice, and a resending.
+                let longest = 2 * (up + down) + BEAT_SLACK;
+                self.see(&Seen::Beat(at, longest));
+            }
+            self.record.tunnels[at].beat = None;
+        }
+        if sent {
+            self.record.tunnels[at].beat = Some(now);
+        }
+        self.devices[at].beats = beats;
+    }
+
+    /// Whether nothing but bulk has troubled the device's path in this world.
+    fn is_steady(&self, at: usize) -> bool {
+        use crate::plan::Happening as What;
+        let troubles = |what: &What| match *what {
+            What::Cut { device, .. }
+            | What::SmallMtu { device, .. }
+            | What::Rebind { device }
+            | What::Move { device }
+            | What::CrashDevice { device, .. }
+            | What::Suspend { device, .. }
+            | What::Skew { device, .. }
+            | What::Revoke { device }
+            | What::Expire { device } => device == at,
+            What::CrashGateway { .. } | What::StopGateway { .. } => true,
+            What::Ask { .. }
+            | What::Cancel { .. }
+            | What::AskAgain { .. }
+            | What::Pause { .. }
+            | What::Load { .. }
+            | What::SlowStore { .. }
+            | What::BrokenStore { .. } => false,
+        };
+        let plan = &self.plan;
+        plan.devices[at].nat_expiry_us == 0
+            && !plan.happenings.iter().any(|timed| troubles(&timed.what))
     }
 
     fn watch_prewarm(&mut self, at: usize) {
@@ -264,6 +339,8 @@ impl<W: Wire> World<W> {
             }
             Output::Changed { from, to, why } => {
                 self.see(&Seen::Changed(at, from, to, &why));
+                self.record.tunnels[at].doubted = None;
+                self.record.tunnels[at].beat = None;
                 self.note(format!("device {at}"), format!("{from} → {to}: {why}"));
                 let now = self.queue.now();
                 let failure_is = |kind| matches!(&why, mesh_core::tunnel::Why::Failed(failure) if failure.kind == kind);
@@ -281,6 +358,8 @@ impl<W: Wire> World<W> {
                 }
             }
             Output::Doubt(doubt) => {
+                self.spoke(at);
+                self.record.tunnels[at].doubted = doubt.then_some(self.queue.now());
                 if !doubt {
                     self.sometimes.saw("a tunnel fell into doubt and out of it");
                 }
@@ -384,6 +463,7 @@ impl<W: Wire> World<W> {
         node.slept += now - since;
         node.armed = None;
         self.record.tunnels[at].excused = true;
+        self.record.tunnels[at].doubted = None;
         let asleep = Duration::from_micros(now - since);
         self.give_device(at, Input::Woke { asleep });
     }

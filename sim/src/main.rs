@@ -41,7 +41,7 @@ enum Command {
         /// Which.
         #[arg(long)]
         seed: u64,
-        /// `quic`.
+        /// `quic`, or `plain` for the ideal one.
         #[arg(long, default_value = "quic")]
         transport: String,
         /// Print everything that happened.
@@ -248,7 +248,7 @@ fn tally_as_json(tally: &Tally, never: &[&str]) -> serde_json::Value {
     let failed = tally
         .failed
         .as_ref()
-        .map(|(seed, violation)| failed(*seed, "quic", violation));
+        .map(|(seed, transport, violation)| failed(*seed, transport, violation));
     json!({
         "worlds": tally.worlds,
         "virtual_seconds": seconds(tally.virtual_us),
@@ -284,10 +284,12 @@ fn tell(tally: &Tally, from: u64) {
     }
     match &tally.failed {
         None => say("every invariant held in every world"),
-        Some((seed, violation)) => {
+        Some((seed, transport, violation)) => {
             say(&format!("BROKEN: {}", violation.invariant));
             say(&format!("        {}", violation.found));
-            say(&format!("replay: mesh-sim run --seed {seed}"));
+            say(&format!(
+                "replay: mesh-sim run --seed {seed} --transport {transport}"
+            ));
         }
     }
 }

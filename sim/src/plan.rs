@@ -11,7 +11,7 @@ use crate::queue::Micros;
 pub struct Plan {
     /// What every stream of chance in the world is derived from.
     pub seed: u64,
-    /// `quic`.
+    /// `quic` or `plain`.
     pub transport: String,
     /// Whether the machines' rare cases are armed.
     pub buggify: bool,

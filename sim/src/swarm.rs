@@ -11,7 +11,8 @@ use crate::draw;
 use crate::plan::Plan;
 use crate::record::Violation;
 use crate::sometimes::Sometimes;
-use crate::wire::{Unbuildable, Wire as _};
+use crate::wire::plain::Plain;
+use crate::wire::{Unbuildable, Wire};
 use crate::world::{Finished, World};
 
 /// A plan that was run.
@@ -29,13 +30,17 @@ pub struct Run {
 ///
 /// [`Unbuildable`], also when the transport is not known.
 pub fn run(plan: &Plan, whole_trace: bool) -> Result<Run, Unbuildable> {
-    if plan.transport != Quic::NAME {
-        return Err(Unbuildable(format!(
-            "there is no transport {:?}; use quic",
-            plan.transport
-        )));
+    match plan.transport.as_str() {
+        Quic::NAME => run_on::<Quic>(plan, whole_trace),
+        Plain::NAME => run_on::<Plain>(plan, whole_trace),
+        unknown => Err(Unbuildable(format!(
+            "there is no transport {unknown:?}; use quic or plain"
+        ))),
     }
-    let mut world = World::<Quic>::new(plan.clone(), whole_trace)?;
+}
+
+fn run_on<W: Wire>(plan: &Plan, whole_trace: bool) -> Result<Run, Unbuildable> {
+    let mut world = World::<W>::new(plan.clone(), whole_trace)?;
     let finished = match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(finished) => finished?,
         Err(panic) => panicked(panic.as_ref()),
@@ -86,8 +91,8 @@ pub struct Tally {
     pub answered: u64,
     /// Rare states.
     pub sometimes: Sometimes,
-    /// The first seed that failed, and how.
-    pub failed: Option<(u64, Violation)>,
+    /// The first seed that failed, on which transport, and how.
+    pub failed: Option<(u64, &'static str, Violation)>,
     /// Wall time.
     pub took: Duration,
 }
@@ -106,11 +111,17 @@ pub fn swarm(from: u64, span: Duration, threads: usize) -> Result<Tally, Unbuild
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) && began.elapsed() < span {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let run = run(&draw::plan(seed, Quic::NAME), false);
+                    // Every fourth world is on the ideal transport.
+                    let transport = if seed % 4 == 0 {
+                        Plain::NAME
+                    } else {
+                        Quic::NAME
+                    };
+                    let run = run(&draw::plan(seed, transport), false);
                     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
                     match (run, tally.as_mut()) {
                         (Ok(run), Ok(tally)) => {
-                            tally.add(seed, &run.finished);
+                            tally.add(seed, transport, &run.finished);
                             if tally.failed.is_some() {
                                 over.store(true, Ordering::Relaxed);
                             }
@@ -131,7 +142,7 @@ pub fn swarm(from: u64, span: Duration, threads: usize) -> Result<Tally, Unbuild
 }
 
 impl Tally {
-    fn add(&mut self, seed: u64, finished: &Finished) {
+    fn add(&mut self, seed: u64, transport: &'static str, finished: &Finished) {
         self.worlds += 1;
         self.virtual_us += finished.virtual_us;
         self.events += finished.events;
@@ -140,9 +151,12 @@ impl Tally {
         self.answered += finished.answered as u64;
         self.sometimes.add(&finished.sometimes);
         if let Some(violation) = &finished.violation {
-            let earlier = self.failed.as_ref().is_some_and(|(first, _)| *first < seed);
+            let earlier = self
+                .failed
+                .as_ref()
+                .is_some_and(|(first, ..)| *first < seed);
             if !earlier {
-                self.failed = Some((seed, violation.clone()));
+                self.failed = Some((seed, transport, violation.clone()));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The transport below the machines: real QUIC, or an ideal one for very large fleets.
 
 pub mod certificates;
+pub mod plain;
 mod provider;
 pub mod quic;
 

@@ -24,9 +24,22 @@ const PKCS8_PREFIX: [u8; 16] = [
 pub struct Certificate {
     chain: CertificateDer<'static>,
     key: PrivatePkcs8KeyDer<'static>,
+    not_after_ms: u64,
 }
 
 impl Certificate {
+    /// The certificate, DER.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.chain
+    }
+
+    /// The end of its validity, milliseconds since 1970.
+    #[must_use]
+    pub const fn not_after_ms(&self) -> u64 {
+        self.not_after_ms
+    }
+
     /// What the store knows it by.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -107,6 +120,8 @@ impl Authority {
         Ok(Certificate {
             chain: signed.der().clone(),
             key,
+            not_after_ms: u64::try_from(params.not_after.unix_timestamp()).unwrap_or_default()
+                * 1000,
         })
     }
 

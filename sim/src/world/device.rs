@@ -21,10 +21,6 @@ use crate::wire::{Unbuildable, WallClock, Wire};
 
 /// Certificates last beyond every simulation.
 pub(super) const LAST_YEAR: i32 = 2100;
-/// What a heartbeat may take beyond its path: acknowledgements and resending of what was lost in a
-/// full queue.
-const BEAT_SLACK: Micros = 3_000_000;
-
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct DeviceNode<W: Wire> {
@@ -273,7 +269,7 @@ impl<W: Wire> World<W> {
         if acked {
             if let Some((up, down)) = steady {
                 // What was sent before it in its packet's way, twice, and a resending.
-                let longest = 2 * (up + down) + BEAT_SLACK;
+                let longest = 2 * (up + down) + W::BEAT_SLACK_US;
                 self.see(&Seen::Beat(at, longest));
             }
             self.record.tunnels[at].beat = None;

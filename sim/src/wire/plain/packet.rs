@@ -89,9 +89,9 @@ pub(super) fn next_frame(frames: &[u8]) -> Option<(u64, Say, &[u8], &[u8])> {
     Some((u64::from(stream), say, bytes, rest))
 }
 
-/// FNV-1a over eight bytes at a time: enough against a flipped bit.
+/// FNV-1a over eight bytes at a time, and the length: enough against a flipped bit or a cut.
 fn checksum(bytes: &[u8]) -> u32 {
-    let mut sum: u64 = 0xCBF2_9CE4_8422_2325;
+    let mut sum: u64 = 0xCBF2_9CE4_8422_2325 ^ bytes.len() as u64;
     for chunk in bytes.chunks(8) {
         let mut word = [0; 8];
         word[..chunk.len()].copy_from_slice(chunk);

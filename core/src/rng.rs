@@ -34,7 +34,7 @@ impl Seed {
     }
 
     /// The same seed, for machines whose rare cases a simulation wants to see. See
-    /// [`crate::buggify`].
+    /// [`mod@crate::buggify`].
     #[cfg(feature = "buggify")]
     #[must_use]
     pub const fn with_buggify(mut self) -> Self {

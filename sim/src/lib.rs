@@ -8,11 +8,13 @@
 pub mod chance;
 pub mod draw;
 pub mod invariants;
+pub mod measure;
 pub mod net;
 pub mod outside;
 pub mod plan;
 pub mod queue;
 pub mod record;
+pub mod scenario;
 pub mod sometimes;
 pub mod swarm;
 pub mod trace;

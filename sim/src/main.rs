@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use mesh_sim::plan::Plan;
+use mesh_sim::queue::SECOND;
+use mesh_sim::record::Violation;
 use mesh_sim::swarm::{self, Run, Tally};
-use mesh_sim::{draw, world::Finished};
+use mesh_sim::{draw, measure, world::Finished};
 use serde_json::json;
 
 /// Exit code when an invariant does not hold.
@@ -31,6 +33,8 @@ Examples:
   mesh-sim run --seed 7 --trace         with everything that happened in it
   mesh-sim plan --seed 7 > bad.json     what the seed stands for, to be edited
   mesh-sim replay bad.json              the edited plan
+  mesh-sim storm --devices 10000        a gateway restarts under a fleet
+  mesh-sim commuter --days 365          a year on a bad mobile link
 
 Exit code 0: every invariant held. 1: one did not. 2: nothing could be run.";
 
@@ -69,6 +73,36 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Let a fleet beat and print how fast that was.
+    Fleet {
+        /// How many.
+        #[arg(long, default_value_t = 1000)]
+        devices: usize,
+        /// Virtual seconds.
+        #[arg(long, default_value_t = 3600)]
+        seconds: u64,
+        /// `quic`, or `plain` for the ideal one.
+        #[arg(long, default_value = "quic")]
+        transport: String,
+    },
+    /// Kill a fleet's gateway and draw how the devices come back.
+    Storm {
+        /// How many.
+        #[arg(long, default_value_t = 1000)]
+        devices: usize,
+        /// How long the gateway is away, seconds.
+        #[arg(long, default_value_t = 10)]
+        dark: u64,
+        /// `quic`, or `plain` for the ideal one.
+        #[arg(long, default_value = "quic")]
+        transport: String,
+    },
+    /// Let one device live on a bad mobile link.
+    Commuter {
+        /// For how long.
+        #[arg(long, default_value_t = 365)]
+        days: u64,
+    },
     /// Print the plan that a seed stands for.
     Plan {
         /// Which.
@@ -103,6 +137,17 @@ fn main() -> ExitCode {
             thorough,
             json,
         } => many(seconds, from, threads, thorough, json),
+        Command::Fleet {
+            devices,
+            seconds,
+            transport,
+        } => fleet(devices, seconds, &transport),
+        Command::Storm {
+            devices,
+            dark,
+            transport,
+        } => storm(devices, dark, &transport),
+        Command::Commuter { days } => commuter(days),
         Command::Plan { seed } => plan(seed),
         Command::Replay { file, trace, json } => {
             read(&file).and_then(|plan| one(&plan, trace, json))
@@ -144,6 +189,58 @@ fn plan(seed: u64) -> Result<bool, String> {
     Ok(true)
 }
 
+fn held(violation: Option<&Violation>) -> bool {
+    if let Some(violation) = violation {
+        say(&format!("BROKEN: {}", violation.invariant));
+        say(&format!("        {}", violation.found));
+    }
+    violation.is_none()
+}
+
+fn fleet(devices: usize, span: u64, transport: &str) -> Result<bool, String> {
+    let speed = measure::fleet(transport, devices, span * SECOND).map_err(|e| e.to_string())?;
+    say(&format!(
+        "{devices} devices on {transport}: {:.0} virtual s a second, {:.0} events a second, {:.1} datagrams per device and minute",
+        speed.virtual_per_wall, speed.events_per_s, speed.datagrams_per_device_minute
+    ));
+    Ok(held(speed.violation.as_ref()))
+}
+
+/// Columns of the longest bar.
+const BAR: u32 = 60;
+
+fn storm(devices: usize, dark: u64, transport: &str) -> Result<bool, String> {
+    let storm = measure::storm(transport, devices, dark * SECOND).map_err(|e| e.to_string())?;
+    let peak = storm.per_second.iter().copied().max().unwrap_or(0);
+    for (second, &count) in storm.per_second.iter().enumerate() {
+        if count > 0 {
+            let bar = (count * BAR).div_ceil(peak.max(1)) as usize;
+            say(&format!("{second:>4} s {count:>6} {}", "█".repeat(bar)));
+        }
+    }
+    let last = storm
+        .last_back_s
+        .map_or_else(|| "never".to_owned(), |last| format!("{last:.1} s"));
+    say(&format!(
+        "{devices} devices on {transport}, gateway away for {dark} s: at most {peak} sessions a second, the last back after {last}; simulated in {:.1} s",
+        storm.wall_s
+    ));
+    Ok(held(storm.violation.as_ref()) && storm.last_back_s.is_some())
+}
+
+fn commuter(days: u64) -> Result<bool, String> {
+    let life = measure::commuter(days).map_err(|error| error.to_string())?;
+    let (asked, answered) = life.questions;
+    say(&format!(
+        "{days} days on a bad mobile link: {:.3} % with a tunnel, {} reconnects, {answered} of {asked} questions answered, {} bytes a day; simulated in {:.1} s",
+        life.uptime * 100.0,
+        life.reconnects,
+        life.bytes_a_day,
+        life.wall_s
+    ));
+    Ok(held(life.violation.as_ref()))
+}
+
 fn one(plan: &Plan, trace: bool, json: bool) -> Result<bool, String> {
     let run = swarm::run(plan, trace).map_err(|error| error.to_string())?;
     let held = run.finished.violation.is_none();
@@ -179,11 +276,7 @@ fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
-fn failed(
-    seed: u64,
-    transport: &str,
-    violation: &mesh_sim::record::Violation,
-) -> serde_json::Value {
+fn failed(seed: u64, transport: &str, violation: &Violation) -> serde_json::Value {
     json!({
         "seed": seed,
         "transport": transport,

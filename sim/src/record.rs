@@ -62,6 +62,8 @@ pub struct Asked {
 pub struct TunnelRecord {
     /// Its state.
     pub state: State,
+    /// When the session was had, virtual µs.
+    pub up_since: Option<Micros>,
     /// Since when, by the device's own clock, which stands still while it sleeps, µs.
     pub since: Micros,
     /// Failures since the backoff last forgot, by a count of the invariants' own.
@@ -121,6 +123,7 @@ impl Default for TunnelRecord {
     fn default() -> Self {
         Self {
             state: State::Disconnected,
+            up_since: None,
             since: 0,
             retries: 0,
             waiting_since: None,
@@ -139,6 +142,12 @@ pub struct Record {
     pub questions: BTreeMap<RequestId, Asked>,
     /// By device.
     pub tunnels: Vec<TunnelRecord>,
+    /// When sessions were established, virtual µs.
+    pub sessions: Vec<Micros>,
+    /// Sessions that came back.
+    pub reconnects: u64,
+    /// For how long devices had a session, all together, µs.
+    pub up_us: Micros,
 }
 
 /// What an invariant found.

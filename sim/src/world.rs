@@ -232,6 +232,27 @@ impl<W: Wire> World<W> {
         Ok(self.finished())
     }
 
+    /// Bytes that a device sent and received, UDP payload; zero while its process is dead.
+    #[must_use]
+    pub fn device_bytes(&self, device: usize) -> u64 {
+        let node = self.devices.get(device);
+        let machine = node.and_then(|node| node.machine.as_ref());
+        machine.map_or(0, |machine| {
+            let stats = machine.stats();
+            stats.sent_bytes + stats.received_bytes
+        })
+    }
+
+    /// Devices that have a session.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.record
+            .tunnels
+            .iter()
+            .filter(|tunnel| tunnel.is_up())
+            .count()
+    }
+
     /// What happened last, and everything if it was kept.
     #[must_use]
     pub const fn trace(&self) -> &Trace {

@@ -347,6 +347,7 @@ impl<W: Wire> World<W> {
                 if failure_is(mesh_core::tunnel::FailureKind::Replaced) {
                     self.sometimes.saw("a newer session replaced an older one");
                 }
+                self.count_uptime(at, now, to);
                 let awake = now - self.devices[at].slept;
                 self.record.tunnels[at].follow(now, awake, to, &why);
                 if to == State::Failed {
@@ -363,6 +364,19 @@ impl<W: Wire> World<W> {
             }
             Output::Answer { request, event } => self.answer_event(at, request, event),
             Output::Replied { .. } | Output::Notice(_) | Output::Stopped => {}
+        }
+    }
+
+    fn count_uptime(&mut self, at: usize, now: Micros, to: State) {
+        let tunnel = &mut self.record.tunnels[at];
+        let is_up = matches!(to, State::Connected { .. });
+        if is_up {
+            tunnel.up_since.get_or_insert(now);
+            self.record.sessions.push(now);
+            let again = matches!(tunnel.state, State::Reconnecting { .. });
+            self.record.reconnects += u64::from(again);
+        } else if let Some(since) = tunnel.up_since.take() {
+            self.record.up_us += now - since;
         }
     }
 

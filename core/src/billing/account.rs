@@ -36,7 +36,8 @@ use crate::time::UnixMillis;
 use crate::wire::message::TokensUsed;
 
 /// A calendar month (UTC): `2026-11`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Month(i32);
 
 impl Month {
@@ -73,9 +74,10 @@ impl fmt::Display for Month {
 }
 
 /// Money set aside for one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// SHA-256 of the request's body.
+    #[serde(with = "super::ledger::hex32")]
     pub body: [u8; 32],
     /// The worst case, charged.
     pub charge: Nanos,
@@ -84,7 +86,10 @@ pub struct Held {
 }
 
 /// One account as the rules see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Written down, it is where the account stands after the last entry of its ledger, which replaying
+/// that gives again: without its holds, which are not in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// How it is charged.
     pub tier: Tier,
@@ -99,6 +104,7 @@ pub struct Account {
     /// Charged beyond a hold and not paid; blocks new holds.
     pub owed: Nanos,
     /// Holds under way.
+    #[serde(skip)]
     pub holds: BTreeMap<RequestId, Held>,
 }
 

@@ -335,14 +335,19 @@ pub fn verify(
 }
 
 /// Thirty-two bytes as lower-case hex.
-mod hex32 {
+pub(in crate::billing) mod hex32 {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], s: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::billing) fn serialize<S: Serializer>(
+        bytes: &[u8; 32],
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         s.collect_str(&super::Hash(*bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; 32], D::Error> {
+    pub(in crate::billing) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<[u8; 32], D::Error> {
         let text = String::deserialize(d)?;
         let wrong = || serde::de::Error::custom("expected 64 lower-case hex digits");
         if text.len() != 64 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {

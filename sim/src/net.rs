@@ -121,6 +121,8 @@ pub struct Pipe {
     free_at: Micros,
     /// Nothing overtakes by jitter alone.
     latest: Micros,
+    /// Datagrams that the full queue dropped.
+    dropped: u64,
 }
 
 impl Pipe {
@@ -134,6 +136,7 @@ impl Pipe {
             in_burst: false,
             free_at: 0,
             latest: 0,
+            dropped: 0,
         }
     }
 
@@ -147,6 +150,12 @@ impl Pipe {
     #[must_use]
     pub const fn longest_us(&self) -> Option<Micros> {
         self.link.longest_us()
+    }
+
+    /// Datagrams that its full queue has dropped.
+    #[must_use]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Changes it.
@@ -224,6 +233,7 @@ impl Pipe {
         }
         let waiting = self.free_at.saturating_sub(now) * rate / 1_000_000;
         if self.link.queue_bytes > 0 && waiting + bytes > self.link.queue_bytes {
+            self.dropped += 1;
             return Err(Lost::Queue);
         }
         self.free_at = self.free_at.max(now) + bytes * 1_000_000 / rate;

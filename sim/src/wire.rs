@@ -51,9 +51,6 @@ impl Unbuildable {
 pub trait Wire: Transport + Sized {
     /// Its name on the command line and in plans.
     const NAME: &'static str;
-    /// What a heartbeat may take beyond its path, µs: acknowledgements, and sending again what a full
-    /// queue dropped.
-    const BEAT_SLACK_US: u64;
 
     /// A device's end.
     ///

@@ -58,8 +58,6 @@ pub struct Plain {
 
 impl Wire for Plain {
     const NAME: &'static str = "plain";
-    /// It has no congestion control: bulk keeps a small queue full, and a packet may be lost thrice.
-    const BEAT_SLACK_US: u64 = 12_000_000;
 
     fn device(
         _authority: &Authority,

@@ -14,7 +14,6 @@ use super::{Unbuildable, WallClock, Wire, provider};
 
 impl Wire for Quic {
     const NAME: &'static str = "quic";
-    const BEAT_SLACK_US: u64 = 3_000_000;
 
     fn device(
         authority: &Authority,

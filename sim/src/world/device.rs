@@ -14,10 +14,16 @@ use crate::chance::{Chance, seed_of};
 use crate::invariants::Seen;
 use crate::net::{Nat, Pipe};
 use crate::plan::Plan;
-use crate::queue::Micros;
+use crate::queue::{Micros, SECOND};
 use crate::record::Outcome;
 use crate::wire::certificates::{Authority, Certificate};
 use crate::wire::{Unbuildable, WallClock, Wire};
+
+/// What a heartbeat may take beyond its path when nothing was dropped meanwhile, and when the full
+/// queue dropped datagrams, the heartbeat's own perhaps several times: each resending waits twice as
+/// long as the one before.
+const UNDROPPED: Micros = 3 * SECOND;
+const DROPPED: Micros = 12 * SECOND;
 
 /// Certificates last beyond every simulation.
 pub(super) const LAST_YEAR: i32 = 2100;
@@ -42,6 +48,8 @@ pub(super) struct DeviceNode<W: Wire> {
     prewarmed_at: Option<u64>,
     /// Heartbeats sent and answered when last looked.
     beats: (u64, u64),
+    /// What the path had dropped when the last heartbeat went out.
+    drops: u64,
     names: Chance,
 }
 
@@ -69,6 +77,7 @@ impl<W: Wire> DeviceNode<W> {
             banned: false,
             prewarmed_at: None,
             beats: (0, 0),
+            drops: 0,
             names: Chance::of(plan.seed, &name, "names"),
         })
     }
@@ -268,16 +277,27 @@ impl<W: Wire> World<W> {
         let steady = path.filter(|_| self.is_steady(at));
         if acked {
             if let Some((up, down)) = steady {
-                // What was sent before it in its packet's way, twice, and a resending.
-                let longest = 2 * (up + down) + W::BEAT_SLACK_US;
+                let slack = if self.drops(at) == self.devices[at].drops {
+                    UNDROPPED
+                } else {
+                    DROPPED
+                };
+                // What was sent before it in its packet's way, twice, and acknowledgements.
+                let longest = 2 * (up + down) + slack;
                 self.see(&Seen::Beat(at, longest));
             }
             self.record.tunnels[at].beat = None;
         }
         if sent {
             self.record.tunnels[at].beat = Some(now);
+            self.devices[at].drops = self.drops(at);
         }
         self.devices[at].beats = beats;
+    }
+
+    /// Datagrams that full queues of the device's path have dropped.
+    fn drops(&self, at: usize) -> u64 {
+        self.devices[at].up.dropped() + self.devices[at].down.dropped()
     }
 
     /// Whether nothing but bulk has troubled the device's path in this world.

@@ -270,6 +270,8 @@ impl<W: Wire> World<W> {
                 };
                 pipe.set(link);
             }
+            // A heartbeat under way may have been lost on the link as it was.
+            self.record.tunnels[device].beat = None;
             self.revive_device(device)?;
             self.wake_device(device);
         }

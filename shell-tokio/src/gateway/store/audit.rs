@@ -1,23 +1,21 @@
 //! Checking the ledger: every entry of every account, and what the accounts say of themselves.
 //!
-//! On a connection of its own, over one snapshot: a running gateway is not held up.
-
-use std::path::Path;
+//! A store reads, over one snapshot and without holding up a running gateway; what is checked is
+//! the same for all of them.
 
 use mesh_core::billing::account::{Account, replay_one};
-use mesh_core::billing::ledger::{Fault, Verified, Verifier};
+use mesh_core::billing::ledger::{Fault, Stored, Verified, Verifier};
 use mesh_core::ids::AccountId;
-use rusqlite::Connection;
 
+use super::books::{self, Standing};
 use super::error::{OpenError, StoreError};
-use super::rows::{self, Standing, blob};
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Every account, by name, and last those that have entries but no name.
     pub accounts: Vec<AccountReport>,
-    /// What SQLite itself says is wrong with the file, if anything.
+    /// What the database itself says is wrong with its file, if it says so.
     pub file: Option<String>,
 }
 
@@ -35,18 +33,12 @@ pub struct AccountReport {
 /// Why a ledger could not be checked at all.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// The file could not be opened.
+    /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// It could not be read.
     #[error("the ledger cannot be read: {0}")]
     Read(#[from] StoreError),
-}
-
-impl From<rusqlite::Error> for AuditError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Read(error.into())
-    }
 }
 
 impl Report {
@@ -74,97 +66,61 @@ impl Report {
     }
 }
 
-/// Checks every account's ledger; blocks. May run beside the gateway.
-///
-/// # Errors
-///
-/// [`AuditError`] when there is nothing that could be checked. What is wrong with a ledger is in the
-/// [`Report`].
-pub fn verify(path: &Path) -> Result<Report, AuditError> {
-    let connection = super::open::open_to_look(path)?;
-    // One snapshot for all of it.
-    connection.execute_batch("BEGIN")?;
-    let mut accounts = Vec::new();
-    for (account, name) in named_accounts(&connection)? {
-        let verified = verify_account(&connection, account)?;
-        accounts.push(AccountReport {
-            account,
-            name,
-            verified,
-        });
+/// Checks one account's ledger, entry by entry in their order.
+#[derive(Debug)]
+pub(super) struct Chain {
+    verifier: Verifier,
+    account: Option<Account>,
+}
+
+impl Chain {
+    pub(super) const fn new(account: AccountId) -> Self {
+        Self {
+            verifier: Verifier::new(account),
+            account: None,
+        }
     }
-    for account in nameless_accounts(&connection)? {
-        let verified =
-            Err(Verifier::new(account).fault("the account that it belongs to is missing"));
-        accounts.push(AccountReport {
-            account,
-            name: String::new(),
-            verified,
-        });
-    }
-    let file = file_fault(&connection)?;
-    Ok(Report { accounts, file })
-}
 
-fn named_accounts(connection: &Connection) -> Result<Vec<(AccountId, String)>, AuditError> {
-    let mut query = connection.prepare("SELECT id, name FROM accounts ORDER BY name")?;
-    let accounts = query.query_map([], |row| Ok((rows::account_id(row, 0)?, row.get(1)?)))?;
-    Ok(accounts.collect::<Result<_, _>>()?)
-}
-
-fn nameless_accounts(connection: &Connection) -> Result<Vec<AccountId>, AuditError> {
-    let sql = "SELECT DISTINCT account FROM entries WHERE account NOT IN (SELECT id FROM accounts)";
-    let mut query = connection.prepare(sql)?;
-    let accounts = query.query_map([], |row| rows::account_id(row, 0))?;
-    Ok(accounts.collect::<Result<_, _>>()?)
-}
-
-fn verify_account(
-    connection: &Connection,
-    id: AccountId,
-) -> Result<Result<Verified, Fault>, AuditError> {
-    let mut query = connection.prepare_cached(
-        "SELECT sequence, canonical, hash FROM entries WHERE account = ?1 ORDER BY sequence",
-    )?;
-    let mut entries = query.query_map([blob(id.as_u128())], rows::stored)?;
-    let mut verifier = Verifier::new(id);
-    let mut account: Option<Account> = None;
-    let outcome = entries.try_for_each(|stored| {
-        let stored = stored.map_err(|_| verifier.fault("the file is damaged here"))?;
-        let too_large = verifier.fault("larger than the ledger can hold");
-        let entry = verifier.check(&stored)?;
-        account = replay_one(account.take(), entry.at, &entry.record).map_err(|_| too_large)?;
+    /// Checks the next entry, and what the store files it under if it says so.
+    pub(super) fn check(&mut self, stored: &Stored, filed: Option<&Filed>) -> Result<(), Fault> {
+        let too_large = self.verifier.fault("larger than the ledger can hold");
+        let misfiled = self.verifier.fault("filed under another request");
+        let entry = self.verifier.check(stored)?;
+        if filed.is_some_and(|filed| filed.0 != books::filed_under(&entry.record)) {
+            return Err(misfiled);
+        }
+        self.account =
+            replay_one(self.account.take(), entry.at, &entry.record).map_err(|_| too_large)?;
         Ok(())
-    });
-    if let Err(fault) = outcome {
-        return Ok(Err(fault));
     }
-    let verified = verifier.verified();
-    let standing = super::books::read_standing(connection, id);
-    Ok(match (standing, account) {
-        (Ok(standing), _)
-            if (standing.entries, standing.head) != (verified.entries, verified.head) =>
-        {
-            Err(verifier.fault("missing: the account knows of more entries, or of others"))
+
+    /// A fault at the entry that would come next.
+    pub(super) const fn fault(&self, what: &'static str) -> Fault {
+        self.verifier.fault(what)
+    }
+
+    /// After the last entry: compares with what the account says of itself.
+    pub(super) fn finish(self, said: Result<Standing, StoreError>) -> Result<Verified, Fault> {
+        let verified = self.verifier.verified();
+        match (said, self.account) {
+            (Ok(said), _) if (said.entries, said.head) != (verified.entries, verified.head) => {
+                Err(self
+                    .verifier
+                    .fault("missing: the account knows of more entries, or of others"))
+            }
+            (Ok(said), Some(replayed)) if said.account == replayed => Ok(verified),
+            _ => Err(self
+                .verifier
+                .fault("what the account says it spent is not what its entries add up to")),
         }
-        (
-            Ok(Standing {
-                account: standing, ..
-            }),
-            Some(replayed),
-        ) if standing == replayed => Ok(verified),
-        _ => {
-            Err(verifier.fault("what the account says it spent is not what its entries add up to"))
-        }
-    })
+    }
 }
 
-fn file_fault(connection: &Connection) -> Result<Option<String>, AuditError> {
-    let said: Result<String, _> =
-        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
-    Ok(match said {
-        Ok(said) if said == "ok" => None,
-        Ok(said) => Some(said),
-        Err(error) => Some(error.to_string()),
-    })
+/// What a store files an entry under, where it is not computed from the entry itself.
+#[derive(Clone, Debug)]
+pub(super) struct Filed(pub(super) Option<String>);
+
+/// The fault of entries without an account.
+pub(super) const fn orphaned(account: AccountId) -> Fault {
+    Verifier::new(account).fault("the account that it belongs to is missing")
 }

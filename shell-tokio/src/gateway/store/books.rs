@@ -1,242 +1,225 @@
-//! Money: looks up what the rules ask for, runs them, writes what they say.
+//! The books' side of a store, without its database: where an account stands, what a command leads
+//! to by the rules, and how that is written down.
+//!
+//! A store looks up what [`about`] says, runs [`Standing::carry_out`] inside one transaction and
+//! writes what it gives back. It knows no command and no record by itself.
 
-use mesh_core::billing::account::{Command, Denied, Entry, Facts, Settle, Summary, apply, decide};
+use mesh_core::billing::account::{
+    Account, Command, Denied, Entry, Facts, Held, apply, decide, replay,
+};
 use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
 use mesh_core::billing::money::Nanos;
+use mesh_core::billing::tier::Tier;
 use mesh_core::ids::{AccountId, RequestId};
-use mesh_core::limits::LEDGER_PAGE_MAX;
 use mesh_core::time::UnixMillis;
-use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::StoreError;
-use super::rows::{self, Standing, blob, signed};
-use super::writer::Work;
-use super::{Booked, NewAccount};
+use super::types::Booked;
 
-impl Work<'_> {
-    /// Opens an account: its row, and the first entry of its ledger.
-    pub(super) fn open_ledger(
-        &mut self,
-        account: &NewAccount,
-        now: UnixMillis,
-    ) -> Result<(), StoreError> {
-        let NewAccount {
-            id,
-            name,
-            tier,
-            ceiling,
-        } = account;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO accounts \
-                 (id, name, created_at, tier, ceiling, month, spent, used, owed, entries, head) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, 0, 0, 0, ?6)",
-            )?
-            .execute(params![
-                blob(id.as_u128()),
-                name,
-                signed(now.0),
-                serde_json::to_string(tier).map_err(unwritable)?,
-                ceiling.0,
-                Hash::START.0,
-            ])?;
-        let mut standing = read_standing(self.connection, *id)?;
-        let record = Record::Opened {
-            tier: *tier,
-            ceiling: *ceiling,
-        };
-        append(self.connection, *id, &mut standing, now, record)?;
-        write_standing(self.connection, *id, &standing)
+/// Where an account stands after its last entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// As the rules see it.
+    pub(super) account: Account,
+    /// How many entries its ledger has.
+    pub(super) entries: u64,
+    /// The last one's hash.
+    pub(super) head: Hash,
+}
+
+/// An entry of the ledger, to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) entry: ledger::Entry,
+    pub(super) canonical: String,
+    pub(super) hash: Hash,
+}
+
+/// What a command led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// To be added to the ledger, in this order.
+    pub(super) lines: Vec<Line>,
+    /// The holds that it made or ended, and what each was before.
+    pub(super) touched: Vec<(RequestId, Option<Held>)>,
+}
+
+/// What a caller is told about a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    /// The charge that stands under the command's id: this command's, or the one from before.
+    pub(super) charge: Option<Charge>,
+}
+
+impl Done {
+    pub(super) fn new(prior: Option<Charge>, outcome: &Outcome) -> Self {
+        let charged = outcome.lines.iter().find_map(Line::charge);
+        Self {
+            charge: charged.cloned().or(prior),
+        }
     }
 
-    /// Runs a command that is about one request.
-    pub(super) fn carry_out(
-        &mut self,
-        id: AccountId,
-        request: RequestId,
-        command: Command,
-        now: UnixMillis,
-    ) -> Result<(), StoreError> {
-        let connection = self.connection;
-        let prior = booked(connection, id, request)?.map(|booked| booked.charge);
-        let mut standing = read_standing(connection, id)?;
-        standing.account.holds = self.holds.take(id);
-        let before = standing.account.holds.get(&request).copied();
-        let outcome = run_rules(
-            connection,
-            id,
-            &mut standing,
-            &Facts { now, prior },
-            command,
-        );
-        self.holds.put(id, standing.account.holds, request, before);
-        outcome
-    }
-
-    pub(super) fn settle(
-        &mut self,
-        id: AccountId,
-        settle: Settle,
-        now: UnixMillis,
-    ) -> Result<Charge, StoreError> {
-        let request = settle.request;
-        self.carry_out(id, request, Command::Settle(settle), now)?;
-        let booked = booked(self.connection, id, request)?;
-        booked
-            .map(|booked| booked.charge)
-            .ok_or_else(|| StoreError::Damaged("a charge was written and is not there".to_owned()))
-    }
-
-    pub(super) fn summary(&self, id: AccountId, now: UnixMillis) -> Result<Summary, StoreError> {
-        let mut standing = read_standing(self.connection, id)?;
-        standing.account.holds = self.holds.of(id);
-        Ok(standing.account.summary(now)?)
-    }
-
-    pub(super) fn booked(
-        &self,
-        id: AccountId,
-        request: RequestId,
-    ) -> Result<Option<Booked>, StoreError> {
-        booked(self.connection, id, request)
-    }
-
-    pub(super) fn entries(&self, id: AccountId, from: u64) -> Result<Vec<Stored>, StoreError> {
-        let mut query = self.connection.prepare_cached(
-            "SELECT sequence, canonical, hash FROM entries \
-             WHERE account = ?1 AND sequence >= ?2 ORDER BY sequence LIMIT ?3",
-        )?;
-        let page = i64::try_from(LEDGER_PAGE_MAX).unwrap_or(i64::MAX);
-        let entries = query.query_map(
-            params![blob(id.as_u128()), signed(from), page],
-            rows::stored,
-        )?;
-        Ok(entries.collect::<Result<_, _>>()?)
+    /// The charge of a settle.
+    pub(super) fn settled(self) -> Result<Charge, StoreError> {
+        let lost = || StoreError::Damaged("a charge was written and is not there".to_owned());
+        self.charge.ok_or_else(lost)
     }
 }
 
-fn run_rules(
-    connection: &Connection,
-    id: AccountId,
-    standing: &mut Standing,
-    facts: &Facts,
-    command: Command,
-) -> Result<(), StoreError> {
-    let mut written = false;
-    for entry in decide(&standing.account, facts, command)? {
-        apply(&mut standing.account, facts.now, &entry)?;
-        if let Entry::Charged(charge) = entry {
-            append(connection, id, standing, facts.now, Record::Charged(charge))?;
-            written = true;
-        }
+/// The request whose earlier charge decides about a command.
+pub(super) fn about(command: &Command) -> RequestId {
+    match command {
+        Command::Hold(hold) => hold.request,
+        Command::Settle(settle) => settle.request,
+        Command::Release(request) => *request,
     }
-    if written {
-        write_standing(connection, id, standing)
-    } else {
+}
+
+/// What an entry is for the ledger, if it is anything there.
+fn record(entry: &Entry) -> Option<Record> {
+    match entry {
+        Entry::Held(..) | Entry::Released(_) => None,
+        Entry::Charged(charge) => Some(Record::Charged(charge.clone())),
+    }
+}
+
+/// The hold that an entry makes or ends.
+fn touched(entry: &Entry) -> RequestId {
+    match entry {
+        Entry::Held(request, _) | Entry::Released(request) => *request,
+        Entry::Charged(charge) => charge.request,
+    }
+}
+
+impl Line {
+    fn charge(&self) -> Option<&Charge> {
+        charge(&self.entry.record)
+    }
+}
+
+/// The request that a record is filed under: one record each, for ever.
+pub(super) fn filed_under(record: &Record) -> Option<String> {
+    charge(record).map(|charge| charge.request.to_string())
+}
+
+const fn charge(record: &Record) -> Option<&Charge> {
+    match record {
+        Record::Charged(charge) => Some(charge),
+        Record::Opened { .. } => None,
+    }
+}
+
+impl Standing {
+    /// A new account, and the first entry of its ledger.
+    pub(super) fn open(
+        id: AccountId,
+        tier: Tier,
+        ceiling: Nanos,
+        now: UnixMillis,
+    ) -> Result<(Self, Line), StoreError> {
+        let mut standing = Self {
+            account: Account::new(tier, ceiling),
+            entries: 0,
+            head: Hash::START,
+        };
+        let line = standing.line(id, now, Record::Opened { tier, ceiling })?;
+        standing.advance(&line)?;
+        Ok((standing, line))
+    }
+
+    /// Reads what [`Self::state`] wrote.
+    pub(super) fn read(state: &str, entries: u64, head: Hash) -> Result<Self, StoreError> {
+        let account = serde_json::from_str(state)
+            .map_err(|error| StoreError::Damaged(format!("an account: {error}")))?;
+        Ok(Self {
+            account,
+            entries,
+            head,
+        })
+    }
+
+    /// The account's state as a store keeps it: without its holds.
+    pub(super) fn state(&self) -> Result<String, StoreError> {
+        serde_json::to_string(&self.account).map_err(unwritable)
+    }
+
+    /// Runs a command. Changes nothing when it fails.
+    pub(super) fn carry_out(
+        &mut self,
+        id: AccountId,
+        facts: &Facts,
+        command: Command,
+    ) -> Result<Outcome, StoreError> {
+        let entries = decide(&self.account, facts, command)?;
+        let mut next = Self {
+            account: Account::new(self.account.tier, self.account.ceiling),
+            ..*self
+        };
+        let mut outcome = Outcome::default();
+        for entry in &entries {
+            let request = touched(entry);
+            let before = self.account.holds.get(&request).copied();
+            outcome.touched.push((request, before));
+            if let Some(record) = record(entry) {
+                let line = next.line(id, facts.now, record)?;
+                next.advance(&line)?;
+                outcome.lines.push(line);
+            }
+        }
+        // One entry is applied wholly or not at all; more are tried on a copy.
+        if let [entry] = entries.as_slice() {
+            apply(&mut self.account, facts.now, entry)?;
+        } else if !entries.is_empty() {
+            let mut account = self.account.clone();
+            for entry in &entries {
+                apply(&mut account, facts.now, entry)?;
+            }
+            self.account = account;
+        }
+        (self.entries, self.head) = (next.entries, next.head);
+        Ok(outcome)
+    }
+
+    fn line(&self, id: AccountId, at: UnixMillis, record: Record) -> Result<Line, StoreError> {
+        let entry = ledger::Entry::new(self.entries, at, record)?;
+        let canonical = entry.canonical().map_err(unwritable)?;
+        let hash = ledger::link(id, self.head, &canonical);
+        Ok(Line {
+            entry,
+            canonical,
+            hash,
+        })
+    }
+
+    fn advance(&mut self, line: &Line) -> Result<(), StoreError> {
+        self.entries = self.entries.checked_add(1).ok_or(Denied::Overflow)?;
+        self.head = line.hash;
         Ok(())
     }
 }
 
-fn booked(
-    connection: &Connection,
-    id: AccountId,
-    request: RequestId,
-) -> Result<Option<Booked>, StoreError> {
-    let stored = connection
-        .prepare_cached(
-            "SELECT sequence, canonical, hash FROM entries WHERE account = ?1 AND request = ?2",
-        )?
-        .query_row(
-            params![blob(id.as_u128()), request.to_string()],
-            rows::stored,
-        )
-        .optional()?;
-    let Some(stored) = stored else {
-        return Ok(None);
-    };
-    let entry: ledger::Entry = serde_json::from_str(&stored.canonical)
-        .map_err(|error| StoreError::Damaged(format!("entry {}: {error}", stored.sequence)))?;
-    match entry.record {
-        Record::Charged(charge) => {
-            let (sequence, at, hash) = (stored.sequence, entry.at, stored.hash);
-            Ok(Some(Booked {
-                sequence,
-                at,
-                charge,
-                hash,
-            }))
-        }
-        Record::Opened { .. } => Ok(None),
-    }
+/// The account that its ledger makes, without holds; `None` without an entry that opens it.
+pub(super) fn rebuilt(ledger: &[Stored]) -> Result<Option<Account>, StoreError> {
+    let entries: Vec<ledger::Entry> = ledger.iter().map(entry).collect::<Result<_, _>>()?;
+    let records = entries.iter().map(|entry| (entry.at, &entry.record));
+    Ok(replay(records)?)
 }
 
-pub(super) fn read_standing(
-    connection: &Connection,
-    id: AccountId,
-) -> Result<Standing, StoreError> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT {} FROM accounts WHERE id = ?1",
-            rows::STANDING
-        ))?
-        .query_row([blob(id.as_u128())], rows::standing)
-        .optional()?
-        .ok_or(StoreError::UnknownAccount)
+/// Reads an entry back.
+pub(super) fn entry(stored: &Stored) -> Result<ledger::Entry, StoreError> {
+    serde_json::from_str(&stored.canonical)
+        .map_err(|error| StoreError::Damaged(format!("entry {}: {error}", stored.sequence)))
 }
 
-fn write_standing(
-    connection: &Connection,
-    id: AccountId,
-    standing: &Standing,
-) -> Result<(), StoreError> {
-    let Standing {
-        account,
-        entries,
-        head,
-    } = standing;
-    let [spent, used, owed] = [account.spent, account.used, account.owed].map(|Nanos(n)| n);
-    connection
-        .prepare_cached(
-            "UPDATE accounts SET month = ?2, spent = ?3, used = ?4, owed = ?5, entries = ?6, \
-             head = ?7 WHERE id = ?1",
-        )?
-        .execute(params![
-            blob(id.as_u128()),
-            account.month.index(),
-            spent,
-            used,
-            owed,
-            signed(*entries),
-            head.0,
-        ])?;
-    Ok(())
-}
-
-/// Adds an entry to the ledger. The standing is written by the caller, once.
-fn append(
-    connection: &Connection,
-    id: AccountId,
-    standing: &mut Standing,
-    at: UnixMillis,
-    record: Record,
-) -> Result<(), StoreError> {
-    let sequence = standing.entries;
-    let entry = ledger::Entry::new(sequence, at, record)?;
-    let canonical = entry.canonical().map_err(unwritable)?;
-    let hash = ledger::link(id, standing.head, &canonical);
-    connection
-        .prepare_cached(
-            "INSERT INTO entries (account, sequence, canonical, hash) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![
-            blob(id.as_u128()),
-            signed(sequence),
-            canonical,
-            hash.0
-        ])?;
-    standing.entries = sequence.checked_add(1).ok_or(Denied::Overflow)?;
-    standing.head = hash;
-    Ok(())
+/// Reads a charge back, with its place.
+pub(super) fn booked(stored: &Stored) -> Result<Option<Booked>, StoreError> {
+    let entry = entry(stored)?;
+    Ok(charge(&entry.record).map(|charge| Booked {
+        sequence: stored.sequence,
+        at: entry.at,
+        charge: charge.clone(),
+        hash: stored.hash,
+    }))
 }
 
 fn unwritable(error: serde_json::Error) -> StoreError {

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mesh_core::billing::account::{Denied, Hold, Settle};
 use mesh_core::billing::ledger;
+use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::Price;
+use mesh_core::billing::tier::Tier;
 use mesh_core::gateway::NotAdmitted;
 use mesh_core::identity::api_key::{Scope, Scopes};
 use mesh_core::wire::message::TokensUsed;

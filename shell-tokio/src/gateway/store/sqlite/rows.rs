@@ -1,8 +1,7 @@
 //! Between the values of the program and those of SQLite.
 
-use mesh_core::billing::account::{Account, Month};
+use mesh_core::billing::account::Account;
 use mesh_core::billing::ledger::{Hash, Stored};
-use mesh_core::billing::money::Nanos;
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::Scopes;
 use mesh_core::ids::{AccountId, DeviceId, KeyId};
@@ -10,7 +9,7 @@ use mesh_core::time::UnixMillis;
 use rusqlite::Row;
 use rusqlite::types::{Type, ValueRef};
 
-use super::{AccountRow, DeviceRow, KeyRow};
+use crate::gateway::store::types::{AccountRow, DeviceRow, KeyRow};
 
 type Read<T> = Result<T, rusqlite::Error>;
 
@@ -62,46 +61,22 @@ fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> Read<T>
 }
 
 /// The columns of [`account_row`].
-pub(super) const ACCOUNT: &str = "id, name, tier, ceiling, created_at";
+pub(super) const ACCOUNT: &str = "id, name, state, created_at";
 
 pub(super) fn account_row(row: &Row<'_>) -> Read<AccountRow> {
+    let account: Account = json(row, 2)?;
     Ok(AccountRow {
         id: account_id(row, 0)?,
         name: row.get(1)?,
-        tier: json(row, 2)?,
-        ceiling: Nanos(row.get(3)?),
-        created_at: time(row, 4)?,
+        tier: account.tier,
+        ceiling: account.ceiling,
+        created_at: time(row, 3)?,
     })
 }
 
-/// Where an account stands after its last entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// Without its holds, which are in memory.
-    pub(super) account: Account,
-    /// How many entries its ledger has.
-    pub(super) entries: u64,
-    /// The last one's hash.
-    pub(super) head: Hash,
-}
-
-/// The columns of [`standing`].
-pub(super) const STANDING: &str = "tier, ceiling, month, spent, used, owed, entries, head";
-
-pub(super) fn standing(row: &Row<'_>) -> Read<Standing> {
-    let new = Account::new(json(row, 0)?, Nanos(row.get(1)?));
-    let account = Account {
-        month: Month::from_index(row.get(2)?),
-        spent: Nanos(row.get(3)?),
-        used: Nanos(row.get(4)?),
-        owed: Nanos(row.get(5)?),
-        ..new
-    };
-    Ok(Standing {
-        account,
-        entries: unsigned(row, 6)?,
-        head: Hash(row.get(7)?),
-    })
+/// Reads `state, entries, head`.
+pub(super) fn standing(row: &Row<'_>) -> Read<(String, u64, Hash)> {
+    Ok((row.get(0)?, unsigned(row, 1)?, Hash(row.get(2)?)))
 }
 
 /// Reads `sequence, canonical, hash` without believing any of it: what cannot be read becomes

@@ -6,23 +6,21 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::error::{OpenError, StoreError};
+use crate::gateway::store::Role;
+use crate::gateway::store::error::{OpenError, StoreError};
 
 /// `SYNE` in ASCII: SQLite's own field for whose file it is.
 const APPLICATION_ID: i32 = 0x5359_4E45;
 /// How long to wait for another process's transaction; less than the gateway waits for its store.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The steps from nothing to the present schema. Forward only; a step is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("schema/0001.sql"),
+    include_str!("schema/0002.sql"),
+];
 
-/// What a store is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// To be the gateway's: everything; one at a time.
-    Gateway,
-    /// To look, and to change accounts, keys and devices; also while a gateway runs.
-    Administration,
-}
+/// The step that made where an account stands one text.
+const STATE_SINCE: u32 = 2;
 
 /// A connection, and the lock that goes with it.
 #[derive(Debug)]
@@ -132,17 +130,20 @@ fn version(connection: &Connection) -> Result<u32, rusqlite::Error> {
 /// Takes every step that the file has not taken, each in a transaction of its own. Another process
 /// may be doing the same: the version is read again inside.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let mut step = |number: u32, sql: &str| -> Result<(), rusqlite::Error> {
+    let mut step = |number: u32, sql: &str| -> Result<(), StoreError> {
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if version(&tx)? < number {
             tx.execute_batch(sql)?;
             tx.pragma_update(None, "application_id", APPLICATION_ID)?;
             tx.pragma_update(None, "user_version", number)?;
+            if number >= STATE_SINCE {
+                super::books::restate(&tx)?;
+            }
         }
-        tx.commit()
+        Ok(tx.commit()?)
     };
     for (number, sql) in (1..).zip(MIGRATIONS) {
-        step(number, sql).map_err(|error| OpenError::refused(path, StoreError::from(error)))?;
+        step(number, sql).map_err(|error| OpenError::refused(path, error))?;
     }
     Ok(())
 }

@@ -12,17 +12,9 @@ use mesh_core::limits::{STORE_BATCH_MAX, STORE_QUEUE_MAX};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::{OpenError, StoreError};
-use super::open::{Opened, Role};
-
-/// How much a writer has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Transactions committed, or tried to.
-    pub batches: u64,
-    /// Calls carried out in them.
-    pub calls: u64,
-}
+use super::open::Opened;
+use crate::gateway::store::error::{OpenError, StoreError};
+use crate::gateway::store::{Load, Role};
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -199,17 +191,17 @@ impl Holds {
         self.accounts.remove(&account).unwrap_or_default()
     }
 
-    /// Gives an account's holds back. Of them, only `request`'s may have changed: it was `before`.
+    /// Gives an account's holds back. Of them, only those `touched` have changed: each was so.
     pub(super) fn put(
         &mut self,
         account: AccountId,
         holds: BTreeMap<RequestId, Held>,
-        request: RequestId,
-        before: Option<Held>,
+        touched: &[(RequestId, Option<Held>)],
     ) {
-        if holds.get(&request).copied() != before {
-            self.undo.push((account, request, before));
-        }
+        let undo = touched
+            .iter()
+            .map(|(request, before)| (account, *request, *before));
+        self.undo.extend(undo);
         if !holds.is_empty() {
             self.accounts.insert(account, holds);
         }

@@ -4,22 +4,16 @@ use mesh_core::gateway::{Admitted, NotAdmitted};
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::KeyHash;
 use mesh_core::ids::{AccountId, DeviceId, KeyId};
-use mesh_core::limits::{DEVICES_PER_ACCOUNT_MAX, NAME_CHARS_MAX, STORE_LIST_MAX};
+use mesh_core::limits::{DEVICES_PER_ACCOUNT_MAX, STORE_LIST_MAX};
 use mesh_core::time::UnixMillis;
 use rusqlite::{OptionalExtension, Params, Row, params};
 
-use super::error::StoreError;
 use super::rows::{self, blob, signed};
 use super::writer::Work;
-use super::{AccountRow, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, Revocation};
-
-fn check_name(name: &str) -> Result<(), StoreError> {
-    let length = name.chars().count();
-    if length == 0 || length > NAME_CHARS_MAX || name.chars().any(char::is_control) {
-        return Err(StoreError::BadName);
-    }
-    Ok(())
-}
+use crate::gateway::store::error::StoreError;
+use crate::gateway::store::types::{
+    AccountRow, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, Revocation, check_name, unrevoked,
+};
 
 impl Work<'_> {
     fn find<T>(
@@ -252,14 +246,5 @@ impl Work<'_> {
             account: known.account,
             epoch,
         })
-    }
-}
-
-fn unrevoked(key: Option<KeyRow>) -> Result<KeyRow, StoreError> {
-    let key = key.ok_or(StoreError::UnknownKey)?;
-    if key.revoked_at.is_some() {
-        Err(StoreError::KeyRevoked)
-    } else {
-        Ok(key)
     }
 }

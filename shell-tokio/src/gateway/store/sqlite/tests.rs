@@ -2,13 +2,17 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 use mesh_core::billing::account::Denied;
+use mesh_core::billing::money::Nanos;
 use mesh_core::limits::STORE_QUEUE_MAX;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::conformance::{ACCOUNT, CERTIFICATE, CHARGED, DEVICE, HELD, KEY, NOW};
-use super::conformance::{charge, furnish, hold, settle};
-use super::*;
+use super::writer;
+use crate::gateway::store::conformance::{
+    self, ACCOUNT, CERTIFICATE, CHARGED, DEVICE, HELD, KEY, NOW,
+};
+use crate::gateway::store::conformance::{charge, furnish, hold, settle};
+use crate::gateway::store::*;
 
 struct Folder(TempDir);
 
@@ -78,6 +82,12 @@ conforms!(
     the_ledger_can_be_read_from_any_entry_on_and_verifies,
 );
 
+fn writer_of(store: &Store) -> &writer::Writer {
+    match &store.0 {
+        Kind::Sqlite(sqlite) => &sqlite.0,
+    }
+}
+
 /// A call that keeps the writer busy until the sender is dropped.
 fn occupy(store: &Store) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
     let (free, wait) = mpsc::channel();
@@ -89,7 +99,7 @@ fn occupy(store: &Store) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
             let _: Result<(), _> = wait.recv();
             Ok(())
         };
-        store.0.submit(work).await.unwrap();
+        writer_of(&store).submit(work).await.unwrap();
     });
     tokio::task::block_in_place(|| has_begun.recv().unwrap());
     (free, call)
@@ -179,12 +189,19 @@ async fn a_row_that_was_changed_cut_or_taken_out_is_named() {
             "UPDATE entries SET sequence = 9 WHERE sequence = 5",
             (5, missing),
         ),
-        ("UPDATE accounts SET spent = spent - 1", (6, balance)),
-        ("UPDATE accounts SET owed = 1", (6, balance)),
         (
-            "UPDATE accounts SET tier = '{\"tier\":\"byok\",\"fee_bps\":0}'",
+            "UPDATE accounts SET state = json_set(state, '$.spent', 1)",
             (6, balance),
         ),
+        (
+            "UPDATE accounts SET state = json_set(state, '$.owed', 1)",
+            (6, balance),
+        ),
+        (
+            "UPDATE accounts SET state = json_set(state, '$.tier.markup_bps', 0)",
+            (6, balance),
+        ),
+        ("UPDATE accounts SET state = NULL", (6, balance)),
         (
             "UPDATE entries SET canonical = replace(canonical, '10815000', '10815001') \
              WHERE sequence = 4",
@@ -306,9 +323,9 @@ async fn a_call_that_fails_takes_none_of_its_batch_along() {
     furnish(&store).await;
     store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
     let (free, busy) = occupy(&store);
-    let failing = store.0.submit(|work: &mut writer::Work<'_>| {
-        work.settle(ACCOUNT, settle(1), NOW)?;
-        work.carry_out(ACCOUNT, hold(2).request, Command::Hold(hold(2)), NOW)?;
+    let failing = writer_of(&store).submit(|work: &mut writer::Work<'_>| {
+        work.carry_out(ACCOUNT, Command::Settle(settle(1)), NOW)?;
+        work.carry_out(ACCOUNT, Command::Hold(hold(2)), NOW)?;
         Err::<(), _>(StoreError::Locked)
     });
     let mut failing = Box::pin(failing);
@@ -330,7 +347,7 @@ async fn a_full_disk_is_said_and_the_store_goes_on_when_there_is_room() {
     let store = folder.gateway();
     furnish(&store).await;
     let pages = |most: i64| {
-        store.0.submit(move |work: &mut writer::Work<'_>| {
+        writer_of(&store).submit(move |work: &mut writer::Work<'_>| {
             let set = format!("PRAGMA max_page_count = {most}");
             Ok(work
                 .connection
@@ -390,7 +407,7 @@ async fn what_is_locked_by_another_program_changes_nothing() {
     let wait_no_time = |work: &mut writer::Work<'_>| {
         Ok(work.connection.busy_timeout(std::time::Duration::ZERO)?)
     };
-    store.0.submit(wait_no_time).await.unwrap();
+    writer_of(&store).submit(wait_no_time).await.unwrap();
     let other = Connection::open(folder.file()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(
@@ -417,7 +434,7 @@ fn a_newer_foreign_or_broken_file_is_refused_and_left_alone() {
             newer,
             OpenError::Newer {
                 found: 99,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
@@ -448,6 +465,40 @@ fn a_newer_foreign_or_broken_file_is_refused_and_left_alone() {
 
     let folder = Folder::new();
     assert!(matches!(verify(&folder.file()), Err(AuditError::Open(_))));
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_schema_is_brought_up_from_its_ledger() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    for request in 1..=3 {
+        charge(&store, request).await;
+    }
+    let before = store.summary(ACCOUNT, NOW).await.unwrap();
+    drop(store);
+
+    let old = Folder::new();
+    let connection = Connection::open(old.file()).unwrap();
+    connection
+        .execute_batch(&format!(
+            "{schema}; PRAGMA application_id = 0x53594E45; PRAGMA user_version = 1; \
+             ATTACH '{new}' AS new; \
+             INSERT INTO accounts SELECT id, name, created_at, '{{\"tier\":\"managed\",\"markup_bps\":300}}', \
+             100000000000, 0, 0, 0, 0, entries, head FROM new.accounts; \
+             INSERT INTO entries SELECT account, sequence, canonical, hash FROM new.entries",
+            schema = include_str!("schema/0001.sql"),
+            new = folder.file().display(),
+        ))
+        .unwrap();
+    drop(connection);
+
+    let store = old.gateway();
+    assert_eq!(store.summary(ACCOUNT, NOW).await, Ok(before));
+    charge(&store, 4).await;
+    let report = old.verify();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.entries(), 5);
 }
 
 #[cfg(unix)]

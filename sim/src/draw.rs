@@ -241,6 +241,7 @@ impl Drawing {
         Script {
             troubles,
             anthropic: self.chance.happens(500_000),
+            together: u32::try_from(self.chance.below(6)).unwrap_or_default(),
         }
     }
 

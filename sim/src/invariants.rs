@@ -8,6 +8,7 @@ pub mod at_end;
 
 use mesh_core::device::{AskError, State, Why};
 use mesh_core::ids::RequestId;
+use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::FinishReason;
 
 use crate::queue::{Micros, SECOND};
@@ -51,6 +52,7 @@ const ALWAYS: &[(&str, Check)] = sentences![
     a_whole_answer_is_delivered_whole,
     one_upstream_attempt_runs_at_a_time_and_none_starts_after_the_first_piece,
     an_honest_gateway_is_never_accused_of_breaking_the_protocol,
+    sequence_numbers_never_go_back_and_no_honest_device_is_accused_of_breaking_the_protocol,
     only_legal_state_transitions_happen,
     a_wait_is_within_the_bounds_of_the_backoff,
     the_backoff_forgets_only_after_a_session_that_lived_30_seconds,
@@ -180,6 +182,31 @@ fn an_honest_gateway_is_never_accused_of_breaking_the_protocol(
         | Seen::Text(..)
         | Seen::Called(_)
         | Seen::Changed(..)
+        | Seen::Attempt(_)
+        | Seen::Prewarmed(_)
+        | Seen::Spoke(_)
+        | Seen::Beat(..)
+        | Seen::Outputs(_) => Ok(()),
+    }
+}
+
+/// A gateway ends a session in which a number of a heartbeat comes twice, or a device speaks out of
+/// turn.
+fn sequence_numbers_never_go_back_and_no_honest_device_is_accused_of_breaking_the_protocol(
+    _: &Record,
+    _: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    match seen {
+        Seen::Changed(device, _, _, Why::Failed(failure))
+            if failure.kind == FailureKind::Protocol =>
+        {
+            Err(format!("device {device} was told: {failure}"))
+        }
+        Seen::Changed(..)
+        | Seen::Ended(..)
+        | Seen::Text(..)
+        | Seen::Called(_)
         | Seen::Attempt(_)
         | Seen::Prewarmed(_)
         | Seen::Spoke(_)

@@ -199,6 +199,9 @@ pub struct Script {
     pub troubles: Vec<Trouble>,
     /// It speaks Anthropic's format, not OpenAI's.
     pub anthropic: bool,
+    /// So many events of its stream arrive together; one by one when 0 or 1.
+    #[serde(default)]
+    pub together: u32,
 }
 
 /// What goes wrong at one attempt.

@@ -426,6 +426,20 @@ fn a_revoked_device_loses_its_session_at_once_and_tries_no_more() {
 }
 
 #[test]
+fn a_heartbeat_whose_number_was_used_before_ends_the_session() {
+    let mut net = Net::connected();
+    let now = net.now;
+    let (attempt, _) = net.ends[0].device.tunnel.session().expect("a session");
+    net.ends[0].changes.clear();
+    net.ends[0].device.send_heartbeat(now, attempt, 0);
+    net.give(0, Input::Unpause(RequestId::from_u128(1)));
+    net.run(secs(1));
+    let states: Vec<State> = net.ends[0].changes.iter().map(|&(_, to)| to).collect();
+    assert_eq!(states, [State::Reconnecting { attempt: 1 }, UP]);
+    assert_eq!(net.ends[0].device.stats().epoch, Some(2));
+}
+
+#[test]
 fn who_is_not_let_in_is_told_why() {
     for (word, kind) in [
         (NotAdmitted::Unknown, FailureKind::Unauthorized),

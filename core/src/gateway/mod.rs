@@ -313,7 +313,7 @@ impl<T: Transport> Gateway<T> {
     fn settle_step(&mut self, now: Now) {
         while let Some(due) = self.deadlines.pop_due(now.instant) {
             match due {
-                Due::Hello(conn) => self.close(now, conn, CloseCode::Protocol, "no Hello in time"),
+                Due::Hello(conn) => self.close(now, conn, CloseCode::TooSlow, "no session in time"),
                 Due::Ask(id) => self.ask_overdue(now, id),
                 Due::Answer(id) => self.step_answer(now, id, answer::Input::Timeout),
                 // Looked at below, as after every step.

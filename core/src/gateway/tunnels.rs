@@ -35,6 +35,8 @@ pub(super) struct Tunnel {
     pub(super) device: Option<DeviceId>,
     pub(super) phase: Phase,
     pub(super) streams: BTreeMap<StreamId, Stream>,
+    /// The last heartbeat's number.
+    pub(super) last_beat: Option<u64>,
     /// Bytes of half-received messages.
     pub(super) received_bytes: usize,
 }
@@ -119,6 +121,7 @@ impl<T: Transport> Gateway<T> {
                     device: None,
                     phase: Phase::Handshaking,
                     streams: BTreeMap::new(),
+                    last_beat: None,
                     received_bytes: 0,
                 };
                 self.tunnels.insert(conn, tunnel);
@@ -299,15 +302,22 @@ impl<T: Transport> Gateway<T> {
     }
 
     pub(super) fn heartbeat(&mut self, now: Now, conn: ConnId, stream: StreamId, beat: &Heartbeat) {
-        if !self.speaks_for(conn, beat.device_id) {
-            self.close(
-                now,
-                conn,
-                CloseCode::Protocol,
-                "a heartbeat of another device",
-            );
+        let Some(tunnel) = self.tunnels.get_mut(&conn) else {
+            return;
+        };
+        let wrong = if tunnel.device != Some(beat.device_id) {
+            Some("a heartbeat of another device")
+        } else if tunnel.last_beat >= Some(beat.sequence) {
+            // An acknowledgement would not say which of the two arrived.
+            Some("a heartbeat's number was used before")
+        } else {
+            None
+        };
+        if let Some(why) = wrong {
+            self.close(now, conn, CloseCode::Protocol, why);
             return;
         }
+        tunnel.last_beat = Some(beat.sequence);
         let rtt = self
             .transport
             .stats(conn)

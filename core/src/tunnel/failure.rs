@@ -231,6 +231,7 @@ fn kind_of_code(code: u32) -> FailureKind {
         Some(CloseCode::Revoked) => FailureKind::Revoked,
         Some(CloseCode::GoingAway) => FailureKind::GoingAway,
         Some(CloseCode::Overloaded) => FailureKind::Overloaded,
+        Some(CloseCode::TooSlow) => FailureKind::TimedOut,
     }
 }
 

@@ -17,11 +17,13 @@ pub enum CloseCode {
     GoingAway,
     /// Too much at once: come back later.
     Overloaded,
+    /// The session was not established in time: the path or the gateway's store was too slow.
+    TooSlow,
 }
 
 impl CloseCode {
     /// Every code, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Done,
         Self::Protocol,
         Self::Replaced,
@@ -29,6 +31,7 @@ impl CloseCode {
         Self::Revoked,
         Self::GoingAway,
         Self::Overloaded,
+        Self::TooSlow,
     ];
 
     /// The number on the wire.
@@ -42,6 +45,7 @@ impl CloseCode {
             Self::Revoked => 4,
             Self::GoingAway => 5,
             Self::Overloaded => 6,
+            Self::TooSlow => 7,
         }
     }
 
@@ -56,9 +60,12 @@ impl CloseCode {
     pub const fn is_final(self) -> bool {
         match self {
             Self::Unauthorized | Self::Revoked => true,
-            Self::Done | Self::Protocol | Self::Replaced | Self::GoingAway | Self::Overloaded => {
-                false
-            }
+            Self::Done
+            | Self::Protocol
+            | Self::Replaced
+            | Self::GoingAway
+            | Self::Overloaded
+            | Self::TooSlow => false,
         }
     }
 }
@@ -73,6 +80,6 @@ mod tests {
             assert_eq!(code.as_u32(), number);
             assert_eq!(CloseCode::from_u32(number), Some(code));
         }
-        assert_eq!(CloseCode::from_u32(7), None);
+        assert_eq!(CloseCode::from_u32(8), None);
     }
 }

@@ -92,9 +92,8 @@ pub fn says(
         Some(Trouble::Status { .. } | Trouble::Unreachable | Trouble::NoUsage) | None => None,
     };
     let counted = (trouble != Some(Trouble::NoUsage)).then_some(usage);
-    let mut push = |body: String, text: String| {
-        says.push_back(Next::Piece(Progress::Body(Bytes::from(body)), text));
-    };
+    let mut said = Vec::new();
+    let mut push = |body: String, text: String| said.push((body, text));
     if stream {
         if script.anthropic {
             push(anthropic_start(usage), String::new());
@@ -109,6 +108,10 @@ pub fn says(
     } else if cut.is_none() {
         let text: String = (0..words).map(|n| word(question, n)).collect();
         push(whole(script.anthropic, &text, counted), text);
+    }
+    for group in said.chunks(script.together.max(1) as usize) {
+        let (bodies, texts): (String, String) = group.iter().cloned().unzip();
+        says.push_back(Next::Piece(Progress::Body(Bytes::from(bodies)), texts));
     }
     says.push_back(match trouble {
         Some(Trouble::Break { .. }) => Next::End(Err(Broken::Reset)),

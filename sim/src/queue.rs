@@ -2,7 +2,7 @@
 //!
 //! Ties are broken by the order in which events were put in, so a run has one order only.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Virtual microseconds since the world began.
@@ -13,38 +13,20 @@ pub const SECOND: Micros = 1_000_000;
 /// One millisecond.
 pub const MILLI: Micros = 1_000;
 
-#[derive(Debug)]
-struct Entry<E> {
+/// Where an event waits. The events themselves lie still while the heap moves these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
     at: Micros,
     order: u64,
-    event: E,
+    slot: usize,
 }
-
-impl<E> Ord for Entry<E> {
-    /// Reversed: the heap gives the greatest first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-
-impl<E> PartialOrd for Entry<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> PartialEq for Entry<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl<E> Eq for Entry<E> {}
 
 /// What is to come.
 #[derive(Debug)]
 pub struct Queue<E> {
-    heap: BinaryHeap<Entry<E>>,
+    heap: BinaryHeap<Reverse<Key>>,
+    events: Vec<Option<E>>,
+    free: Vec<usize>,
     now: Micros,
     order: u64,
     taken: u64,
@@ -54,6 +36,8 @@ impl<E> Default for Queue<E> {
     fn default() -> Self {
         Self {
             heap: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
             now: 0,
             order: 0,
             taken: 0,
@@ -77,23 +61,29 @@ impl<E> Queue<E> {
     /// Puts an event in; one for the past comes next.
     pub fn put(&mut self, at: Micros, event: E) {
         self.order += 1;
-        self.heap.push(Entry {
+        let slot = self.free.pop().unwrap_or(self.events.len());
+        match self.events.get_mut(slot) {
+            Some(place) => *place = Some(event),
+            None => self.events.push(Some(event)),
+        }
+        self.heap.push(Reverse(Key {
             at: at.max(self.now),
             order: self.order,
-            event,
-        });
+            slot,
+        }));
     }
 
     /// Takes the next event if it is not later than `until`; else the clock moves there.
     pub fn take(&mut self, until: Micros) -> Option<E> {
-        if self.heap.peek().is_none_or(|entry| entry.at > until) {
+        if self.heap.peek().is_none_or(|Reverse(key)| key.at > until) {
             self.now = self.now.max(until);
             return None;
         }
-        let entry = self.heap.pop()?;
-        self.now = entry.at;
+        let Reverse(key) = self.heap.pop()?;
+        self.now = key.at;
         self.taken += 1;
-        Some(entry.event)
+        self.free.push(key.slot);
+        self.events.get_mut(key.slot)?.take()
     }
 }
 

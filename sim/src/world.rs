@@ -84,7 +84,7 @@ enum Event {
     Undo(usize),
     Heal,
     Probe,
-    StoreDone(StoreJob),
+    StoreDone(Box<StoreJob>),
     Upstream(u64),
 }
 
@@ -289,7 +289,7 @@ impl<W: Wire> World<W> {
                 from,
                 port,
                 bytes,
-            } => self.deliver(to, from, port, &bytes),
+            } => self.deliver(to, from, port, bytes),
             Event::Timer(end) => self.timer(end),
             Event::Happening(index) => {
                 let what = self.plan.happenings[index].what.clone();
@@ -301,18 +301,21 @@ impl<W: Wire> World<W> {
             }
             Event::Heal => self.heal()?,
             Event::Probe => self.probe(),
-            Event::StoreDone(job) => self.store_done(job),
+            Event::StoreDone(job) => self.store_done(*job),
             Event::Upstream(call) => self.upstream(call),
         }
         Ok(())
     }
 
-    fn deliver(&mut self, to: End, from: SocketAddr, port: u16, bytes: &[u8]) {
+    fn deliver(&mut self, to: End, from: SocketAddr, port: u16, bytes: Bytes) {
         let datagram = Datagram {
             remote: from,
             local_ip: None,
             ecn: None,
-            data: BytesMut::from(bytes),
+            // Copied only where the link made two of it.
+            data: bytes
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
         };
         match to {
             End::Gateway(at) => self.gateway_datagram(at, datagram),

@@ -30,6 +30,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
@@ -483,29 +484,33 @@ impl<T: Transport> Device<T> {
     /// The tunnel's suspicion lives on what the transport has heard.
     fn tell_traffic(&mut self, now: Now) {
         let busy = !self.lanes.is_empty();
-        let known: Vec<(AttemptId, Traffic)> = self
-            .links
-            .iter()
-            .filter_map(|(&attempt, link)| {
-                let live = self.transport.stats(link.conn()?)?;
-                let traffic = Traffic {
-                    last_received: live.last_received,
-                    in_flight: live.in_flight,
-                    rtt: live.rtt,
-                };
-                link.is_established().then_some((attempt, traffic))
-            })
-            .collect();
-        for (attempt, traffic) in known {
-            self.note_tunnel(
-                now,
-                tunnel::Input::Traffic {
+        let mut next = self.links.keys().next().copied();
+        while let Some(attempt) = next {
+            if let Some(traffic) = self.traffic_of(attempt) {
+                let input = tunnel::Input::Traffic {
                     attempt,
                     traffic,
                     busy,
-                },
-            );
+                };
+                self.note_tunnel(now, input);
+            }
+            // Telling it may have ended some of them.
+            let after = (Bound::Excluded(attempt), Bound::Unbounded);
+            next = self.links.range(after).next().map(|(&later, _)| later);
         }
+    }
+
+    fn traffic_of(&self, attempt: AttemptId) -> Option<Traffic> {
+        let link = self
+            .links
+            .get(&attempt)
+            .filter(|link| link.is_established())?;
+        let live = self.transport.stats(link.conn()?)?;
+        Some(Traffic {
+            last_received: live.last_received,
+            in_flight: live.in_flight,
+            rtt: live.rtt,
+        })
     }
 
     fn transport_event(&mut self, now: Now, event: transport::Event) {

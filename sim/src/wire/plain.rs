@@ -51,6 +51,9 @@ pub struct Plain {
     knocking: BTreeMap<ConnId, Knocking>,
     deadlines: BTreeSet<(Instant, ConnId)>,
     dirty: BTreeSet<ConnId>,
+    /// Those that may have to acknowledge something, once everything else has been said: it may ride
+    /// on an answer.
+    owing: Vec<ConnId>,
     events: VecDeque<Event>,
     out: VecDeque<(SocketAddr, Vec<u8>)>,
     next_conn: u64,
@@ -93,6 +96,7 @@ impl Plain {
             knocking: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            owing: Vec::new(),
             events: VecDeque::new(),
             out: VecDeque::new(),
             next_conn: 0,
@@ -152,6 +156,18 @@ impl Plain {
             remote,
             validated,
         });
+    }
+
+    /// Sends what acknowledgements no packet has carried.
+    fn acknowledge(&mut self) {
+        while let Some(id) = self.owing.pop() {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.acknowledge();
+                while let Some(packet) = conn.poll_packet() {
+                    self.out.push_back((conn.remote, packet));
+                }
+            }
+        }
     }
 
     fn lose(&mut self, id: ConnId, reason: CloseReason) {
@@ -407,6 +423,9 @@ impl Transport for Plain {
                 continue;
             };
             conn.flush(now.instant, &mut self.events);
+            if conn.owes_an_acknowledgement() {
+                self.owing.push(id);
+            }
             while let Some(packet) = conn.poll_packet() {
                 self.out.push_back((conn.remote, packet));
             }
@@ -427,9 +446,8 @@ impl Transport for Plain {
     }
 
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>) -> Option<Transmit> {
-        if !self.dirty.is_empty() {
-            self.flush(now);
-        }
+        self.flush(now);
+        self.acknowledge();
         let (remote, packet) = self.out.pop_front()?;
         buf.extend_from_slice(&packet);
         Some(Transmit {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_core::device::{AnswerEvent, Attempts, Config, Device, Input, Output, State};
+use mesh_core::device::{AnswerEvent, Attempts, Config, Device, Input, Output, State, Stats};
 use mesh_core::identity::Fingerprint;
 use mesh_core::ids::RequestId;
 use mesh_core::machine::{Machine as _, RootMachine as _};
@@ -239,8 +239,10 @@ impl<W: Wire> World<W> {
         if self.datagrams > before {
             self.spoke(at);
         }
-        self.watch_prewarm(at);
-        self.watch_heart(at);
+        if let Some(stats) = self.devices[at].machine.as_ref().map(Device::stats) {
+            self.watch_prewarm(at, &stats);
+            self.watch_heart(at, &stats);
+        }
         self.arm_device(at);
     }
 
@@ -255,44 +257,39 @@ impl<W: Wire> World<W> {
 
     /// It sent something, or has no more reason to.
     fn spoke(&mut self, at: usize) {
-        self.see(&Seen::Spoke(at));
-        let now = self.queue.now();
-        let tunnel = &mut self.record.tunnels[at];
-        tunnel.doubted = tunnel.doubted.and(Some(now));
+        if self.record.tunnels[at].doubted.is_some() {
+            self.see(&Seen::Spoke(at));
+            self.record.tunnels[at].doubted = Some(self.queue.now());
+        }
     }
 
     /// From a heartbeat to its answer, on a path that only takes time and is not cut.
-    fn watch_heart(&mut self, at: usize) {
-        let now = self.queue.now();
-        let node = &self.devices[at];
-        let Some(stats) = node.machine.as_ref().map(Device::stats) else {
-            return;
-        };
+    fn watch_heart(&mut self, at: usize, stats: &Stats) {
         let beats = (stats.heartbeats_sent, stats.heartbeats_acked);
-        let (sent, acked) = (
-            beats.0 > node.beats.0,
-            beats.1 > node.beats.1 || beats.0 < node.beats.0,
-        );
-        let path = node.up.longest_us().zip(node.down.longest_us());
-        let steady = path.filter(|_| self.is_steady(at));
-        if acked {
-            if let Some((up, down)) = steady {
-                let slack = if self.drops(at) == self.devices[at].drops {
-                    UNDROPPED
-                } else {
-                    DROPPED
-                };
-                // What was sent before it in its packet's way, twice, and acknowledgements.
-                let longest = 2 * (up + down) + slack;
+        let (sent_before, acked_before) = std::mem::replace(&mut self.devices[at].beats, beats);
+        if beats.1 > acked_before || beats.0 < sent_before {
+            if let Some(longest) = self.longest_beat(at) {
                 self.see(&Seen::Beat(at, longest));
             }
             self.record.tunnels[at].beat = None;
         }
-        if sent {
-            self.record.tunnels[at].beat = Some(now);
+        if beats.0 > sent_before {
+            self.record.tunnels[at].beat = Some(self.queue.now());
             self.devices[at].drops = self.drops(at);
         }
-        self.devices[at].beats = beats;
+    }
+
+    /// The longest that a heartbeat and its answer may take now, if that can be said.
+    fn longest_beat(&self, at: usize) -> Option<Micros> {
+        let node = &self.devices[at];
+        let (up, down) = node.up.longest_us().zip(node.down.longest_us())?;
+        let slack = if self.drops(at) == node.drops {
+            UNDROPPED
+        } else {
+            DROPPED
+        };
+        // What was sent before it in its packet's way, twice, and acknowledgements.
+        self.is_steady(at).then_some(2 * (up + down) + slack)
     }
 
     /// Datagrams that full queues of the device's path have dropped.
@@ -327,12 +324,8 @@ impl<W: Wire> World<W> {
             && !plan.happenings.iter().any(|timed| troubles(&timed.what))
     }
 
-    fn watch_prewarm(&mut self, at: usize) {
-        let last = self.devices[at]
-            .machine
-            .as_ref()
-            .and_then(|machine| machine.stats().prewarmed_at)
-            .map(|wall| wall.0);
+    fn watch_prewarm(&mut self, at: usize, stats: &Stats) {
+        let last = stats.prewarmed_at.map(|wall| wall.0);
         if last.is_none() || last == self.devices[at].prewarmed_at {
             return;
         }

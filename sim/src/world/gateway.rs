@@ -280,7 +280,7 @@ impl<W: Wire> World<W> {
             ask,
         };
         self.queue
-            .put(self.queue.now() + takes, Event::StoreDone(job));
+            .put(self.queue.now() + takes, Event::StoreDone(Box::new(job)));
     }
 
     pub(super) fn store_done(&mut self, job: StoreJob) {

@@ -26,7 +26,8 @@ const RTT_FIRST: Duration = Duration::from_millis(333);
 const RESEND_MAX: Duration = Duration::from_secs(4);
 /// As in production.
 const IDLE: Duration = Duration::from_secs(120);
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Longer than between heartbeats, which keep a session alive by themselves.
+const KEEP_ALIVE: Duration = Duration::from_secs(31);
 /// Before a hello is sent again.
 const HELLO_AGAIN: Duration = Duration::from_secs(1);
 
@@ -193,7 +194,12 @@ impl Conn {
         if number.wrapping_sub(self.expected) > 4 * u32::try_from(WINDOW).unwrap_or_default() {
             return;
         }
-        self.early.insert(number, frames.to_vec());
+        if number == self.expected {
+            self.expected = self.expected.wrapping_add(1);
+            self.frames(frames, events);
+        } else {
+            self.early.insert(number, frames.to_vec());
+        }
         while let Some(frames) = self.early.remove(&self.expected) {
             self.expected = self.expected.wrapping_add(1);
             self.frames(&frames, events);
@@ -424,8 +430,15 @@ impl Conn {
             }
             self.send_frames(now, frames, finishes);
         }
-        if self.ack_due {
-            self.ack_due = false;
+    }
+
+    pub(super) const fn owes_an_acknowledgement(&self) -> bool {
+        self.ack_due
+    }
+
+    /// Acknowledges what no packet of ours has acknowledged yet.
+    pub(super) fn acknowledge(&mut self) {
+        if std::mem::take(&mut self.ack_due) {
             let ack = self.expected;
             self.push(&Packet::Ack { ack });
         }

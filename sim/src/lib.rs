@@ -9,6 +9,7 @@ pub mod chance;
 pub mod draw;
 pub mod invariants;
 pub mod measure;
+pub mod minimize;
 pub mod net;
 pub mod outside;
 pub mod plan;

@@ -10,7 +10,7 @@ use mesh_sim::plan::Plan;
 use mesh_sim::queue::SECOND;
 use mesh_sim::record::Violation;
 use mesh_sim::swarm::{self, Run, Tally};
-use mesh_sim::{draw, measure, world::Finished};
+use mesh_sim::{draw, measure, minimize, world::Finished};
 use serde_json::json;
 
 /// Exit code when an invariant does not hold.
@@ -33,6 +33,8 @@ Examples:
   mesh-sim run --seed 7 --trace         with everything that happened in it
   mesh-sim plan --seed 7 > bad.json     what the seed stands for, to be edited
   mesh-sim replay bad.json              the edited plan
+  mesh-sim minimize --seed 7 --out small.json
+                                        the smallest plan that breaks what seed 7 breaks
   mesh-sim storm --devices 10000        a gateway restarts under a fleet
   mesh-sim commuter --days 365          a year on a bad mobile link
 
@@ -109,6 +111,24 @@ enum Command {
         #[arg(long)]
         seed: u64,
     },
+    /// Shrink a plan that breaks an invariant to the smallest that still does.
+    Minimize {
+        /// Of which seed.
+        #[arg(long, required_unless_present = "plan", conflicts_with = "plan")]
+        seed: Option<u64>,
+        /// `quic`, or `plain` for the ideal one. A plan from a file names its own.
+        #[arg(long, default_value = "quic", conflicts_with = "plan")]
+        transport: String,
+        /// A plan from a file, as printed by `plan`.
+        #[arg(long)]
+        plan: Option<PathBuf>,
+        /// Where the small plan goes; printed if not given.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Run at most so many plans.
+        #[arg(long, default_value_t = 2000)]
+        runs: u32,
+    },
     /// Run a plan from a file.
     Replay {
         /// As printed by `plan`.
@@ -149,6 +169,14 @@ fn main() -> ExitCode {
         } => storm(devices, dark, &transport),
         Command::Commuter { days } => commuter(days),
         Command::Plan { seed } => plan(seed),
+        Command::Minimize {
+            seed,
+            transport,
+            plan,
+            out,
+            runs,
+        } => seed_or_file(seed, &transport, plan.as_ref())
+            .and_then(|plan| minimize(&plan, out.as_ref(), runs)),
         Command::Replay { file, trace, json } => {
             read(&file).and_then(|plan| one(&plan, trace, json))
         }
@@ -187,6 +215,53 @@ fn plan(seed: u64) -> Result<bool, String> {
     let plan = draw::plan(seed, "quic");
     say(&serde_json::to_string_pretty(&plan).map_err(|error| error.to_string())?);
     Ok(true)
+}
+
+fn seed_or_file(
+    seed: Option<u64>,
+    transport: &str,
+    file: Option<&PathBuf>,
+) -> Result<Plan, String> {
+    match (file, seed) {
+        (Some(file), _) => read(file),
+        (None, Some(seed)) => Ok(draw::plan(seed, transport)),
+        (None, None) => Err("name a seed or a plan".to_owned()),
+    }
+}
+
+fn minimize(plan: &Plan, out: Option<&PathBuf>, runs: u32) -> Result<bool, String> {
+    // A panic is caught and told as a violation; its own words on the way would only disturb.
+    std::panic::set_hook(Box::new(|_| {}));
+    let broken = minimize::violation_of(plan).map_err(|error| error.to_string())?;
+    let Some(broken) = broken else {
+        say_error("every invariant holds in this plan: there is nothing to shrink");
+        return Ok(true);
+    };
+    let before = minimize::Size::of(plan);
+    say_error(&format!("BROKEN: {}", broken.invariant));
+    say_error(&format!("before: {before}"));
+    let mut progress = |doing: &str, plan: &Plan, runs: u32| {
+        let size = minimize::Size::of(plan);
+        say_error(&format!("{runs:>5} runs, {doing}: {size}"));
+    };
+    let shrunk = minimize::shrink_broken(plan, &broken.invariant, runs, &mut progress);
+    let after = minimize::Size::of(&shrunk.plan);
+    let why = if shrunk.cut_short {
+        "; --runs more may find a smaller one"
+    } else {
+        ""
+    };
+    say_error(&format!("after:  {after} ({} runs{why})", shrunk.runs));
+    let text = serde_json::to_string_pretty(&shrunk.plan).map_err(|error| error.to_string())?;
+    if let Some(out) = out {
+        std::fs::write(out, text + "\n")
+            .map_err(|error| format!("{} cannot be written: {error}", out.display()))?;
+        say_error(&format!("replay: mesh-sim replay {}", out.display()));
+    } else {
+        say(&text);
+        say_error("replay: save it as small.json, then mesh-sim replay small.json");
+    }
+    Ok(false)
 }
 
 fn held(violation: Option<&Violation>) -> bool {

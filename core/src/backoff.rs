@@ -28,6 +28,8 @@ use crate::rng::Seed;
 pub struct Backoff {
     rng: ChaCha8Rng,
     retries: u32,
+    #[cfg(feature = "buggify")]
+    unjittered: bool,
 }
 
 impl Backoff {
@@ -37,6 +39,8 @@ impl Backoff {
         Self {
             rng: seed.stream("backoff"),
             retries: 0,
+            #[cfg(feature = "buggify")]
+            unjittered: seed.is_unjittered(),
         }
     }
 
@@ -71,6 +75,10 @@ impl Backoff {
     /// Uniform over 0..=max, whole nanoseconds, by the high half of a product (D. Lemire, "Fast
     /// Random Integer Generation in an Interval", 2019); its bias here is below 2⁻²⁸.
     fn jitter(&mut self, max: Duration) -> Duration {
+        #[cfg(feature = "buggify")]
+        if self.unjittered {
+            return max;
+        }
         let product = u128::from(self.rng.next_u64()) * (max.as_nanos() + 1);
         Duration::from_nanos(u64::try_from(product >> 64).unwrap_or(u64::MAX))
     }
@@ -137,6 +145,14 @@ mod tests {
         assert_eq!(backoff.retries(), 2);
         backoff.reset();
         assert_eq!(backoff.next_wait(None), Duration::ZERO);
+    }
+
+    #[cfg(feature = "buggify")]
+    #[test]
+    fn without_jitter_every_wait_is_the_longest_of_the_table() {
+        let mut backoff = Backoff::new(&Seed::new([1; 32]).without_jitter().child("device"));
+        let waits: Vec<u64> = (0..9).map(|_| backoff.next_wait(None).as_secs()).collect();
+        assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Seed {
     bytes: [u8; 32],
     #[cfg(feature = "buggify")]
     buggified: bool,
+    #[cfg(feature = "buggify")]
+    unjittered: bool,
 }
 
 impl std::fmt::Debug for Seed {
@@ -30,6 +32,8 @@ impl Seed {
             bytes,
             #[cfg(feature = "buggify")]
             buggified: false,
+            #[cfg(feature = "buggify")]
+            unjittered: false,
         }
     }
 
@@ -47,6 +51,22 @@ impl Seed {
     #[must_use]
     pub const fn is_buggified(&self) -> bool {
         self.buggified
+    }
+
+    /// The same seed, for machines that wait their longest every time: what a fleet does without
+    /// jitter, for a simulation that shows what the jitter is for.
+    #[cfg(feature = "buggify")]
+    #[must_use]
+    pub const fn without_jitter(mut self) -> Self {
+        self.unjittered = true;
+        self
+    }
+
+    /// Whether waits are the longest instead of drawn.
+    #[cfg(feature = "buggify")]
+    #[must_use]
+    pub const fn is_unjittered(&self) -> bool {
+        self.unjittered
     }
 
     /// A stream for jitter, sampling and other draws that need not be secret.
@@ -68,6 +88,8 @@ impl Seed {
             bytes: self.derive(b"child", name),
             #[cfg(feature = "buggify")]
             buggified: self.buggified,
+            #[cfg(feature = "buggify")]
+            unjittered: self.unjittered,
         }
     }
 

@@ -43,6 +43,7 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
     Plan {
         seed,
         transport: transport.to_owned(),
+        unjittered: false,
         buggify: draw.chance.happens(500_000),
         faults_until: draw.until,
         gateways: u32::try_from(gateways).unwrap_or(1),

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use mesh_sim::plan::Plan;
 use mesh_sim::queue::SECOND;
 use mesh_sim::record::Violation;
+use mesh_sim::storm::{self, Course, Storm};
 use mesh_sim::swarm::{self, Run, Tally};
 use mesh_sim::{draw, measure, minimize, world::Finished};
 use serde_json::json;
@@ -36,6 +37,8 @@ Examples:
   mesh-sim minimize --seed 7 --out small.json
                                         the smallest plan that breaks what seed 7 breaks
   mesh-sim storm --devices 10000        a gateway restarts under a fleet
+  mesh-sim storm --dark 120 --html storm.html
+                                        with jitter and without, drawn
   mesh-sim commuter --days 365          a year on a bad mobile link
 
 Exit code 0: every invariant held. 1: one did not. 2: nothing could be run.";
@@ -98,6 +101,15 @@ enum Command {
         /// `quic`, or `plain` for the ideal one.
         #[arg(long, default_value = "quic")]
         transport: String,
+        /// Compare with a fleet whose waits have no jitter.
+        #[arg(long)]
+        no_jitter: bool,
+        /// Draw the comparison into this file.
+        #[arg(long)]
+        html: Option<PathBuf>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Let one device live on a bad mobile link.
     Commuter {
@@ -166,7 +178,21 @@ fn main() -> ExitCode {
             devices,
             dark,
             transport,
-        } => storm(devices, dark, &transport),
+            no_jitter,
+            html,
+            json,
+        } => storm(
+            &Storm {
+                transport: &transport,
+                devices,
+                dark: dark * SECOND,
+            },
+            &Told {
+                no_jitter,
+                html: html.as_ref(),
+                json,
+            },
+        ),
         Command::Commuter { days } => commuter(days),
         Command::Plan { seed } => plan(seed),
         Command::Minimize {
@@ -284,23 +310,83 @@ fn fleet(devices: usize, span: u64, transport: &str) -> Result<bool, String> {
 /// Columns of the longest bar.
 const BAR: u32 = 60;
 
-fn storm(devices: usize, dark: u64, transport: &str) -> Result<bool, String> {
-    let storm = measure::storm(transport, devices, dark * SECOND).map_err(|e| e.to_string())?;
-    let peak = storm.per_second.iter().copied().max().unwrap_or(0);
-    for (second, &count) in storm.per_second.iter().enumerate() {
+/// How a storm is told.
+struct Told<'a> {
+    no_jitter: bool,
+    html: Option<&'a PathBuf>,
+    json: bool,
+}
+
+fn storm(storm: &Storm<'_>, told: &Told<'_>) -> Result<bool, String> {
+    let both = told.no_jitter || told.html.is_some();
+    let courses = if both {
+        storm.compare().map(Vec::from)
+    } else {
+        storm.run(true).map(|course| vec![course])
+    };
+    let courses = courses.map_err(|error| error.to_string())?;
+    if let Some(file) = told.html {
+        std::fs::write(file, storm::html(storm, &courses))
+            .map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+    }
+    if told.json {
+        let all: Vec<_> = courses.iter().map(course_as_json).collect();
+        say(&json!({ "transport": storm.transport, "devices": storm.devices, "dark_seconds": seconds(storm.dark), "courses": all }).to_string());
+    } else {
+        for course in &courses {
+            draw_course(storm, course);
+        }
+        say(&storm::explanation(storm, &courses));
+    }
+    let fine = |course: &Course| course.violation.is_none() && course.last_back_s.is_some();
+    Ok(courses.iter().all(fine))
+}
+
+fn draw_course(storm: &Storm<'_>, course: &Course) {
+    let name = if course.jitter {
+        "with jitter"
+    } else {
+        "without jitter"
+    };
+    let (peak, at) = course.peak();
+    say(&format!("handshakes finished in each second, {name}:"));
+    for (second, &count) in course.established.iter().enumerate() {
         if count > 0 {
-            let bar = (count * BAR).div_ceil(peak.max(1)) as usize;
-            say(&format!("{second:>4} s {count:>6} {}", "█".repeat(bar)));
+            let bar = (u64::from(count) * u64::from(BAR)).div_ceil(u64::from(peak.max(1)));
+            let bar = "█".repeat(usize::try_from(bar).unwrap_or_default());
+            say(&format!("{second:>4} s {count:>6} {bar}"));
         }
     }
-    let last = storm
+    let last = course
         .last_back_s
         .map_or_else(|| "never".to_owned(), |last| format!("{last:.1} s"));
     say(&format!(
-        "{devices} devices on {transport}, gateway away for {dark} s: at most {peak} sessions a second, the last back after {last}; simulated in {:.1} s",
-        storm.wall_s
+        "{} devices on {}, gateway away for {:.0} s, {name}: at most {peak} handshakes a second (second {at}), {} attempts in vain, {} refused, the last back after {last}; simulated in {:.1} s",
+        storm.devices,
+        storm.transport,
+        seconds(storm.dark),
+        course.in_vain,
+        course.refused,
+        course.wall_s,
     ));
-    Ok(held(storm.violation.as_ref()) && storm.last_back_s.is_some())
+    held(course.violation.as_ref());
+}
+
+fn course_as_json(course: &Course) -> serde_json::Value {
+    let (peak, at) = course.peak();
+    json!({
+        "jitter": course.jitter,
+        "peak_handshakes_per_second": peak,
+        "peak_at_second": at,
+        "peak_attempts_per_second": course.peak_begun().0,
+        "attempts_in_vain": course.in_vain,
+        "refused": course.refused,
+        "last_back_seconds": course.last_back_s,
+        "established": course.established,
+        "begun": course.begun,
+        "wall_seconds": course.wall_s,
+        "broken": course.violation.as_ref().map(|violation| &violation.invariant),
+    })
 }
 
 fn commuter(days: u64) -> Result<bool, String> {

@@ -1,5 +1,4 @@
-//! How fast the simulator is, and what a storm and a year look like: written plans, run and summed
-//! up for people.
+//! How fast the simulator is, and what a year looks like: written plans, run and summed up for people.
 
 use std::time::Instant;
 
@@ -25,7 +24,7 @@ pub struct Speed {
     pub violation: Option<Violation>,
 }
 
-fn on<R>(
+pub(crate) fn on<R>(
     transport: &str,
     quic: impl FnOnce() -> Result<R, Unbuildable>,
     plain: impl FnOnce() -> Result<R, Unbuildable>,
@@ -65,59 +64,6 @@ fn fleet_on<W: Wire>(devices: usize, span: Micros) -> Result<Speed, Unbuildable>
         events_per_s: (after.events - before.events) as f64 / wall,
         datagrams_per_device_minute: datagrams / devices as f64 / (span as f64 / 6e7),
         violation: after.violation,
-    })
-}
-
-/// A gateway's restart under a whole fleet.
-#[derive(Clone, Debug)]
-pub struct Storm {
-    /// Sessions established in each second from the gateway's death on.
-    pub per_second: Vec<u32>,
-    /// From the gateway's return to the last device's session, s; `None` if one never came back.
-    pub last_back_s: Option<f64>,
-    /// Wall time of the whole, s.
-    pub wall_s: f64,
-    /// Nothing should break.
-    pub violation: Option<Violation>,
-}
-
-/// Kills the gateway of a fleet for `dark` virtual µs.
-///
-/// # Errors
-///
-/// [`Unbuildable`].
-pub fn storm(transport: &str, devices: usize, dark: Micros) -> Result<Storm, Unbuildable> {
-    on(
-        transport,
-        || storm_on::<Quic>(devices, dark),
-        || storm_on::<Plain>(devices, dark),
-    )
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for people to read")]
-fn storm_on<W: Wire>(devices: usize, dark: Micros) -> Result<Storm, Unbuildable> {
-    let began = Instant::now();
-    let mut world = World::<W>::new(scenario::storm(W::NAME, devices, dark), false)?;
-    let finished = world.run_for(scenario::STORM_AT + dark + 180 * SECOND)?;
-    let sessions = world.record().sessions.iter();
-    let after: Vec<Micros> = sessions
-        .copied()
-        .filter(|&at| at >= scenario::STORM_AT)
-        .collect();
-    let mut per_second = vec![0; usize::try_from((dark + 180 * SECOND) / SECOND).unwrap_or(0)];
-    for at in &after {
-        let second = usize::try_from((at - scenario::STORM_AT) / SECOND).unwrap_or(usize::MAX);
-        if let Some(count) = per_second.get_mut(second) {
-            *count += 1;
-        }
-    }
-    let back = scenario::STORM_AT + dark;
-    let last = after.last().map(|at| at.saturating_sub(back) as f64 / 1e6);
-    Ok(Storm {
-        per_second,
-        last_back_s: last.filter(|_| world.connected() == devices),
-        wall_s: began.elapsed().as_secs_f64(),
-        violation: finished.violation,
     })
 }
 

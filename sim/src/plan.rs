@@ -15,6 +15,9 @@ pub struct Plan {
     pub transport: String,
     /// Whether the machines' rare cases are armed.
     pub buggify: bool,
+    /// Whether devices wait their longest before every retry, instead of a drawn part of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unjittered: bool,
     /// How long faults strike, µs. After it everything heals, and all must come to a good end.
     pub faults_until: Micros,
     /// Gateways of the deployment: with several, devices try them in turn.

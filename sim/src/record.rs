@@ -142,7 +142,13 @@ pub struct Record {
     pub questions: BTreeMap<RequestId, Asked>,
     /// By device.
     pub tunnels: Vec<TunnelRecord>,
-    /// When sessions were established, virtual µs.
+    /// When devices began an attempt to connect, virtual µs.
+    pub attempts: Vec<Micros>,
+    /// When gateways had established a session, virtual µs.
+    pub established: Vec<Micros>,
+    /// When gateways refused a handshake before it began, virtual µs.
+    pub refused: Vec<Micros>,
+    /// When devices had a new session, virtual µs; an old one that answered after all is not new.
     pub sessions: Vec<Micros>,
     /// Sessions that came back.
     pub reconnects: u64,

@@ -23,6 +23,7 @@ pub fn fleet(transport: &str, devices: usize) -> Plan {
         seed: 1,
         transport: transport.to_owned(),
         buggify: false,
+        unjittered: false,
         faults_until: Micros::MAX / 4,
         gateways: 1,
         ceilings: vec![RICH],

@@ -101,6 +101,9 @@ impl<W: Wire> World<W> {
         if self.plan.buggify {
             seed = seed.with_buggify();
         }
+        if self.plan.unjittered {
+            seed = seed.without_jitter();
+        }
         let seed = seed.child(&format!("life {}", node.life));
         node.clock.set(now.wall);
         let transport = W::device(&self.authority, &node.certificate, &node.clock, &seed)?;
@@ -338,6 +341,7 @@ impl<W: Wire> World<W> {
         match output {
             Output::Resolve { attempt } => {
                 self.see(&Seen::Attempt(at));
+                self.record.attempts.push(self.queue.now());
                 self.record.tunnels[at].waiting_since = None;
                 let result = Ok(self.addresses(at));
                 let now = self.device_now(at);
@@ -360,7 +364,7 @@ impl<W: Wire> World<W> {
                 if failure_is(mesh_core::tunnel::FailureKind::Replaced) {
                     self.sometimes.saw("a newer session replaced an older one");
                 }
-                self.count_uptime(at, now, to);
+                self.count_uptime(at, now, to, &why);
                 let awake = now - self.devices[at].slept;
                 self.record.tunnels[at].follow(now, awake, to, &why);
                 if to == State::Failed {
@@ -380,12 +384,14 @@ impl<W: Wire> World<W> {
         }
     }
 
-    fn count_uptime(&mut self, at: usize, now: Micros, to: State) {
+    fn count_uptime(&mut self, at: usize, now: Micros, to: State, why: &mesh_core::tunnel::Why) {
         let tunnel = &mut self.record.tunnels[at];
         let is_up = matches!(to, State::Connected { .. });
         if is_up {
             tunnel.up_since.get_or_insert(now);
-            self.record.sessions.push(now);
+            if *why == mesh_core::tunnel::Why::Established {
+                self.record.sessions.push(now);
+            }
             let again = matches!(tunnel.state, State::Reconnecting { .. });
             self.record.reconnects += u64::from(again);
         } else if let Some(since) = tunnel.up_since.take() {

@@ -231,6 +231,7 @@ impl<W: Wire> World<W> {
                 .sometimes
                 .saw("a late answer of the outside world was given back"),
             Happened::TunnelUp { device, epoch, .. } => {
+                self.record.established.push(self.queue.now());
                 self.note(
                     format!("gateway {at}"),
                     format!("{device} is up, epoch {epoch}"),
@@ -257,7 +258,7 @@ impl<W: Wire> World<W> {
                     format!("{request} failed: {code:?}"),
                 );
             }
-            Happened::HandshakeRefused { .. } => {}
+            Happened::HandshakeRefused { .. } => self.record.refused.push(self.queue.now()),
         }
     }
 

@@ -531,14 +531,19 @@ impl World {
                 _ => unreachable!("0x{number:02x} to a device"),
             }
             if matches!(number, 0x04 | 0x06) {
-                self.receipt(data);
+                self.receipt(data, &text);
             }
         }
         self.is_of_one_call(&text);
     }
 
-    /// A receipt is what the ledger says; without an entry nothing was charged.
-    fn receipt(&self, data: &Value) {
+    /// A receipt is what the ledger says; without an entry nothing was charged. Cancelled before the
+    /// first piece its id is free again, and the entry that a later asking made is not of this one.
+    fn receipt(&self, data: &Value, text: &str) {
+        let nothing = data["cost_nanos"] == 0 && data["base_nanos"] == 0;
+        if nothing && data["finish_reason"] == "cancelled" && text.is_empty() {
+            return;
+        }
         let id = data["request_id"].as_str().unwrap_or_default();
         let charge = id
             .parse()

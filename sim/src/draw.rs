@@ -39,6 +39,7 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
         draw.gateway_faults(gateway, &kinds);
     }
     draw.store_faults(&kinds);
+    draw.faults_of_all(&kinds, gateways, devices.len());
     draw.happenings.sort_by_key(|timed| timed.at);
     Plan {
         seed,
@@ -68,13 +69,15 @@ enum Kind {
     Skew,
     CrashGateway,
     StopGateway,
+    RollingRestart,
+    EverybodyMoves,
     SlowStore,
     BrokenStore,
     Revoke,
     Expire,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 16] = [
     Kind::Cut,
     Kind::OneWay,
     Kind::Mtu,
@@ -85,6 +88,8 @@ const KINDS: [Kind; 14] = [
     Kind::Skew,
     Kind::CrashGateway,
     Kind::StopGateway,
+    Kind::RollingRestart,
+    Kind::EverybodyMoves,
     Kind::SlowStore,
     Kind::BrokenStore,
     Kind::Revoke,
@@ -310,12 +315,34 @@ impl Drawing {
                 Kind::Expire if self.chance.happens(100_000) => Happening::Expire { device },
                 Kind::CrashGateway
                 | Kind::StopGateway
+                | Kind::RollingRestart
+                | Kind::EverybodyMoves
                 | Kind::SlowStore
                 | Kind::BrokenStore
                 | Kind::Revoke
                 | Kind::Expire => continue,
             };
             self.push(at, what);
+        }
+    }
+
+    /// What strikes everybody within a moment: a new release rolled out over the gateways, and a network
+    /// that all devices lose.
+    fn faults_of_all(&mut self, kinds: &[Kind], gateways: u64, devices: usize) {
+        if kinds.contains(&Kind::RollingRestart) {
+            let (mut at, takes) = (self.at(), self.chance.between(1, 20) * SECOND);
+            for gateway in 0..usize::try_from(gateways).unwrap_or(1) {
+                let until = at + takes;
+                self.push(at, Happening::StopGateway { gateway, until });
+                at = until + self.chance.below(5 * SECOND);
+            }
+        }
+        if kinds.contains(&Kind::EverybodyMoves) {
+            let at = self.at();
+            for device in 0..devices {
+                let soon = at + self.chance.below(SECOND);
+                self.push(soon, Happening::Move { device });
+            }
         }
     }
 

@@ -16,6 +16,8 @@ pub mod page;
 pub mod plan;
 pub mod queue;
 pub mod record;
+pub mod recorder;
+pub mod report;
 pub mod scenario;
 pub mod sometimes;
 pub mod storm;

@@ -11,7 +11,7 @@ use mesh_sim::queue::SECOND;
 use mesh_sim::record::Violation;
 use mesh_sim::storm::{self, Course, Storm};
 use mesh_sim::swarm::{self, Run, Tally};
-use mesh_sim::{draw, measure, minimize, world::Finished};
+use mesh_sim::{draw, measure, minimize, report, world::Finished};
 use serde_json::json;
 
 /// Exit code when an invariant does not hold.
@@ -36,6 +36,8 @@ Examples:
   mesh-sim replay bad.json              the edited plan
   mesh-sim minimize --seed 7 --out small.json
                                         the smallest plan that breaks what seed 7 breaks
+  mesh-sim report --seed 7 --html 7.html
+                                        the same world drawn
   mesh-sim storm --devices 10000        a gateway restarts under a fleet
   mesh-sim storm --dark 120 --html storm.html
                                         with jitter and without, drawn
@@ -141,6 +143,25 @@ enum Command {
         #[arg(long, default_value_t = 2000)]
         runs: u32,
     },
+    /// Draw one run as a page: who was how, what was said, how the answers came on, the money.
+    Report {
+        /// Of which seed.
+        #[arg(long, required_unless_present = "plan", conflicts_with = "plan")]
+        seed: Option<u64>,
+        /// `quic`, or `plain` for the ideal one. A plan from a file names its own.
+        #[arg(long, default_value = "quic", conflicts_with = "plan")]
+        transport: String,
+        /// A plan from a file, as printed by `plan`.
+        #[arg(long)]
+        plan: Option<PathBuf>,
+        /// Where the page goes.
+        #[arg(long)]
+        html: PathBuf,
+        /// Look closely from one virtual second to another, as in `12.5-16`; before the first broken
+        /// invariant, or at the first question, if not given.
+        #[arg(long)]
+        window: Option<String>,
+    },
     /// Run a plan from a file.
     Replay {
         /// As printed by `plan`.
@@ -203,6 +224,14 @@ fn main() -> ExitCode {
             runs,
         } => seed_or_file(seed, &transport, plan.as_ref())
             .and_then(|plan| minimize(&plan, out.as_ref(), runs)),
+        Command::Report {
+            seed,
+            transport,
+            plan,
+            html,
+            window,
+        } => seed_or_file(seed, &transport, plan.as_ref())
+            .and_then(|plan| draw_report(&plan, &html, window.as_deref())),
         Command::Replay { file, trace, json } => {
             read(&file).and_then(|plan| one(&plan, trace, json))
         }
@@ -288,6 +317,34 @@ fn minimize(plan: &Plan, out: Option<&PathBuf>, runs: u32) -> Result<bool, Strin
         say_error("replay: save it as small.json, then mesh-sim replay small.json");
     }
     Ok(false)
+}
+
+fn draw_report(plan: &Plan, html: &PathBuf, window: Option<&str>) -> Result<bool, String> {
+    let window = window.map(span).transpose()?;
+    let drawn = report::report(plan, window).map_err(|error| error.to_string())?;
+    std::fs::write(html, &drawn.html)
+        .map_err(|error| format!("{} cannot be written: {error}", html.display()))?;
+    say(&format!("{}: {} bytes", html.display(), drawn.html.len()));
+    Ok(held(drawn.finished.violation.as_ref()))
+}
+
+/// `12.5-16` as virtual µs.
+fn span(text: &str) -> Result<(u64, u64), String> {
+    let micros = |second: &str| {
+        let (whole, part) = second.split_once('.').unwrap_or((second, ""));
+        let part = format!("{part:0<6}");
+        let digits = part.len() == 6 && part.bytes().all(|byte| byte.is_ascii_digit());
+        let part: u64 = part.parse().ok().filter(|_| digits)?;
+        whole
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(SECOND)?
+            .checked_add(part)
+    };
+    text.split_once('-')
+        .and_then(|(from, to)| Some((micros(from)?, micros(to)?)))
+        .filter(|(from, to)| from < to)
+        .ok_or_else(|| format!("{text:?} is no window; write seconds as in 12.5-16"))
 }
 
 fn held(violation: Option<&Violation>) -> bool {
@@ -543,6 +600,12 @@ fn tell(tally: &Tally, from: u64) {
             say(&format!("        {}", violation.found));
             say(&format!(
                 "replay: mesh-sim run --seed {seed} --transport {transport}"
+            ));
+            say(&format!(
+                "shrink: mesh-sim minimize --seed {seed} --transport {transport}"
+            ));
+            say(&format!(
+                "draw:   mesh-sim report --seed {seed} --transport {transport} --html {seed}.html"
             ));
         }
     }

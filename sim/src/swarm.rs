@@ -54,7 +54,7 @@ fn run_on<W: Wire>(plan: &Plan, whole_trace: bool) -> Result<Run, Unbuildable> {
     Ok(Run { finished, notes })
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Finished {
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Finished {
     let words = panic
         .downcast_ref::<String>()
         .cloned()

@@ -18,6 +18,7 @@
 mod device;
 mod gateway;
 mod happen;
+mod observe;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -38,6 +39,7 @@ use crate::outside::upstream::Call;
 use crate::plan::Plan;
 use crate::queue::{Micros, Queue, SECOND};
 use crate::record::{Record, TunnelRecord, Violation};
+use crate::recorder::Recorder;
 use crate::sometimes::Sometimes;
 use crate::trace::Trace;
 use crate::wire::certificates::Authority;
@@ -134,6 +136,7 @@ pub struct World<W: Wire> {
     violation: Option<Violation>,
     datagrams: u64,
     buf: Vec<u8>,
+    recorder: Option<Box<Recorder>>,
 }
 
 impl<W: Wire> World<W> {
@@ -144,6 +147,14 @@ impl<W: Wire> World<W> {
     /// [`Unbuildable`] when certificates or configurations cannot be made, or the plan names what is
     /// not there.
     pub fn new(plan: Plan, whole_trace: bool) -> Result<Self, Unbuildable> {
+        Self::with_recorder(plan, whole_trace, None)
+    }
+
+    fn with_recorder(
+        plan: Plan,
+        whole_trace: bool,
+        recorder: Option<Box<Recorder>>,
+    ) -> Result<Self, Unbuildable> {
         let seed = plan.seed;
         let mut world = Self {
             origin: origin(),
@@ -167,6 +178,7 @@ impl<W: Wire> World<W> {
             violation: None,
             datagrams: 0,
             buf: Vec::new(),
+            recorder,
             plan,
         };
         for account in 0..world.plan.ceilings.len() {
@@ -304,10 +316,14 @@ impl<W: Wire> World<W> {
             Event::StoreDone(job) => self.store_done(*job),
             Event::Upstream(call) => self.upstream(call),
         }
+        if self.recorder.is_some() {
+            self.look_around();
+        }
         Ok(())
     }
 
     fn deliver(&mut self, to: End, from: SocketAddr, port: u16, bytes: Bytes) {
+        self.record_arrival(to, port);
         let datagram = Datagram {
             remote: from,
             local_ip: None,
@@ -374,6 +390,9 @@ impl<W: Wire> World<W> {
         let now = self.queue.now();
         self.trace
             .datagram(now, from.number(), to.number(), datagram);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sent(now, from.into(), to.into(), datagram.len(), passage);
+        }
         let Ok(passage) = passage else { return };
         let mut bytes = BytesMut::from(datagram);
         if let Some(bit) = passage.damaged_bit {

@@ -10,9 +10,10 @@ use mesh_sim::swarm::run;
 /// A seed with several devices, crashes and questions.
 const SEED: u64 = 8;
 
-fn report_of_another_process(seed: u64) -> serde_json::Value {
+fn report_of_another_process(seed: u64, transport: &str) -> serde_json::Value {
     let output = Command::new(env!("CARGO_BIN_EXE_mesh-sim"))
-        .args(["run", "--json", "--seed", &seed.to_string()])
+        .args(["run", "--json", "--transport", transport])
+        .args(["--seed", &seed.to_string()])
         .output();
     output
         .ok()
@@ -30,15 +31,18 @@ fn until_the_next_second(from: Instant) {
 
 #[test]
 fn one_seed_is_one_history_in_this_process_and_in_another_a_second_later() {
-    let plan = draw::plan(SEED, "quic");
-    let began = Instant::now();
-    let first = run(&plan, false).unwrap().finished;
-    assert_eq!(first.violation, None);
-    assert!(first.datagrams > 1000, "{}", first.datagrams);
-    until_the_next_second(began);
-    let second = run(&plan, true).unwrap().finished;
-    assert_eq!(first.digest, second.digest);
-    assert_eq!(report_of_another_process(SEED)["digest"], first.digest);
+    for transport in ["quic", "plain"] {
+        let plan = draw::plan(SEED, transport);
+        let began = Instant::now();
+        let first = run(&plan, false).unwrap().finished;
+        assert_eq!(first.violation, None);
+        assert!(first.datagrams > 1000, "{}", first.datagrams);
+        until_the_next_second(began);
+        let second = run(&plan, true).unwrap().finished;
+        assert_eq!(first.digest, second.digest);
+        let elsewhere = report_of_another_process(SEED, transport);
+        assert_eq!(elsewhere["digest"], first.digest);
+    }
 }
 
 #[test]

@@ -14,6 +14,8 @@ use mesh_core::identity::Fingerprint;
 use mesh_core::ids::{AccountId, DeviceId, RequestId};
 use mesh_core::time::UnixMillis;
 
+use crate::recorder::Balance;
+
 /// One account with its ledger.
 #[derive(Debug)]
 struct Books {
@@ -194,6 +196,25 @@ impl Store {
         self.books
             .values()
             .flat_map(|books| books.account.holds.keys().copied())
+    }
+
+    /// What is set aside for a request.
+    #[must_use]
+    pub fn held(&self, account: AccountId, request: RequestId) -> Option<Nanos> {
+        let held = self.books.get(&account)?.account.holds.get(&request)?;
+        Some(held.charge)
+    }
+
+    /// Where every account stands.
+    pub fn balances(&self) -> impl Iterator<Item = Balance> {
+        self.books.iter().map(|(&account, books)| Balance {
+            account,
+            ceiling: books.account.ceiling,
+            spent: books.account.spent,
+            held: Nanos(books.account.holds.values().map(|held| held.charge.0).sum()),
+            owed: books.account.owed,
+            charges: books.charges.len(),
+        })
     }
 
     /// What a request was charged.

@@ -16,6 +16,7 @@ use crate::net::{Nat, Pipe};
 use crate::plan::Plan;
 use crate::queue::{Micros, SECOND};
 use crate::record::Outcome;
+use crate::recorder::Text;
 use crate::wire::certificates::{Authority, Certificate};
 use crate::wire::{Unbuildable, WallClock, Wire};
 
@@ -444,12 +445,15 @@ impl<W: Wire> World<W> {
         self.see(&Seen::Text(request, text));
         if let Some(asked) = self.record.questions.get_mut(&request) {
             asked.delivered.push_str(text);
+            let so_far = asked.delivered.len();
+            self.record_text(request, Text::Delivered(so_far));
         }
     }
 
     fn ended(&mut self, request: RequestId, outcome: Outcome) {
         self.see(&Seen::Ended(request, &outcome));
         self.count_ending(&outcome);
+        self.record_text(request, Text::Ended);
         if let Some(asked) = self.record.questions.get_mut(&request) {
             asked.outcome = Some(outcome);
         }

@@ -19,6 +19,7 @@ use crate::invariants::Seen;
 use crate::outside::upstream::{self, Call, Next};
 use crate::plan::{Happening, Script};
 use crate::queue::Micros;
+use crate::recorder::Text;
 use crate::wire::{Unbuildable, WallClock, Wire};
 
 /// See the module documentation.
@@ -307,6 +308,7 @@ impl<W: Wire> World<W> {
                 }
             }
         };
+        self.record_told(&ask, told.as_ref());
         if matches!(&told, Some(Told::Held(Err(HoldFailed::Denied(_))))) {
             self.sometimes.saw("a hold was denied");
         }
@@ -436,6 +438,8 @@ impl<W: Wire> World<W> {
             && let Some(produced) = asked.produced.last_mut()
         {
             produced.push_str(text);
+            let so_far = produced.len();
+            self.record_text(request, Text::Produced(so_far));
         }
     }
 

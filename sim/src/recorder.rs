@@ -282,7 +282,7 @@ impl Recorder {
         let (account, request) = match ask {
             Ask::Hold { account, hold } => (*account, hold.request),
             Ask::Settle { account, settle } => (*account, settle.request),
-            Ask::Release { account, request } => (*account, *request),
+            Ask::Release { account, release } => (*account, release.request),
             Ask::Admit { .. } | Ask::Summary { .. } | Ask::Call { .. } => return,
         };
         let money = match told {

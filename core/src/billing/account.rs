@@ -17,7 +17,7 @@
 //!    refused.
 //! 2. What is held is never negative, and holds and spending stay within the month's ceiling; what
 //!    a settle takes beyond its hold is recorded as owed and blocks new holds.
-//! 3. Replaying a command changes nothing.
+//! 3. Replaying a command changes nothing. A release voids the hold that it names and no other.
 //! 4. Months are UTC. A clock that steps back into an earlier month opens no second ceiling.
 
 use std::collections::BTreeMap;
@@ -73,9 +73,17 @@ impl fmt::Display for Month {
     }
 }
 
+/// Names one hold among all that a gateway has ever made. A request's id does not: it is free again
+/// after a release, and a release that is said again must not void the hold of a later asking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HoldId(pub u64);
+
 /// Money set aside for one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
+    /// Which hold it is.
+    pub id: HoldId,
     /// SHA-256 of the request's body.
     #[serde(with = "super::ledger::hex32")]
     pub body: [u8; 32],
@@ -191,6 +199,8 @@ pub struct Summary {
 /// Set the worst case aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
+    /// Its name, fresh.
+    pub id: HoldId,
     /// For which request.
     pub request: RequestId,
     /// SHA-256 of its body.
@@ -220,6 +230,15 @@ pub struct Settle {
     pub estimated: bool,
 }
 
+/// Void a hold; the request's id is free again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// Of which request.
+    pub request: RequestId,
+    /// Which hold. Another one of the same request stays.
+    pub hold: HoldId,
+}
+
 /// What an account is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -227,8 +246,8 @@ pub enum Command {
     Hold(Hold),
     /// See [`Settle`].
     Settle(Settle),
-    /// Void the hold; the id is free again.
-    Release(RequestId),
+    /// See [`Release`].
+    Release(Release),
 }
 
 /// What happens to an account.
@@ -318,10 +337,14 @@ pub fn decide(account: &Account, facts: &Facts, command: Command) -> Result<Vec<
     match command {
         Command::Hold(hold) => decide_hold(account, facts, &hold).map(|entry| vec![entry]),
         Command::Settle(settle) => decide_settle(account, facts, settle),
-        Command::Release(request) if account.holds.contains_key(&request) => {
-            Ok(vec![Entry::Released(request)])
+        Command::Release(Release { request, hold }) => {
+            let held = account.holds.get(&request);
+            Ok(if held.is_some_and(|held| held.id == hold) {
+                vec![Entry::Released(request)]
+            } else {
+                Vec::new()
+            })
         }
-        Command::Release(_) => Ok(Vec::new()),
     }
 }
 
@@ -358,6 +381,7 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
     let entry = Entry::Held(
         hold.request,
         Held {
+            id: hold.id,
             body: hold.body,
             charge,
             base,

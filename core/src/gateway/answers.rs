@@ -6,10 +6,10 @@ use super::streams::Lane;
 use super::tunnels::Phase;
 use super::{Due, Event, Gateway, Output, terms};
 use crate::api;
-use crate::billing::account::{Hold, Settle, Summary};
+use crate::billing::account::{Hold, HoldId, Release, Settle, Summary};
 use crate::dialect;
 use crate::escalation::request;
-use crate::ids::{AccountId, DeviceId, RequestId};
+use crate::ids::{AccountId, DeviceId};
 use crate::limits;
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, StreamId, Transport};
@@ -33,6 +33,15 @@ pub(super) struct Running {
     call: Option<AskId>,
 }
 
+impl Running {
+    const fn release(&self) -> Release {
+        Release {
+            request: self.hold.request,
+            hold: self.hold.id,
+        }
+    }
+}
+
 /// What an outstanding ask was for.
 #[derive(Debug)]
 pub(super) enum Pending {
@@ -49,17 +58,17 @@ pub(super) enum Pending {
     /// A hold that came too late to use: if it was granted, it is given back.
     LateHold {
         account: AccountId,
-        request: RequestId,
+        release: Release,
     },
     /// The release of such a hold.
     GiveBack {
         account: AccountId,
-        request: RequestId,
+        release: Release,
     },
     /// The store could not release it: asked again at the deadline. Nothing is asked under this id.
     GiveBackLater {
         account: AccountId,
-        request: RequestId,
+        release: Release,
     },
     /// Its word no longer matters.
     Forgotten,
@@ -130,11 +139,11 @@ impl<T: Transport> Gateway<T> {
     }
 
     fn prepare(
-        &self,
+        &mut self,
         now: Now,
         request: &EscalationRequest,
     ) -> Result<(Answer, Hold, String), ErrorMessage> {
-        let id = request.request_id;
+        let (id, hold) = (request.request_id, HoldId(self.next_id()));
         request::validate(request).map_err(|invalid| terms::invalid(&invalid, id))?;
         let model = self
             .model(&request.model)
@@ -148,6 +157,7 @@ impl<T: Transport> Gateway<T> {
             .map_err(|error| terms::untranslatable(error, id))?;
         let body = request::body_hash(request).map_err(|_| terms::unreadable(id))?;
         let hold = Hold {
+            id: hold,
             request: id,
             body,
             price: model.price,
@@ -204,8 +214,8 @@ impl<T: Transport> Gateway<T> {
                 self.ask_store(now, Pending::Settle(id), Ask::Settle { account, settle });
             }
             answer::Output::Release => {
-                let request = running.answer.request_id();
-                self.ask_store(now, Pending::Release(id), Ask::Release { account, request });
+                let release = running.release();
+                self.ask_store(now, Pending::Release(id), Ask::Release { account, release });
             }
             answer::Output::Call(call) => {
                 let provider = running.answer.provider().to_owned();
@@ -342,8 +352,8 @@ impl<T: Transport> Gateway<T> {
             }
             Pending::Hold(answer) => {
                 if let Some(running) = self.answers.get(&answer) {
-                    let (account, request) = (running.account, running.answer.request_id());
-                    self.asks.insert(id, Pending::LateHold { account, request });
+                    let (account, release) = (running.account, running.release());
+                    self.asks.insert(id, Pending::LateHold { account, release });
                 }
                 self.step_answer(now, answer, Input::Held(None));
             }
@@ -352,18 +362,18 @@ impl<T: Transport> Gateway<T> {
             Pending::Summary { conn, stream, call } => {
                 self.summed(now, conn, stream, call, Err(Unavailable));
             }
-            Pending::GiveBack { account, request } => self.give_back(now, account, request),
-            Pending::GiveBackLater { account, request } => {
+            Pending::GiveBack { account, release } => self.give_back(now, account, release),
+            Pending::GiveBackLater { account, release } => {
                 self.asks.remove(&id);
-                self.give_back(now, account, request);
+                self.give_back(now, account, release);
             }
             Pending::Call(_) | Pending::LateHold { .. } | Pending::Forgotten => {}
         }
     }
 
-    fn give_back(&mut self, now: Now, account: AccountId, request: RequestId) {
-        let pending = Pending::GiveBack { account, request };
-        self.ask_store(now, pending, Ask::Release { account, request });
+    fn give_back(&mut self, now: Now, account: AccountId, release: Release) {
+        let pending = Pending::GiveBack { account, release };
+        self.ask_store(now, pending, Ask::Release { account, release });
     }
 
     pub(super) fn progress(&mut self, now: Now, id: AskId, piece: Progress) {
@@ -418,14 +428,14 @@ impl<T: Transport> Gateway<T> {
             (Pending::Summary { conn, stream, call }, Told::Summed(word)) => {
                 self.summed(now, conn, stream, call, word);
             }
-            (Pending::LateHold { account, request }, Told::Held(Ok(()))) => {
+            (Pending::LateHold { account, release }, Told::Held(Ok(()))) => {
                 self.event(Event::LateAnswer);
-                self.give_back(now, account, request);
+                self.give_back(now, account, release);
             }
             (Pending::GiveBack { .. }, Told::Released(Ok(()))) => {}
-            (Pending::GiveBack { account, request }, Told::Released(Err(Unavailable))) => {
+            (Pending::GiveBack { account, release }, Told::Released(Err(Unavailable))) => {
                 let id = AskId(self.next_id());
-                let pending = Pending::GiveBackLater { account, request };
+                let pending = Pending::GiveBackLater { account, release };
                 self.asks.insert(id, pending);
                 let again = now.instant + limits::SETTLE_RETRY_MAX;
                 self.deadlines.set(Due::Ask(id), Some(again));

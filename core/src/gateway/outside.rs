@@ -6,12 +6,12 @@
 
 use bytes::Bytes;
 
-use crate::billing::account::{Denied, Hold, Settle, Summary};
+use crate::billing::account::{Denied, Hold, Release, Settle, Summary};
 use crate::billing::ledger::Charge;
 use crate::dialect::ModelRequest;
 use crate::dialect::exchange::{Broken, Head};
 use crate::identity::Fingerprint;
-use crate::ids::{AccountId, DeviceId, RequestId};
+use crate::ids::{AccountId, DeviceId};
 
 /// Names one [`Ask`]. Never reused within one gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,8 +45,8 @@ pub enum Ask {
     Release {
         /// Whose.
         account: AccountId,
-        /// Of which request.
-        request: RequestId,
+        /// Which.
+        release: Release,
     },
     /// Call a model. [`Progress`] comes first, then [`Told::Called`].
     Call {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
 use mesh_core::billing::account::{
-    Account, Command, Denied, Entry, Facts, Held, Hold, Settle, apply, decide, replay,
+    Account, Command, Denied, Entry, Facts, Held, Hold, HoldId, Release, Settle, apply, decide,
+    replay,
 };
 use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
 use mesh_core::billing::money::Nanos;
@@ -165,6 +166,7 @@ fn month(days: i64) -> i32 {
 
 #[derive(Clone, Copy)]
 struct ModelHold {
+    id: HoldId,
     body: [u8; 32],
     charge: i64,
     base: i64,
@@ -239,6 +241,7 @@ impl Model {
             return Err(Denied::Overflow);
         };
         let held = ModelHold {
+            id: hold.id,
             body: hold.body,
             charge,
             base,
@@ -409,6 +412,7 @@ impl World {
         let found = decide(&self.account, &self.facts(request), Command::Hold(hold));
         let expected_entries = expected.clone().map(|held| {
             let held = Held {
+                id: held.id,
                 body: held.body,
                 charge: Nanos(held.charge),
                 base: Nanos(held.base),
@@ -448,11 +452,19 @@ impl World {
     }
 
     fn release(&mut self, request: RequestId) {
+        let hold = self.model.holds.get(&request).map(|held| held.id);
+        let release = |hold| Command::Release(Release { request, hold });
+        // One of an earlier asking voids nothing.
+        let stale = release(HoldId(hold.map_or(0, |hold| hold.0.saturating_sub(1))));
+        assert_eq!(
+            decide(&self.account, &self.facts(request), stale),
+            Ok(Vec::new())
+        );
         let held = self.model.holds.remove(&request).is_some();
         let found = decide(
             &self.account,
             &self.facts(request),
-            Command::Release(request),
+            release(hold.unwrap_or_default()),
         );
         let expected = if held {
             vec![Entry::Released(request)]
@@ -477,6 +489,10 @@ impl World {
                 input,
                 output,
             } => self.hold(Hold {
+                id: HoldId(
+                    u64::try_from(self.model.holds.len() + self.model.charged.len() + 1)
+                        .unwrap_or(1),
+                ),
                 request: id(*request),
                 body: body(*is),
                 price: price(*number),

@@ -243,9 +243,11 @@ impl World {
                 let charge = self.ledger.get(&request).filter(|_| !lost);
                 Told::Settled(charge.cloned().ok_or(Unavailable))
             }
-            Ask::Release { request, .. } => {
+            Ask::Release { release, .. } => {
                 if done {
-                    assert_eq!(self.command(*request, Command::Release(*request)), Ok(()));
+                    let release = *release;
+                    let word = self.command(release.request, Command::Release(release));
+                    assert_eq!(word, Ok(()));
                 }
                 Told::Released(if lost { Err(Unavailable) } else { Ok(()) })
             }

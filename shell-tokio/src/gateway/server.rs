@@ -361,8 +361,8 @@ async fn ask_store(store: &Store, now: Now, ask: Ask) -> Told {
         Ask::Settle { account, settle } => {
             Told::Settled(logged(store.settle(account, settle, wall).await))
         }
-        Ask::Release { account, request } => {
-            Told::Released(logged(store.release(account, request, wall).await))
+        Ask::Release { account, release } => {
+            Told::Released(logged(store.release(account, release, wall).await))
         }
         Ask::Summary { account } => Told::Summed(logged(store.summary(account, wall).await)),
         // Carried out by `Outside::ask`; here for completeness of the match.

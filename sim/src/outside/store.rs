@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts};
+use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts, Release};
 use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
@@ -103,9 +103,8 @@ impl Store {
                     (Ok(()) | Err(_), _) => Told::Settled(Err(Unavailable)),
                 }
             }
-            Ask::Release { account, request } => {
-                let command = Command::Release(*request);
-                let word = self.command(now, gateway, *account, *request, command)?;
+            Ask::Release { account, release } => {
+                let word = self.release(now, gateway, *account, *release)?;
                 Told::Released(word.map_err(|_| Unavailable))
             }
             Ask::Summary { account } => Told::Summed(
@@ -135,6 +134,23 @@ impl Store {
                 })
             }
         }
+    }
+
+    /// A hold's name is one gateway's: another gateway's hold of the same request is never meant.
+    fn release(
+        &mut self,
+        now: UnixMillis,
+        gateway: usize,
+        account: AccountId,
+        release: Release,
+    ) -> Result<Result<(), Denied>, Broken> {
+        let books = self.books.get(&account);
+        let holder = books.and_then(|books| books.holders.get(&release.request));
+        if holder.is_some_and(|&holder| holder != gateway) {
+            return Ok(Ok(()));
+        }
+        let command = Command::Release(release);
+        self.command(now, gateway, account, release.request, command)
     }
 
     fn command(

@@ -17,11 +17,19 @@ fn account() -> Account {
 
 fn hold(id: u128, output: u64) -> Hold {
     Hold {
+        id: HoldId(id as u64),
         request: RequestId::from_u128(id),
         body: [id as u8; 32],
         price: Price::CLAUDE_SONNET,
         input_tokens_max: 1000,
         output_tokens_max: output,
+    }
+}
+
+fn release(id: u128) -> Release {
+    Release {
+        request: RequestId::from_u128(id),
+        hold: HoldId(id as u64),
     }
 }
 
@@ -165,7 +173,7 @@ fn an_id_is_charged_once_and_its_body_is_fixed() {
 fn a_released_id_is_free_again() {
     let mut account = account();
     run(&mut account, &facts(), Command::Hold(hold(1, 10))).unwrap();
-    let release = Command::Release(RequestId::from_u128(1));
+    let release = Command::Release(release(1));
     assert_eq!(
         run(&mut account, &facts(), release.clone()).unwrap().len(),
         1
@@ -220,6 +228,21 @@ fn usage_beyond_the_hold_is_owed_and_blocks_new_holds() {
 }
 
 #[test]
+fn a_release_that_is_said_again_leaves_the_hold_of_a_later_asking_alone() {
+    let mut account = account();
+    run(&mut account, &facts(), Command::Hold(hold(1, 10))).unwrap();
+    run(&mut account, &facts(), Command::Release(release(1))).unwrap();
+    let later = Hold {
+        id: HoldId(77),
+        ..hold(1, 10)
+    };
+    run(&mut account, &facts(), Command::Hold(later)).unwrap();
+    let again = run(&mut account, &facts(), Command::Release(release(1)));
+    assert_eq!(again, Ok(vec![]));
+    assert_eq!(account.holds.len(), 1);
+}
+
+#[test]
 fn an_account_has_a_bounded_number_of_requests_under_way() {
     let mut account = account();
     let free = |id| Hold {
@@ -233,6 +256,7 @@ fn an_account_has_a_bounded_number_of_requests_under_way() {
             &Entry::Held(
                 RequestId::from_u128(id),
                 Held {
+                    id: HoldId(id as u64),
                     body: [0; 32],
                     charge: Nanos::ZERO,
                     base: Nanos::ZERO,
@@ -246,7 +270,7 @@ fn an_account_has_a_bounded_number_of_requests_under_way() {
         run(&mut account, &facts(), next.clone()),
         Err(Denied::TooManyHolds)
     );
-    let release = Command::Release(RequestId::from_u128(7));
+    let release = Command::Release(release(7));
     run(&mut account, &facts(), release).unwrap();
     assert!(run(&mut account, &facts(), next).is_ok());
 }
@@ -409,7 +433,7 @@ proptest! {
                     naive.settle(id, tokens);
                 }
                 _ => {
-                    run(&mut account, &facts, Command::Release(RequestId::from_u128(id))).unwrap();
+                    run(&mut account, &facts, Command::Release(release(id))).unwrap();
                     naive.held.retain(|h| h.0 != id);
                 }
             }
@@ -431,7 +455,7 @@ proptest! {
             let command = match what {
                 0 | 1 => Command::Hold(hold(id, tokens)),
                 2 => Command::Settle(settle(id, 0, tokens)),
-                _ => Command::Release(RequestId::from_u128(id)),
+                _ => Command::Release(release(id)),
             };
             let before = Facts { prior: charges.get(&id).cloned(), ..facts() };
             for entry in run(&mut account, &before, command.clone()).unwrap_or_default() {

@@ -133,12 +133,13 @@ impl Outside {
                     .unwrap();
                 Told::Settled(Ok(self.ledger[&request].clone()))
             }
-            Ask::Release { request, .. } => {
+            Ask::Release { release, .. } => {
                 self.asked.push("release");
                 if self.silent {
                     return vec![told(id, Told::Released(Err(Unavailable)))];
                 }
-                self.command(request, Command::Release(request)).unwrap();
+                self.command(release.request, Command::Release(release))
+                    .unwrap();
                 Told::Released(Ok(()))
             }
             Ask::Summary { .. } => Told::Summed(Ok(self.account.summary(WALL).unwrap())),

@@ -71,7 +71,7 @@ pub(super) fn about(command: &Command) -> RequestId {
     match command {
         Command::Hold(hold) => hold.request,
         Command::Settle(settle) => settle.request,
-        Command::Release(request) => *request,
+        Command::Release(release) => release.request,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mesh_core::billing::account::{Denied, Hold, Settle};
+use mesh_core::billing::account::{Denied, Hold, HoldId, Release, Settle};
 use mesh_core::billing::ledger;
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::Price;
@@ -28,6 +28,7 @@ pub(super) const CHARGED: i64 = 10_815_000;
 
 pub(super) fn hold(request: u128) -> Hold {
     Hold {
+        id: HoldId(1),
         request: RequestId::from_u128(request),
         body: [5; 32],
         price: Price::CLAUDE_SONNET,
@@ -318,24 +319,23 @@ pub(super) async fn an_id_is_good_for_one_question(store: Store) {
 pub(super) async fn a_released_id_is_free_again(store: Store) {
     furnish(&store).await;
     store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
+    let first = Release {
+        request: RequestId::from_u128(1),
+        hold: hold(1).id,
+    };
     for _ in 0..2 {
-        store
-            .release(ACCOUNT, RequestId::from_u128(1), NOW)
-            .await
-            .unwrap();
+        store.release(ACCOUNT, first, NOW).await.unwrap();
     }
     assert_eq!(store.summary(ACCOUNT, NOW).await.unwrap().held, Nanos(0));
-    store
-        .hold(
-            ACCOUNT,
-            Hold {
-                body: [9; 32],
-                ..hold(1)
-            },
-            NOW,
-        )
-        .await
-        .unwrap();
+    let later = Hold {
+        id: HoldId(2),
+        body: [9; 32],
+        ..hold(1)
+    };
+    store.hold(ACCOUNT, later, NOW).await.unwrap();
+    // Said once more, late: the later hold is not the one meant.
+    store.release(ACCOUNT, first, NOW).await.unwrap();
+    assert_eq!(store.summary(ACCOUNT, NOW).await.unwrap().held, Nanos(HELD));
 }
 
 pub(super) async fn sixty_four_clients_get_exactly_what_the_ceiling_covers(store: Store) {

@@ -28,7 +28,7 @@ mod conformance;
 
 use std::path::Path;
 
-use mesh_core::billing::account::{Command, Hold, Settle, Summary};
+use mesh_core::billing::account::{Command, Hold, Release, Settle, Summary};
 use mesh_core::billing::ledger::{Charge, Stored};
 use mesh_core::gateway::Admitted;
 use mesh_core::identity::Fingerprint;
@@ -276,10 +276,10 @@ impl Store {
     pub async fn release(
         &self,
         account: AccountId,
-        request: RequestId,
+        release: Release,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        self.command(account, Command::Release(request), now)
+        self.command(account, Command::Release(release), now)
             .await
             .map(drop)
     }

@@ -136,6 +136,10 @@ pub const QUIC_STREAM_QUEUE_BYTES: usize = 64 * 1024;
 pub const QUIC_SMALL_WRITES_MAX: u32 = 32;
 /// Requests of one account under way at once. Over it: `RATE_LIMITED`.
 pub const HOLDS_PER_ACCOUNT_MAX: usize = 10_000;
+/// Credits of one account that have not ended. Over it: refused.
+pub const CREDITS_PER_ACCOUNT_MAX: usize = 64;
+/// The name of a payment or of another order. Over it: refused.
+pub const REFERENCE_BYTES_MAX: usize = 120;
 /// Calls that wait for the store's writer. Over it: refused as busy.
 pub const STORE_QUEUE_MAX: usize = 4096;
 /// Calls that share one transaction; the others wait for the next.

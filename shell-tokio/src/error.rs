@@ -178,7 +178,8 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Denied(_) => Self::Billing(words),
             StoreError::NotAdmitted(_) => Self::Auth(words),
-            StoreError::UnknownAccount
+            StoreError::Refused(_)
+            | StoreError::UnknownAccount
             | StoreError::UnknownKey
             | StoreError::KeyRevoked
             | StoreError::UnknownDevice

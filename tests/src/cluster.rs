@@ -323,7 +323,12 @@ impl Cluster {
         records
             .filter_map(|record| match record {
                 Record::Charged(charge) => Some(charge),
-                Record::Opened { .. } => None,
+                Record::Opened { .. }
+                | Record::Paid { .. }
+                | Record::Granted { .. }
+                | Record::Lapsed { .. }
+                | Record::TierSet { .. }
+                | Record::CeilingSet { .. } => None,
             })
             .collect()
     }

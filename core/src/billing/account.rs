@@ -18,7 +18,12 @@
 //! 2. What is held is never negative, and holds and spending stay within the month's ceiling; what
 //!    a settle takes beyond its hold is recorded as owed and blocks new holds.
 //! 3. Replaying a command changes nothing. A release voids the hold that it names and no other.
-//! 4. Months are UTC. A clock that steps back into an earlier month opens no second ceiling.
+//! 4. A charge takes from credits, then from what was paid in advance, then from the ceiling, and never
+//!    more than there is.
+//! 5. Months are UTC. A clock that steps back into an earlier month opens no second ceiling.
+
+pub mod funds;
+pub mod order;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +31,7 @@ use std::fmt;
 use chrono::{DateTime, Datelike};
 use serde::{Deserialize, Serialize};
 
+use self::funds::Credit;
 use super::ledger::{Charge, Record};
 use super::money::{Nanos, Overflow};
 use super::price::Price;
@@ -87,6 +93,8 @@ pub struct Held {
     /// SHA-256 of the request's body.
     #[serde(with = "super::ledger::hex32")]
     pub body: [u8; 32],
+    /// When: credits that end later serve it, however late it is settled.
+    pub at: UnixMillis,
     /// The worst case, charged.
     pub charge: Nanos,
     /// The worst case, in the provider's price.
@@ -111,6 +119,12 @@ pub struct Account {
     pub used: Nanos,
     /// Charged beyond a hold and not paid; blocks new holds.
     pub owed: Nanos,
+    /// Paid in advance and not spent.
+    #[serde(default)]
+    pub balance: Nanos,
+    /// Given for a time and not spent, the earliest to end first.
+    #[serde(default)]
+    pub credits: Vec<Credit>,
     /// Holds under way.
     #[serde(skip)]
     pub holds: BTreeMap<RequestId, Held>,
@@ -127,6 +141,8 @@ impl Account {
             spent: Nanos::ZERO,
             used: Nanos::ZERO,
             owed: Nanos::ZERO,
+            balance: Nanos::ZERO,
+            credits: Vec::new(),
             holds: BTreeMap::new(),
         }
     }
@@ -159,7 +175,11 @@ impl Account {
         let (held, held_base) = self.held()?;
         let available = match self.tier {
             Tier::Free { monthly_quota } => monthly_quota.minus(used)?.minus(held_base)?,
-            Tier::Managed { .. } | Tier::Byok { .. } => self.ceiling.minus(spent)?.minus(held)?,
+            Tier::Managed { .. } | Tier::Byok { .. } => {
+                let postpaid = self.ceiling.minus(spent)?.max(Nanos::ZERO);
+                let funds = funds::valid(&self.credits, now)?.plus(self.balance)?;
+                funds.plus(postpaid)?.minus(held)?
+            }
         };
         Ok(Summary {
             tier: self.tier,
@@ -170,6 +190,13 @@ impl Account {
             held,
             available: available.max(Nanos::ZERO),
             owed: self.owed,
+            balance: self.balance,
+            credits: self
+                .credits
+                .iter()
+                .filter(|credit| credit.expires_at > now && credit.left > Nanos::ZERO)
+                .cloned()
+                .collect(),
         })
     }
 }
@@ -194,6 +221,12 @@ pub struct Summary {
     pub available: Nanos,
     /// Charged beyond a hold and not paid.
     pub owed: Nanos,
+    /// Paid in advance and not spent.
+    #[serde(default)]
+    pub balance: Nanos,
+    /// Given for a time and not spent, the earliest to end first.
+    #[serde(default)]
+    pub credits: Vec<Credit>,
 }
 
 /// Set the worst case aside.
@@ -383,6 +416,7 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
         Held {
             id: hold.id,
             body: hold.body,
+            at: facts.now,
             charge,
             base,
         },
@@ -419,12 +453,12 @@ fn decide_settle(account: &Account, facts: &Facts, settle: Settle) -> Result<Vec
         };
     }
     // Without a hold (a crash voided it) everything is beyond the hold: recorded, never dropped.
-    let held = account
-        .holds
-        .get(&settle.request)
-        .map_or(Nanos::ZERO, |held| held.charge);
+    let held = account.holds.get(&settle.request);
+    let (held, held_at) = held.map_or((Nanos::ZERO, facts.now), |held| (held.charge, held.at));
     let charge = settle.price.cost(&settle.tokens, account.tier.rate_bps())?;
     let overage = charge.minus(held)?.max(Nanos::ZERO);
+    let within = charge.minus(overage)?;
+    let split = funds::split(&account.credits, account.balance, held_at, within)?;
     Ok(vec![Entry::Charged(Charge {
         request: settle.request,
         body: settle.body,
@@ -435,6 +469,8 @@ fn decide_settle(account: &Account, facts: &Facts, settle: Settle) -> Result<Vec
         base: settle.price.base(&settle.tokens)?,
         charge,
         overage,
+        credits: split.credits,
+        prepaid: split.prepaid,
         estimated: settle.estimated,
     })])
 }
@@ -454,17 +490,18 @@ pub fn apply(account: &mut Account, at: UnixMillis, entry: &Entry) -> Result<(),
         }
         Entry::Charged(charge) => {
             let (month, spent, used) = account.this_month(at);
-            let within = charge.charge.minus(charge.overage)?;
-            let (spent, used) = (spent.plus(within)?, used.plus(charge.base)?);
+            let (spent, used) = (spent.plus(charge.postpaid()?)?, used.plus(charge.base)?);
             let owed = account.owed.plus(charge.overage)?;
-            *account = Account {
-                month,
-                spent,
-                used,
-                owed,
-                holds: std::mem::take(&mut account.holds),
-                ..*account
-            };
+            let balance = account.balance.minus(charge.prepaid)?;
+            for drawn in &charge.credits {
+                let mut credits = account.credits.iter_mut();
+                if let Some(credit) = credits.find(|credit| credit.reference == drawn.credit) {
+                    // Never more than there is: it was decided on this account.
+                    credit.left = credit.left.minus(drawn.amount)?;
+                }
+            }
+            (account.month, account.spent, account.used) = (month, spent, used);
+            (account.owed, account.balance) = (owed, balance);
             account.holds.remove(&charge.request);
         }
     }
@@ -500,7 +537,11 @@ pub fn replay_one(
             apply(&mut account, at, &Entry::Charged(charge.clone()))?;
             Ok(Some(account))
         }
-        (Record::Charged(_), None) => Ok(None),
+        (order, Some(mut account)) => {
+            order::book(&mut account, order)?;
+            Ok(Some(account))
+        }
+        (_, None) => Ok(None),
     }
 }
 

@@ -22,6 +22,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::account::funds::Drawn;
+use super::account::order::Reference;
 use super::money::{Nanos, Overflow};
 use super::price::Price;
 use super::tier::Tier;
@@ -75,8 +77,36 @@ pub struct Charge {
     pub charge: Nanos,
     /// The part of the charge beyond its hold: owed.
     pub overage: Nanos,
+    /// The parts of the charge that credits paid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credits: Vec<Drawn>,
+    /// The part of the charge that was paid in advance.
+    #[serde(default, skip_serializing_if = "Nanos::is_zero")]
+    pub prepaid: Nanos,
     /// Whether the provider did not count the tokens.
     pub estimated: bool,
+}
+
+impl Charge {
+    /// What credits paid, all together.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range of [`Nanos`].
+    pub fn credited(&self) -> Result<Nanos, Overflow> {
+        let mut parts = self.credits.iter();
+        parts.try_fold(Nanos::ZERO, |sum, drawn| sum.plus(drawn.amount))
+    }
+
+    /// The part within the month's ceiling.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range of [`Nanos`].
+    pub fn postpaid(&self) -> Result<Nanos, Overflow> {
+        let within = self.charge.minus(self.overage)?;
+        within.minus(self.prepaid)?.minus(self.credited()?)
+    }
 }
 
 /// What an entry of the ledger records.
@@ -92,6 +122,45 @@ pub enum Record {
     },
     /// A request was charged.
     Charged(Charge),
+    /// Money came in.
+    Paid {
+        /// Under which name.
+        reference: Reference,
+        /// How much.
+        amount: Nanos,
+        /// The part of it that paid what was owed.
+        settled: Nanos,
+    },
+    /// Money was given for a time.
+    Granted {
+        /// Under which name.
+        reference: Reference,
+        /// How much.
+        amount: Nanos,
+        /// Nothing is set aside from it from then on.
+        expires_at: UnixMillis,
+    },
+    /// A credit left the books, spent or at its end.
+    Lapsed {
+        /// Which.
+        credit: Reference,
+        /// What was left of it.
+        amount: Nanos,
+    },
+    /// The account is charged differently from here on.
+    TierSet {
+        /// Under which name.
+        reference: Reference,
+        /// How.
+        tier: Tier,
+    },
+    /// The account may spend more or less in a month.
+    CeilingSet {
+        /// Under which name.
+        reference: Reference,
+        /// How much.
+        ceiling: Nanos,
+    },
 }
 
 /// One entry of an account's ledger.
@@ -132,6 +201,14 @@ pub enum Book {
     Markup,
     /// Licence fees earned.
     LicenceFee,
+    /// What the customer paid in advance.
+    Prepaid,
+    /// What the customer was given for a time.
+    Credits,
+    /// Money received.
+    Cash,
+    /// What the operator gave away.
+    Promotion,
 }
 
 impl Record {
@@ -141,33 +218,55 @@ impl Record {
     ///
     /// [`Overflow`] past the range of [`Nanos`].
     pub fn movements(&self) -> Result<Vec<Movement>, Overflow> {
-        let Self::Charged(charge) = self else {
-            return Ok(Vec::new());
-        };
         let negated = |amount: Nanos| Nanos::ZERO.minus(amount);
-        let within = charge.charge.minus(charge.overage)?;
-        let customer = [(Book::Postpaid, within), (Book::Owed, charge.overage)];
-        let others = match charge.tier {
-            Tier::Free { .. } => [
-                (Book::FreeQuota, charge.base),
-                (Book::Provider, negated(charge.base)?),
+        let movements = match self {
+            Self::Opened { .. } | Self::TierSet { .. } | Self::CeilingSet { .. } => Vec::new(),
+            Self::Charged(charge) => charged(charge)?,
+            Self::Paid {
+                amount, settled, ..
+            } => vec![
+                (Book::Cash, *amount),
+                (Book::Owed, negated(*settled)?),
+                (Book::Prepaid, settled.minus(*amount)?),
             ],
-            Tier::Managed { .. } => [
-                (Book::Provider, negated(charge.base)?),
-                (Book::Markup, charge.base.minus(charge.charge)?),
+            Self::Granted { amount, .. } => vec![
+                (Book::Promotion, *amount),
+                (Book::Credits, negated(*amount)?),
             ],
-            Tier::Byok { .. } => [
-                (Book::LicenceFee, negated(charge.charge)?),
-                (Book::Provider, Nanos::ZERO),
+            Self::Lapsed { amount, .. } => vec![
+                (Book::Credits, *amount),
+                (Book::Promotion, negated(*amount)?),
             ],
         };
-        Ok(customer
+        Ok(movements
             .into_iter()
-            .chain(others)
             .filter(|(_, amount)| *amount != Nanos::ZERO)
             .map(|(book, amount)| Movement { book, amount })
             .collect())
     }
+}
+
+/// What a charge moves: from the customer, to whom it is owed.
+fn charged(charge: &Charge) -> Result<Vec<(Book, Nanos)>, Overflow> {
+    let negated = |amount: Nanos| Nanos::ZERO.minus(amount);
+    let mut moved = vec![
+        (Book::Postpaid, charge.postpaid()?),
+        (Book::Owed, charge.overage),
+        (Book::Prepaid, charge.prepaid),
+        (Book::Credits, charge.credited()?),
+    ];
+    match charge.tier {
+        Tier::Free { .. } => moved.extend([
+            (Book::FreeQuota, charge.base),
+            (Book::Provider, negated(charge.base)?),
+        ]),
+        Tier::Managed { .. } => moved.extend([
+            (Book::Provider, negated(charge.base)?),
+            (Book::Markup, charge.base.minus(charge.charge)?),
+        ]),
+        Tier::Byok { .. } => moved.push((Book::LicenceFee, negated(charge.charge)?)),
+    }
+    Ok(moved)
 }
 
 impl Entry {
@@ -385,6 +484,8 @@ mod tests {
             base: Nanos(10_500_000),
             charge: Nanos(10_815_000),
             overage: Nanos(overage),
+            credits: Vec::new(),
+            prepaid: Nanos::ZERO,
             estimated: false,
         }
     }

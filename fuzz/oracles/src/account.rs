@@ -296,6 +296,8 @@ impl Model {
             base: Nanos(base),
             charge: Nanos(charge),
             overage: Nanos((charge - held).max(0)),
+            credits: Vec::new(),
+            prepaid: Nanos::ZERO,
             estimated: settle.estimated,
         }))
     }
@@ -414,6 +416,7 @@ impl World {
             let held = Held {
                 id: held.id,
                 body: held.body,
+                at: self.now(),
                 charge: Nanos(held.charge),
                 base: Nanos(held.base),
             };

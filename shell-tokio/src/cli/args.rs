@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mesh_core::billing::account::order::Reference;
+use mesh_core::billing::money::Nanos;
 use mesh_core::limits;
+use mesh_core::time::UnixMillis;
 use mesh_core::wire::message;
 
 /// The link between AI on your own machines and models in the cloud.
@@ -159,6 +162,8 @@ pub enum Cloud {
     Logout(Logout),
     /// Show the tunnel's state, the account's tier and balance.
     Status(Status),
+    /// Show what may be spent: credits, what was paid in advance, the month's ceiling.
+    Balance(Balance),
     /// Measure the round trip to the gateway.
     Ping(Ping),
     /// Ask a question and stream the answer.
@@ -226,6 +231,20 @@ pub struct Logout {}
   synesis cloud status --json")]
 pub struct Status {
     /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `synesis cloud balance`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  synesis cloud balance
+  synesis cloud balance --json | jq .available
+
+Credits are spent first, the earliest to end before the others, then what was paid in advance, then
+the month's ceiling.")]
+pub struct Balance {
+    /// Print one JSON object; amounts in nano-dollars.
     #[arg(long)]
     pub json: bool,
 }
@@ -366,6 +385,35 @@ pub enum Admin {
         #[command(subcommand)]
         command: Device,
     },
+    /// Give an account money: paid in advance, or with --expires for a time.
+    Credit(Credit),
+}
+
+/// `synesis admin credit`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  synesis admin credit home 20                         # $20 paid in advance
+  synesis admin credit home 5 --expires 2026-12-31     # $5 to be spent by the end of the year
+  synesis admin credit home 20 --reference invoice-7   # said again, nothing more happens
+
+What the account owes is paid first. Credits that end are spent before what was paid in advance, and
+that before the month's ceiling.")]
+pub struct Credit {
+    /// The account's name or id.
+    #[arg(value_name = "ACCOUNT")]
+    pub account: String,
+    /// Dollars.
+    #[arg(value_name = "AMOUNT", value_parser = Nanos::parse_dollars)]
+    pub amount: Nanos,
+    /// The last day (UTC) on which it can be spent, like 2026-12-31.
+    #[arg(long, value_name = "DATE", value_parser = super::admin::end_of_day)]
+    pub expires: Option<UnixMillis>,
+    /// Your own name for it: the same one is carried out once.
+    #[arg(long, value_name = "TEXT", value_parser = |text: &str| Reference::new(text))]
+    pub reference: Option<Reference>,
+    /// Common options.
+    #[command(flatten)]
+    pub options: AdminOptions,
 }
 
 /// Options of every admin command.
@@ -389,6 +437,21 @@ pub enum Account {
         /// Its name, as people call it.
         #[arg(long, value_name = "NAME")]
         name: String,
+        /// Common options.
+        #[command(flatten)]
+        options: AdminOptions,
+    },
+    /// Change how much an account may spend in a month beyond what it paid.
+    #[command(after_help = "Examples:
+  synesis admin account ceiling home 50
+  synesis admin account ceiling home 0      # only what was paid in advance or given")]
+    Ceiling {
+        /// The account's name or id.
+        #[arg(value_name = "ACCOUNT")]
+        account: String,
+        /// Dollars a month.
+        #[arg(value_name = "AMOUNT", value_parser = Nanos::parse_dollars)]
+        ceiling: Nanos,
         /// Common options.
         #[command(flatten)]
         options: AdminOptions,

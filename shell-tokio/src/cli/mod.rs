@@ -7,6 +7,7 @@ mod admin;
 mod agent;
 pub mod args;
 mod ask;
+mod balance;
 mod completions;
 mod doctor;
 mod gateway;
@@ -197,6 +198,7 @@ async fn run(command: &Command, scene: &Scene) -> Result<(), Stop> {
             Cloud::Login(login) => Interrupts::new()?.or(login::login(login, scene)).await,
             Cloud::Logout(_) => login::logout(scene),
             Cloud::Status(status) => Interrupts::new()?.or(status::run(status, scene)).await,
+            Cloud::Balance(balance) => Interrupts::new()?.or(balance::run(balance, scene)).await,
             Cloud::Ping(ping) => Interrupts::new()?.or(ping::run(ping, scene)).await,
             Cloud::Ask(ask) => ask::run(ask, scene).await,
         },

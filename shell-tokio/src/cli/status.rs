@@ -123,7 +123,7 @@ fn agent(report: &Status) -> String {
     }
 }
 
-fn tier(tier: Tier) -> String {
+pub(super) fn tier(tier: Tier) -> String {
     let percent = |bps: u32| format!("{}.{:02} %", bps / 100, bps % 100);
     match tier {
         Tier::Free { monthly_quota } => format!("free, up to {monthly_quota} a month"),

@@ -258,6 +258,7 @@ fn an_account_has_a_bounded_number_of_requests_under_way() {
                 Held {
                     id: HoldId(id as u64),
                     body: [0; 32],
+                    at: NOVEMBER,
                     charge: Nanos::ZERO,
                     base: Nanos::ZERO,
                 },

@@ -153,6 +153,8 @@ fn charge(tokens: TokensUsed) -> Charge {
         base: Nanos(10_500_000),
         charge: Nanos(10_815_000),
         overage: Nanos::ZERO,
+        credits: Vec::new(),
+        prepaid: Nanos::ZERO,
         estimated: false,
     }
 }

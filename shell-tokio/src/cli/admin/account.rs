@@ -1,9 +1,11 @@
 //! `synesis admin account create|list`.
 
+use mesh_core::billing::account::order::{Order, What};
 use mesh_core::ids::AccountId;
 use serde::Serialize;
 
 use super::Desk;
+use super::credit::fresh;
 use crate::cli::args::Account;
 use crate::cli::{Scene, Stop, moment, wall};
 use crate::gateway::store::{AccountRow, NewAccount};
@@ -56,6 +58,27 @@ pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
                 made.name, made.tier, made.ceiling, made.name
             ));
             Ok(())
+        }
+        Account::Ceiling {
+            account,
+            ceiling,
+            options,
+        } => {
+            let desk = Desk::open(options, scene)?;
+            let id = desk.account(account).await?.id;
+            let order = Order {
+                reference: fresh("terms")?,
+                what: What::SetCeiling { ceiling: *ceiling },
+            };
+            desk.store.order(id, order, wall()).await?;
+            let row = Shown::from(&desk.account(account).await?);
+            if options.json {
+                return scene.output.json(&row);
+            }
+            let (name, ceiling) = (row.name, row.ceiling);
+            scene.output.line(&format!(
+                "{name} may spend {ceiling} a month beyond what it paid"
+            ))
         }
         Account::List { options } => {
             let desk = Desk::open(options, scene)?;

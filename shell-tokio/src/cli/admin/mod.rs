@@ -4,9 +4,11 @@
 //! gateway sees a revocation within a second or two.
 
 mod account;
+mod credit;
 mod device;
 mod key;
 
+pub(super) use self::credit::end_of_day;
 use mesh_core::identity::Fingerprint;
 
 use super::args::{Admin, AdminOptions};
@@ -23,6 +25,7 @@ pub(super) async fn run(admin: &Admin, scene: &Scene) -> Result<(), Stop> {
         Admin::Account { command } => account::run(command, scene).await,
         Admin::Key { command } => key::run(command, scene).await,
         Admin::Device { command } => device::run(command, scene).await,
+        Admin::Credit(credit) => credit::run(credit, scene).await,
     }
 }
 

@@ -163,6 +163,7 @@ fn refused(error: &StoreError) -> Refusal {
         ),
         StoreError::TooManyDevices => Refusal::new(ErrorCode::Forbidden, error.to_string()),
         StoreError::Denied(_)
+        | StoreError::Refused(_)
         | StoreError::NotAdmitted(_)
         | StoreError::UnknownAccount
         | StoreError::UnknownDevice

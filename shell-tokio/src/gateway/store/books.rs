@@ -4,8 +4,9 @@
 //! A store looks up what [`about`] says, runs [`Standing::carry_out`] inside one transaction and
 //! writes what it gives back. It knows no command and no record by itself.
 
+use mesh_core::billing::account::order::Order;
 use mesh_core::billing::account::{
-    Account, Command, Denied, Entry, Facts, Held, apply, decide, replay,
+    Account, Command, Denied, Entry, Facts, Held, apply, decide, order, replay, replay_one,
 };
 use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
 use mesh_core::billing::money::Nanos;
@@ -105,7 +106,12 @@ pub(super) fn filed_under(record: &Record) -> Option<String> {
 const fn charge(record: &Record) -> Option<&Charge> {
     match record {
         Record::Charged(charge) => Some(charge),
-        Record::Opened { .. } => None,
+        Record::Opened { .. }
+        | Record::Paid { .. }
+        | Record::Granted { .. }
+        | Record::Lapsed { .. }
+        | Record::TierSet { .. }
+        | Record::CeilingSet { .. } => None,
     }
 }
 
@@ -178,6 +184,27 @@ impl Standing {
         }
         (self.entries, self.head) = (next.entries, next.head);
         Ok(outcome)
+    }
+
+    /// Carries an order out; gives nothing when it was before. Changes nothing when it fails.
+    pub(super) fn order(
+        &mut self,
+        id: AccountId,
+        now: UnixMillis,
+        prior: Option<&Record>,
+        order: &Order,
+    ) -> Result<Vec<Line>, StoreError> {
+        let mut next = self.clone();
+        let mut lines = Vec::new();
+        for record in order::decide(&self.account, now, prior, order)? {
+            next.account = replay_one(Some(next.account), now, &record)?
+                .ok_or_else(|| StoreError::Failed("an account was lost".to_owned()))?;
+            let line = next.line(id, now, record)?;
+            next.advance(&line)?;
+            lines.push(line);
+        }
+        *self = next;
+        Ok(lines)
     }
 
     fn line(&self, id: AccountId, at: UnixMillis, record: Record) -> Result<Line, StoreError> {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use mesh_core::billing::account::order::{Order, Reference, Refused, What};
 use mesh_core::billing::account::{Denied, Hold, HoldId, Release, Settle};
 use mesh_core::billing::ledger;
 use mesh_core::billing::money::Nanos;
@@ -336,6 +337,51 @@ pub(super) async fn a_released_id_is_free_again(store: Store) {
     // Said once more, late: the later hold is not the one meant.
     store.release(ACCOUNT, first, NOW).await.unwrap();
     assert_eq!(store.summary(ACCOUNT, NOW).await.unwrap().held, Nanos(HELD));
+}
+
+pub(super) async fn an_order_is_carried_out_once_and_found_in_the_ledger(store: Store) {
+    furnish(&store).await;
+    let order = |what| Order {
+        reference: Reference::new("pay:1").unwrap(),
+        what,
+    };
+    let pay = What::Pay {
+        amount: Nanos(2 * CHARGED),
+    };
+    let done = store.order(ACCOUNT, order(pay), NOW).await.unwrap();
+    assert!(!done.repeated);
+    let again = store.order(ACCOUNT, order(pay), NOW).await.unwrap();
+    assert_eq!((again.repeated, again.record), (true, done.record));
+    let other = What::SetCeiling { ceiling: Nanos(0) };
+    assert_eq!(
+        store.order(ACCOUNT, order(other), NOW).await,
+        Err(StoreError::Refused(Refused::Conflict))
+    );
+    let nobody = AccountId::from_u128(9);
+    assert_eq!(
+        store.order(nobody, order(pay), NOW).await,
+        Err(StoreError::UnknownAccount)
+    );
+    assert_eq!(charge(&store, 1).await.prepaid, Nanos(CHARGED));
+    let summary = store.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!((summary.balance, summary.spent), (Nanos(CHARGED), Nanos(0)));
+    assert_eq!(store.entries(ACCOUNT, 0).await.unwrap().len(), 3);
+}
+
+pub(super) async fn an_order_leaves_what_is_held_alone(store: Store) {
+    furnish(&store).await;
+    store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
+    let order = Order {
+        reference: Reference::new("terms:1").unwrap(),
+        what: What::SetCeiling {
+            ceiling: Nanos(HELD),
+        },
+    };
+    store.order(ACCOUNT, order, NOW).await.unwrap();
+    let summary = store.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!((summary.held, summary.available), (Nanos(HELD), Nanos(0)));
+    let charged = store.settle(ACCOUNT, settle(1), NOW).await.unwrap();
+    assert_eq!(charged.overage, Nanos(0));
 }
 
 pub(super) async fn sixty_four_clients_get_exactly_what_the_ceiling_covers(store: Store) {

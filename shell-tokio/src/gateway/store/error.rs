@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mesh_core::billing::account::Denied;
+use mesh_core::billing::account::order::Refused;
 use mesh_core::billing::money::Overflow;
 use mesh_core::gateway::{HoldFailed, NotAdmitted, Unavailable};
 use rusqlite::ErrorCode;
@@ -60,6 +61,9 @@ pub enum StoreError {
     /// The account's rules say no.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// The order is refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The device may not come in.
     #[error(transparent)]
     NotAdmitted(NotAdmitted),
@@ -128,6 +132,7 @@ impl StoreError {
             | Self::Damaged(_)
             | Self::Failed(_) => true,
             Self::Denied(_)
+            | Self::Refused(_)
             | Self::NotAdmitted(_)
             | Self::UnknownAccount
             | Self::UnknownKey

@@ -28,6 +28,7 @@ mod conformance;
 
 use std::path::Path;
 
+use mesh_core::billing::account::order::Order;
 use mesh_core::billing::account::{Command, Hold, Release, Settle, Summary};
 use mesh_core::billing::ledger::{Charge, Stored};
 use mesh_core::gateway::Admitted;
@@ -40,7 +41,7 @@ pub use audit::{AccountReport, AuditError, Report};
 use books::Done;
 pub use error::{OpenError, StoreError};
 pub use types::{
-    AccountRow, Booked, CEILING_DEFAULT, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey,
+    AccountRow, Booked, CEILING_DEFAULT, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, Ordered,
     Revocation,
 };
 
@@ -291,6 +292,22 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Done, StoreError> {
         each!(self, store => store.command(account, command, now).await)
+    }
+
+    /// Carries an order out: money that came in, a credit, other terms. Once for each reference, for
+    /// ever; said again it gives what stands in the ledger. On disk before it is answered.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Refused`] by the account's rules, [`StoreError::UnknownAccount`], or the store is
+    /// unavailable.
+    pub async fn order(
+        &self,
+        account: AccountId,
+        order: Order,
+        now: UnixMillis,
+    ) -> Result<Ordered, StoreError> {
+        each!(self, store => store.order(account, order, now).await)
     }
 
     /// The account in figures. In SQLite, what is held is known to the gateway's own store only.

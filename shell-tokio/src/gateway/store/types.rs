@@ -1,6 +1,6 @@
 //! What a store is given and gives back.
 
-use mesh_core::billing::ledger::{Charge, Hash};
+use mesh_core::billing::ledger::{Charge, Hash, Record};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
 use mesh_core::identity::Fingerprint;
@@ -143,6 +143,15 @@ pub struct Booked {
     pub charge: Charge,
     /// The entry's link in the account's chain.
     pub hash: Hash,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ordered {
+    /// What stands in the ledger under its reference.
+    pub record: Record,
+    /// It had been carried out before: nothing happened now.
+    pub repeated: bool,
 }
 
 /// A name that may be given.

@@ -1,7 +1,8 @@
 //! Money: looks up what the rules ask for, runs them, writes what they say.
 
+use mesh_core::billing::account::order::{Order, Reference};
 use mesh_core::billing::account::{Command, Facts, Summary};
-use mesh_core::billing::ledger::Stored;
+use mesh_core::billing::ledger::{Record, Stored};
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::limits::LEDGER_PAGE_MAX;
 use mesh_core::time::UnixMillis;
@@ -11,7 +12,7 @@ use super::rows::{self, blob, signed};
 use super::writer::Work;
 use crate::gateway::store::books::{self, Done, Line, Standing};
 use crate::gateway::store::error::StoreError;
-use crate::gateway::store::types::{Booked, NewAccount};
+use crate::gateway::store::types::{Booked, NewAccount, Ordered};
 
 impl Work<'_> {
     /// Opens an account: its row, and the first entry of its ledger.
@@ -65,6 +66,50 @@ impl Work<'_> {
             write_standing(self.connection, id, &standing)?;
         }
         Ok(Done::new(prior, &outcome))
+    }
+
+    /// Carries an order out, unless it was before; gives the record that stands under its reference.
+    pub(super) fn order(
+        &mut self,
+        id: AccountId,
+        order: &Order,
+        now: UnixMillis,
+    ) -> Result<Ordered, StoreError> {
+        let mut standing = read_standing(self.connection, id)?;
+        // Whatever it does, holds stay.
+        standing.account.holds = self.holds.of(id);
+        let prior = self.ordered(id, &order.reference)?;
+        let lines = standing.order(id, now, prior.as_ref(), order)?;
+        for line in &lines {
+            append(self.connection, id, line)?;
+        }
+        if !lines.is_empty() {
+            write_standing(self.connection, id, &standing)?;
+        }
+        let record = lines.into_iter().next_back().map(|line| line.entry.record);
+        let repeated = record.is_none();
+        let record = record.or(prior);
+        let lost = || StoreError::Damaged("an order was written and is not there".to_owned());
+        Ok(Ordered {
+            record: record.ok_or_else(lost)?,
+            repeated,
+        })
+    }
+
+    fn ordered(&self, id: AccountId, reference: &Reference) -> Result<Option<Record>, StoreError> {
+        let stored = self
+            .connection
+            .prepare_cached(
+                "SELECT sequence, canonical, hash FROM entries \
+                 WHERE account = ?1 AND reference = ?2",
+            )?
+            .query_row(
+                params![blob(id.as_u128()), reference.as_str()],
+                rows::stored,
+            )
+            .optional()?;
+        let entry = stored.as_ref().map(books::entry).transpose()?;
+        Ok(entry.map(|entry| entry.record))
     }
 
     pub(super) fn summary(&self, id: AccountId, now: UnixMillis) -> Result<Summary, StoreError> {

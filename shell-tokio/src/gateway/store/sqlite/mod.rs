@@ -26,6 +26,7 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+use mesh_core::billing::account::order::Order;
 use mesh_core::billing::account::{Command, Summary};
 use mesh_core::billing::ledger::Stored;
 use mesh_core::gateway::Admitted;
@@ -38,7 +39,7 @@ pub(super) use self::audit::verify;
 use super::books::Done;
 use super::error::{OpenError, StoreError};
 use super::types::{
-    AccountRow, Booked, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, Revocation,
+    AccountRow, Booked, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, Ordered, Revocation,
 };
 use super::{Load, Role};
 
@@ -149,6 +150,17 @@ impl Sqlite {
         self.0
             .as_gateway()?
             .submit(move |work| work.carry_out(account, command, now))
+            .await
+    }
+
+    pub(super) async fn order(
+        &self,
+        account: AccountId,
+        order: Order,
+        now: UnixMillis,
+    ) -> Result<Ordered, StoreError> {
+        self.0
+            .submit(move |work| work.order(account, &order, now))
             .await
     }
 

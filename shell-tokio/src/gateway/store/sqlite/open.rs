@@ -14,9 +14,10 @@ const APPLICATION_ID: i32 = 0x5359_4E45;
 /// How long to wait for another process's transaction; less than the gateway waits for its store.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The steps from nothing to the present schema. Forward only; a step is never changed.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
+    include_str!("schema/0003.sql"),
 ];
 
 /// The step that made where an account stands one text.

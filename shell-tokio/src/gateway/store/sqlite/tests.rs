@@ -78,6 +78,8 @@ conforms!(
     a_repeated_settle_charges_nothing_more,
     an_id_is_good_for_one_question,
     a_released_id_is_free_again,
+    an_order_is_carried_out_once_and_found_in_the_ledger,
+    an_order_leaves_what_is_held_alone,
     sixty_four_clients_get_exactly_what_the_ceiling_covers,
     the_ledger_can_be_read_from_any_entry_on_and_verifies,
 );
@@ -434,7 +436,7 @@ fn a_newer_foreign_or_broken_file_is_refused_and_left_alone() {
             newer,
             OpenError::Newer {
                 found: 99,
-                known: 2,
+                known: 3,
                 ..
             }
         ),

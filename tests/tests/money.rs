@@ -86,7 +86,7 @@ async fn money_that_makes_no_sense_is_refused_in_words_and_changes_nothing() {
         ),
         (
             &["credit", ACCOUNT, "1", "--expires", "2026-02-30"],
-            "no date",
+            "YYYY-MM-DD",
         ),
         (
             &["credit", ACCOUNT, "1", "--expires", "2001-01-01"],

@@ -6,11 +6,11 @@ use mesh_core::billing::money::Nanos;
 use mesh_core::ids::AccountId;
 use mesh_core::time::UnixMillis;
 use serde::Serialize;
-use time::{Date, Month, Time};
 
 use super::Desk;
 use crate::cli::args::Credit;
 use crate::cli::{Scene, Stop, moment, wall};
+use crate::gateway::upstream::models::{Day, DayError};
 use crate::random;
 
 /// What `--json` prints.
@@ -93,24 +93,9 @@ pub(super) fn fresh(prefix: &str) -> Result<Reference, Stop> {
 
 /// The end of a day (UTC), `2026-12-31`.
 pub(in crate::cli) fn end_of_day(text: &str) -> Result<UnixMillis, String> {
-    let wrong = || format!("{text:?} is no date; write it like 2026-12-31");
-    let mut parts = text.splitn(3, '-');
-    let mut number = |digits: usize| {
-        let part = parts.next().filter(|part| part.len() == digits);
-        let part = part.filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-        part.and_then(|part| part.parse::<u16>().ok())
-            .ok_or_else(wrong)
-    };
-    let (year, month, day) = (number(4)?, number(2)?, number(2)?);
-    let small = |number: u16| u8::try_from(number).map_err(|_| wrong());
-    let month = Month::try_from(small(month)?).map_err(|_| wrong())?;
-    let date = Date::from_calendar_date(year.into(), month, small(day)?).map_err(|_| wrong())?;
-    let next = date.next_day().ok_or_else(wrong)?;
-    let millis = next.with_time(Time::MIDNIGHT).assume_utc().unix_timestamp();
-    let millis = u64::try_from(millis)
-        .ok()
-        .and_then(|secs| secs.checked_mul(1000));
-    millis.map(UnixMillis).ok_or_else(wrong)
+    let day: Day = text.parse().map_err(|error: DayError| error.to_string())?;
+    day.ends_at()
+        .ok_or_else(|| format!("{day} is too far away"))
 }
 
 #[cfg(test)]

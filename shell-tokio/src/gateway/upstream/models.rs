@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use mesh_core::time::UnixMillis;
+
 use super::{LOOPBACK, loopback};
 
 /// The name that stands for the configured default.
@@ -38,6 +40,14 @@ impl Day {
     pub fn from_unix_secs(secs: u64) -> Option<Self> {
         let moment = time::UtcDateTime::from_unix_timestamp(i64::try_from(secs).ok()?).ok()?;
         Some(Self(moment.date()))
+    }
+
+    /// The moment at which it is over; `None` before 1970 and beyond the calendar.
+    #[must_use]
+    pub fn ends_at(self) -> Option<UnixMillis> {
+        let next = self.0.next_day()?.with_time(time::Time::MIDNIGHT);
+        let secs = u64::try_from(next.assume_utc().unix_timestamp()).ok()?;
+        secs.checked_mul(1000).map(UnixMillis)
     }
 
     fn days_after(self, earlier: Self) -> i32 {

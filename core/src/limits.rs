@@ -136,6 +136,8 @@ pub const QUIC_STREAM_QUEUE_BYTES: usize = 64 * 1024;
 pub const QUIC_SMALL_WRITES_MAX: u32 = 32;
 /// Requests of one account under way at once. Over it: `RATE_LIMITED`.
 pub const HOLDS_PER_ACCOUNT_MAX: usize = 10_000;
+/// A price table from a file. Over it: refused. The largest one published has 2 MB.
+pub const PRICE_TABLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Credits of one account that have not ended. Over it: refused.
 pub const CREDITS_PER_ACCOUNT_MAX: usize = 64;
 /// The name of a payment or of another order. Over it: refused.

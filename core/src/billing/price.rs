@@ -4,6 +4,8 @@
 //! ($3 per million is 3 000 000). A charge is `round_half_even(Σ tokens × price × rate / 10⁷)`
 //! nano-dollars, the rate in basis points, rounded once per event.
 
+pub mod litellm;
+
 use serde::{Deserialize, Serialize};
 
 use super::money::{Nanos, Overflow};

@@ -28,6 +28,7 @@ pub mod frame;
 pub mod gateway;
 pub mod heartbeat;
 pub mod message;
+pub mod prices;
 pub mod reassembly;
 pub mod sse;
 pub mod text;
@@ -54,4 +55,5 @@ pub const TARGETS: &[Target] = &[
     ("config", config::run),
     ("certificate", certificate::run),
     ("csr", csr::run),
+    ("prices", prices::run),
 ];

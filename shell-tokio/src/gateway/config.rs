@@ -3,12 +3,15 @@
 //! `default.toml` beside this file is the documentation and the defaults at once: it is what
 //! `synesis gateway --print-config` prints, and every configuration is read on top of it.
 
+mod prices;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::Price;
+use mesh_core::billing::price::litellm::Table;
 use mesh_core::billing::tier::Tier;
 use mesh_core::dialect::MaxTokensField;
 use mesh_core::wire::message::DialectName;
@@ -142,6 +145,7 @@ enum TlsChoice {
 #[serde(deny_unknown_fields)]
 struct BillingFile {
     ceiling: String,
+    price_file: PathBuf,
     markup_bps: u32,
 }
 
@@ -267,10 +271,11 @@ impl Config {
             .ok()
             .filter(|ceiling| *ceiling >= Nanos::ZERO)
             .ok_or("billing.ceiling must be an amount in dollars, like \"100.00\"")?;
+        let table = prices::table(&file.billing.price_file)?;
         let mut prices = Vec::new();
         let mut models = Vec::new();
         for model in file.model {
-            models.push(model_row(model, &mut prices)?);
+            models.push(model_row(model, &table, &mut prices)?);
         }
         let providers = file.provider.into_iter().map(|p| provider(p, sources));
         Ok(Self {
@@ -383,6 +388,7 @@ struct PartialHttp {
 struct PartialBilling {
     ceiling: Option<String>,
     markup_bps: Option<u32>,
+    price_file: Option<PathBuf>,
 }
 
 fn overlay(base: &mut toml::Table, over: toml::Table) {
@@ -498,15 +504,25 @@ fn provider(file: ProviderFile, sources: Sources<'_>) -> Result<ProviderConfig, 
     Ok(config)
 }
 
-fn model_row(file: ModelFile, prices: &mut Vec<(String, Price)>) -> Result<ModelRow, String> {
+fn model_row(
+    file: ModelFile,
+    table: &Table,
+    prices: &mut Vec<(String, Price)>,
+) -> Result<ModelRow, String> {
     let name = file.name;
     let price = match (file.price, file.input_per_million, file.output_per_million) {
         (Some(known), None, None) if Price::named(&known).is_some() => known,
-        (Some(unknown), None, None) => {
-            return Err(format!(
-                "model {name}: there is no price {unknown:?}; give input_per_million and \
-                 output_per_million"
-            ));
+        (Some(known), None, None) => {
+            let price =
+                prices::named(table, &known).map_err(|why| format!("model {name}: {why}"))?;
+            let price = price.ok_or_else(|| {
+                format!(
+                    "model {name}: there is no price {known:?}; give input_per_million and \
+                     output_per_million, or a billing.price_file that has it"
+                )
+            })?;
+            prices.push((known.clone(), price));
+            known
         }
         (None, Some(input), Some(output)) => {
             let per_million = |text: &str| {

@@ -134,3 +134,38 @@ fn prices_are_read_exactly_from_their_text() {
         assert!(read(&wrong).unwrap_err().contains(expected), "{wrong}");
     }
 }
+
+#[test]
+fn a_price_may_come_from_a_file_in_the_published_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prices.json");
+    let text = |price: &str| {
+        format!(
+            "[billing]\nprice_file = {:?}\n[[model]]\nname = \"m\"\nprovider = \"p\"\nmodel = \"x\"\n\
+             price = \"{price}\"\n",
+            file.display().to_string()
+        )
+    };
+    assert!(read(&text("gpt-4o")).unwrap_err().contains("prices.json"));
+    let models = r#"{"gpt-4o": {"input_cost_per_token": 2.5e-06, "output_cost_per_token": 1e-05},
+        "gemini": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6,
+                   "input_cost_per_token_above_128k_tokens": 2e-6}}"#;
+    std::fs::write(&file, models).unwrap();
+    let config = read(&text("gpt-4o")).unwrap();
+    let price = config.price(&config.models[0].price).unwrap();
+    assert_eq!((price.input, price.output), (2_500_000, 10_000_000));
+    assert_ne!(price.version, Price::CLAUDE_SONNET.version);
+    assert!(read(&text("claude_sonnet")).is_ok(), "built-in ones stay");
+    assert!(read(&text("gold")).unwrap_err().contains("no price"));
+    assert!(read(&text("gemini")).unwrap_err().contains("long contexts"));
+    for damaged in ["", "{", "[]", r#"{"a":{},"a":{}}"#] {
+        std::fs::write(&file, damaged).unwrap();
+        assert!(
+            read(&text("free"))
+                .unwrap_err()
+                .contains("not a price table")
+        );
+    }
+    std::fs::write(&file, [0xFF, 0xFE]).unwrap();
+    assert!(read(&text("free")).unwrap_err().contains("UTF-8"));
+}

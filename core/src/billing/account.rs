@@ -20,7 +20,7 @@
 //! 3. Replaying a command changes nothing. A release voids the hold that it names and no other.
 //! 4. A charge takes from credits, then from what was paid in advance, then from the ceiling, and never
 //!    more than there is.
-//! 5. Months are UTC. A clock that steps back into an earlier month opens no second ceiling.
+//! 5. Months are UTC. A clock that steps into another month and back opens no second ceiling.
 
 pub mod funds;
 pub mod order;
@@ -95,6 +95,8 @@ pub struct Held {
     pub body: [u8; 32],
     /// When: credits that end later serve it, however late it is settled.
     pub at: UnixMillis,
+    /// The month whose ceiling it is within.
+    pub month: Month,
     /// The worst case, charged.
     pub charge: Nanos,
     /// The worst case, in the provider's price.
@@ -147,14 +149,20 @@ impl Account {
         }
     }
 
-    /// The month that `now` counts in, and what was spent and used in it.
-    fn this_month(&self, now: UnixMillis) -> (Month, Nanos, Nanos) {
-        let month = Month::of(now);
+    /// What was spent and used in a month, or in the account's own if that is later.
+    fn in_month(&self, month: Month) -> (Month, Nanos, Nanos) {
         if month > self.month {
             (month, Nanos::ZERO, Nanos::ZERO)
         } else {
             (self.month, self.spent, self.used)
         }
+    }
+
+    /// The month that holds are judged in at `now`, and what was spent and used in it. While anything is
+    /// set aside from a later month's ceiling, of a clock that was ahead, it is that one.
+    fn this_month(&self, now: UnixMillis) -> (Month, Nanos, Nanos) {
+        let held = self.holds.values().map(|held| held.month);
+        self.in_month(held.fold(Month::of(now), Month::max))
     }
 
     fn held(&self) -> Result<(Nanos, Nanos), Overflow> {
@@ -417,6 +425,7 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
             id: hold.id,
             body: hold.body,
             at: facts.now,
+            month: account.this_month(facts.now).0,
             charge,
             base,
         },
@@ -454,6 +463,8 @@ fn decide_settle(account: &Account, facts: &Facts, settle: Settle) -> Result<Vec
     }
     // Without a hold (a crash voided it) everything is beyond the hold: recorded, never dropped.
     let held = account.holds.get(&settle.request);
+    let now = account.in_month(Month::of(facts.now)).0;
+    let month = held.map(|held| held.month).filter(|&month| month > now);
     let (held, held_at) = held.map_or((Nanos::ZERO, facts.now), |held| (held.charge, held.at));
     let charge = settle.price.cost(&settle.tokens, account.tier.rate_bps())?;
     let overage = charge.minus(held)?.max(Nanos::ZERO);
@@ -471,6 +482,7 @@ fn decide_settle(account: &Account, facts: &Facts, settle: Settle) -> Result<Vec
         overage,
         credits: split.credits,
         prepaid: split.prepaid,
+        month,
         estimated: settle.estimated,
     })])
 }
@@ -489,7 +501,8 @@ pub fn apply(account: &mut Account, at: UnixMillis, entry: &Entry) -> Result<(),
             account.holds.remove(request);
         }
         Entry::Charged(charge) => {
-            let (month, spent, used) = account.this_month(at);
+            let month = Month::of(at).max(charge.month.unwrap_or_default());
+            let (month, spent, used) = account.in_month(month);
             let (spent, used) = (spent.plus(charge.postpaid()?)?, used.plus(charge.base)?);
             let owed = account.owed.plus(charge.overage)?;
             let balance = account.balance.minus(charge.prepaid)?;

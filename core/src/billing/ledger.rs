@@ -22,6 +22,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::account::Month;
 use super::account::funds::Drawn;
 use super::account::order::Reference;
 use super::money::{Nanos, Overflow};
@@ -83,6 +84,10 @@ pub struct Charge {
     /// The part of the charge that was paid in advance.
     #[serde(default, skip_serializing_if = "Nanos::is_zero")]
     pub prepaid: Nanos,
+    /// The month that it counts in, where that is later than its entry's and the account's: the clock was
+    /// ahead when it was set aside. Months since January of the year 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub month: Option<Month>,
     /// Whether the provider did not count the tokens.
     pub estimated: bool,
 }
@@ -486,6 +491,7 @@ mod tests {
             overage: Nanos(overage),
             credits: Vec::new(),
             prepaid: Nanos::ZERO,
+            month: None,
             estimated: false,
         }
     }

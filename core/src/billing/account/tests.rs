@@ -259,6 +259,7 @@ fn an_account_has_a_bounded_number_of_requests_under_way() {
                     id: HoldId(id as u64),
                     body: [0; 32],
                     at: NOVEMBER,
+                    month: Month::of(NOVEMBER),
                     charge: Nanos::ZERO,
                     base: Nanos::ZERO,
                 },
@@ -284,6 +285,34 @@ fn a_new_month_begins_with_nothing_spent() {
     let december = UnixMillis(1_796_083_200_000);
     assert_eq!(account.summary(december).unwrap().spent, Nanos(0));
     assert_eq!(account.summary(december).unwrap().month, "2026-12");
+}
+
+#[test]
+fn a_clock_that_steps_ahead_and_back_opens_no_second_ceiling_for_holds() {
+    // The ceiling covers one question and is spent.
+    let one = Price::CLAUDE_SONNET.worst_case(1000, 10, 10_300).unwrap();
+    let mut account = Account {
+        ceiling: one,
+        month: Month::of(NOVEMBER),
+        spent: one,
+        ..account()
+    };
+    let december = Facts {
+        now: UnixMillis(NOVEMBER.0 + 30 * 24 * 3600 * 1000),
+        ..facts()
+    };
+    let hold_of = |id| Command::Hold(hold(id, 10));
+    run(&mut account, &december, hold_of(1)).unwrap();
+    // Back in November both months' ceilings are taken.
+    assert!(run(&mut account, &facts(), hold_of(2)).is_err());
+    let charge =
+        only_charge(&run(&mut account, &facts(), Command::Settle(settle(1, 1000, 10))).unwrap());
+    assert_eq!(charge.month, Some(Month::of(december.now)));
+    let counted = (account.month, account.spent);
+    assert_eq!(counted, (Month::of(december.now), charge.charge));
+    for at in [facts(), december] {
+        assert!(run(&mut account, &at, hold_of(3)).is_err());
+    }
 }
 
 #[test]

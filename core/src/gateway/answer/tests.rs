@@ -155,6 +155,7 @@ fn charge(tokens: TokensUsed) -> Charge {
         overage: Nanos::ZERO,
         credits: Vec::new(),
         prepaid: Nanos::ZERO,
+        month: None,
         estimated: false,
     }
 }

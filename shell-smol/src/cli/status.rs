@@ -36,8 +36,8 @@ fn shown(report: &Status) -> String {
         || "the gateway could not be asked".to_owned(),
         |account| {
             format!(
-                "{} left of {} in {} ({} spent)",
-                account.available, account.ceiling, account.month, account.spent
+                "{} left ({} of at most {} spent in {})",
+                account.available, account.spent, account.ceiling, account.month
             )
         },
     );

@@ -53,11 +53,11 @@ fn show(report: &Status, scene: &Scene) -> Result<(), Stop> {
             rows.push((
                 "balance",
                 format!(
-                    "{} left of {} in {} ({} spent{})",
+                    "{} left ({} of at most {} spent in {}{})",
                     account.available,
+                    account.spent,
                     account.ceiling,
                     account.month,
-                    account.spent,
                     if account.owed.0 > 0 {
                         format!(", {} owed", account.owed)
                     } else {

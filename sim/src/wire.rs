@@ -51,6 +51,9 @@ impl Unbuildable {
 pub trait Wire: Transport + Sized {
     /// Its name on the command line and in plans.
     const NAME: &'static str;
+    /// Whether all streams of a connection come in one order, so that what one has lost holds up the
+    /// others.
+    const ORDERED: bool;
 
     /// A device's end.
     ///

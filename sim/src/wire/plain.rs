@@ -61,6 +61,7 @@ pub struct Plain {
 
 impl Wire for Plain {
     const NAME: &'static str = "plain";
+    const ORDERED: bool = true;
 
     fn device(
         _authority: &Authority,

@@ -14,6 +14,7 @@ use super::{Unbuildable, WallClock, Wire, provider};
 
 impl Wire for Quic {
     const NAME: &'static str = "quic";
+    const ORDERED: bool = false;
 
     fn device(
         authority: &Authority,

@@ -49,8 +49,8 @@ pub(super) struct DeviceNode<W: Wire> {
     prewarmed_at: Option<u64>,
     /// Heartbeats sent and answered when last looked.
     beats: (u64, u64),
-    /// What the path had dropped when the last heartbeat went out.
-    drops: u64,
+    /// What the path had dropped when the last heartbeat went out, and when the one before did.
+    drops: (u64, u64),
     names: Chance,
 }
 
@@ -78,7 +78,7 @@ impl<W: Wire> DeviceNode<W> {
             banned: false,
             prewarmed_at: None,
             beats: (0, 0),
-            drops: 0,
+            drops: (0, 0),
             names: Chance::of(plan.seed, &name, "names"),
         })
     }
@@ -279,7 +279,8 @@ impl<W: Wire> World<W> {
         }
         if beats.0 > sent_before {
             self.record.tunnels[at].beat = Some(self.queue.now());
-            self.devices[at].drops = self.drops(at);
+            let before = self.devices[at].drops.0;
+            self.devices[at].drops = (self.drops(at), before);
         }
     }
 
@@ -287,7 +288,13 @@ impl<W: Wire> World<W> {
     fn longest_beat(&self, at: usize) -> Option<Micros> {
         let node = &self.devices[at];
         let (up, down) = node.up.longest_us().zip(node.down.longest_us())?;
-        let slack = if self.drops(at) == node.drops {
+        // In one order for all, what was dropped before it may still have to come again first.
+        let since = if W::ORDERED {
+            node.drops.1
+        } else {
+            node.drops.0
+        };
+        let slack = if self.drops(at) == since {
             UNDROPPED
         } else {
             DROPPED

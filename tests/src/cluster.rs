@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use mesh_core::billing::ledger::{Charge, Entry, Record};
+use mesh_core::billing::ledger::{Charge, Entry};
 use mesh_tokio::gateway::store::{Role, Store};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -321,15 +321,7 @@ impl Cluster {
                 },
             );
         records
-            .filter_map(|record| match record {
-                Record::Charged(charge) => Some(charge),
-                Record::Opened { .. }
-                | Record::Paid { .. }
-                | Record::Granted { .. }
-                | Record::Lapsed { .. }
-                | Record::TierSet { .. }
-                | Record::CeilingSet { .. } => None,
-            })
+            .filter_map(|record| record.charge().cloned())
             .collect()
     }
 

@@ -338,7 +338,7 @@ pub enum Denied {
     },
     /// The ceiling does not cover the worst case.
     #[error(
-        "the account's ceiling does not cover this request: it may cost {needed}, {available} is left this month; ask for fewer tokens or raise the ceiling"
+        "the account does not cover this request: it may cost {needed}, {available} is left; ask for fewer tokens, or have its operator add money or raise the ceiling"
     )]
     Insufficient {
         /// The worst case, charged.
@@ -347,7 +347,9 @@ pub enum Denied {
         available: Nanos,
     },
     /// Something is owed.
-    #[error("{owed} is owed from before; settle it first")]
+    #[error(
+        "{owed} is owed from before; nothing that costs can be asked until the operator has booked a payment of it"
+    )]
     Owing {
         /// How much.
         owed: Nanos,

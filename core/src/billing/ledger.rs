@@ -217,6 +217,20 @@ pub enum Book {
 }
 
 impl Record {
+    /// The charge that it records, if it is one.
+    #[must_use]
+    pub const fn charge(&self) -> Option<&Charge> {
+        match self {
+            Self::Charged(charge) => Some(charge),
+            Self::Opened { .. }
+            | Self::Paid { .. }
+            | Self::Granted { .. }
+            | Self::Lapsed { .. }
+            | Self::TierSet { .. }
+            | Self::CeilingSet { .. } => None,
+        }
+    }
+
     /// Where the money goes. What is zero is left out.
     ///
     /// # Errors

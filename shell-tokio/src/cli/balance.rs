@@ -37,7 +37,7 @@ fn rows(account: &Summary) -> Vec<(&'static str, String)> {
     let mut rows = vec![("available", account.available.to_string())];
     if account.owed > Nanos::ZERO {
         let owed = format!(
-            "{}; nothing more can be asked until it is paid",
+            "{}; nothing that costs can be asked until it is paid",
             account.owed
         );
         rows.push(("owed", owed));

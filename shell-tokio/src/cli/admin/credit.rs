@@ -63,17 +63,12 @@ pub(super) async fn run(credit: &Credit, scene: &Scene) -> Result<(), Stop> {
             owed_nanos: summary.owed.0,
         });
     }
-    let settled = match &done.record {
-        Record::Paid { settled, .. } if *settled > Nanos::ZERO => {
-            format!(", of which {settled} pay what was owed")
-        }
-        Record::Opened { .. }
-        | Record::Charged(_)
-        | Record::Paid { .. }
-        | Record::Granted { .. }
-        | Record::Lapsed { .. }
-        | Record::TierSet { .. }
-        | Record::CeilingSet { .. } => String::new(),
+    let settled = if let Record::Paid { settled, .. } = &done.record
+        && *settled > Nanos::ZERO
+    {
+        format!(", of which {settled} pay what was owed")
+    } else {
+        String::new()
     };
     let verb = if done.repeated { "had" } else { "has" };
     let until = credit

@@ -94,25 +94,13 @@ fn touched(entry: &Entry) -> RequestId {
 
 impl Line {
     fn charge(&self) -> Option<&Charge> {
-        charge(&self.entry.record)
+        self.entry.record.charge()
     }
 }
 
 /// The request that a record is filed under: one record each, for ever.
 pub(super) fn filed_under(record: &Record) -> Option<String> {
-    charge(record).map(|charge| charge.request.to_string())
-}
-
-const fn charge(record: &Record) -> Option<&Charge> {
-    match record {
-        Record::Charged(charge) => Some(charge),
-        Record::Opened { .. }
-        | Record::Paid { .. }
-        | Record::Granted { .. }
-        | Record::Lapsed { .. }
-        | Record::TierSet { .. }
-        | Record::CeilingSet { .. } => None,
-    }
+    record.charge().map(|charge| charge.request.to_string())
 }
 
 impl Standing {
@@ -241,7 +229,7 @@ pub(super) fn entry(stored: &Stored) -> Result<ledger::Entry, StoreError> {
 /// Reads a charge back, with its place.
 pub(super) fn booked(stored: &Stored) -> Result<Option<Booked>, StoreError> {
     let entry = entry(stored)?;
-    Ok(charge(&entry.record).map(|charge| Booked {
+    Ok(entry.record.charge().map(|charge| Booked {
         sequence: stored.sequence,
         at: entry.at,
         charge: charge.clone(),

@@ -107,6 +107,8 @@ pub const UPSTREAM_ATTEMPTS_MAX: u32 = 3;
 pub const UPSTREAM_RETRY_BASE: Duration = Duration::from_millis(250);
 /// Before a settle is tried again; doubles with each, to [`SETTLE_RETRY_MAX`].
 pub const SETTLE_RETRY_BASE: Duration = Duration::from_millis(200);
+/// How old what is known of an answer's usage may be when its gateway goes down.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait before a settle is tried again.
 pub const SETTLE_RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -140,6 +142,8 @@ pub const HOLDS_PER_ACCOUNT_MAX: usize = 10_000;
 pub const PRICE_TABLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Credits of one account that have not ended. Over it: refused.
 pub const CREDITS_PER_ACCOUNT_MAX: usize = 64;
+/// Guests of one account. Over it: another is refused.
+pub const GUESTS_PER_ACCOUNT_MAX: usize = 256;
 /// The name of a payment or of another order. Over it: refused.
 pub const REFERENCE_BYTES_MAX: usize = 120;
 /// Calls that wait for the store's writer. Over it: refused as busy.

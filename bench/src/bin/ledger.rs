@@ -87,7 +87,7 @@ fn main() -> Result<(), Failed> {
     println!("{table}");
 
     let began = Instant::now();
-    let report = verify(&path)?;
+    let report = verify(&path, None)?;
     println!(
         "ledger verify of {} entries: {:.2} s, {}",
         entries.max(ALONE + 1) + 1,
@@ -126,6 +126,8 @@ async fn charge(
                     price: Price::CLAUDE_SONNET,
                     input_tokens_max: 1000,
                     output_tokens_max: 1000,
+                    provider: "anthropic".to_owned(),
+                    guest: None,
                 };
                 store.hold(ACCOUNT, hold, NOW).await?;
                 let settle = Settle {
@@ -139,6 +141,8 @@ async fn charge(
                         ..TokensUsed::default()
                     },
                     estimated: false,
+                    device: None,
+                    project: None,
                 };
                 store.settle(ACCOUNT, settle, NOW).await?;
             }

@@ -56,16 +56,17 @@ impl Tier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::billing::price::Price;
+    use crate::billing::price::{Price, Rates};
     use crate::wire::message::TokensUsed;
 
     #[test]
     fn ten_events_of_ten_cents_base_are_103_cents_managed() {
         // 10 ¢ = 100 000 000 nanos; 3 % of it is 3 000 000. Ten times 103 000 000 is $1.03.
-        let price = Price {
+        let rates = Rates {
             input: 100_000_000_000,
-            ..Price::FREE
+            ..Rates::default()
         };
+        let price = Price::flat(1, rates);
         let one = TokensUsed {
             prompt: 1,
             ..TokensUsed::default()

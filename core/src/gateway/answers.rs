@@ -1,19 +1,24 @@
 //! Questions under way, and what the gateway asks of the outside world for them.
 
 use super::answer::{self, Answer, Input};
-use super::outside::{Ask, AskId, HoldFailed, Progress, Told, Unavailable};
+use super::outside::{
+    Ask, AskId, Granted, HoldFailed, KeyOf, Progress, SettleFailed, Settled, Told, Unavailable,
+};
 use super::streams::Lane;
 use super::tunnels::Phase;
 use super::{Due, Event, Gateway, Output, terms};
 use crate::api;
-use crate::billing::account::{Hold, HoldId, Release, Settle, Summary};
+use crate::billing::account::alert::Alert;
+use crate::billing::account::{Hold, HoldId, Lose, Release, Settle, Summary};
+use crate::billing::ledger::Charge;
+use crate::billing::tier::Tier;
 use crate::dialect;
 use crate::escalation::request;
 use crate::ids::{AccountId, DeviceId};
 use crate::limits;
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, StreamId, Transport};
-use crate::wire::message::{Call, ErrorMessage, EscalationRequest, Message, Reply};
+use crate::wire::message::{Call, ErrorMessage, EscalationRequest, Message, Reply, TokensUsed};
 
 /// One question under way. Never reused within one gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +33,10 @@ pub(super) struct Running {
     account: AccountId,
     device: DeviceId,
     hold: Hold,
+    /// The tier that it is charged in, once that is known.
+    tier: Option<Tier>,
     model: String,
+    project: Option<String>,
     /// The model call under way.
     call: Option<AskId>,
 }
@@ -40,6 +48,27 @@ impl Running {
             hold: self.hold.id,
         }
     }
+
+    fn lose(&self, tokens: TokensUsed) -> Lose {
+        Lose {
+            request: self.hold.request,
+            body: self.hold.body,
+            tier: self.tier.unwrap_or(Tier::MANAGED),
+            model: self.model.clone(),
+            price: self.hold.price,
+            tokens,
+        }
+    }
+
+    const fn key(&self) -> KeyOf {
+        match self.tier {
+            // What costs nothing has nobody to be paid with a key of one's own.
+            Some(Tier::Byok { .. }) if !self.hold.price.is_free() => KeyOf::Account(self.account),
+            Some(Tier::Free { .. } | Tier::Managed { .. } | Tier::Byok { .. }) | None => {
+                KeyOf::Operator
+            }
+        }
+    }
 }
 
 /// What an outstanding ask was for.
@@ -49,6 +78,7 @@ pub(super) enum Pending {
     Hold(AnswerId),
     Settle(AnswerId),
     Release(AnswerId),
+    Checkpoint(AnswerId),
     Call(AnswerId),
     Summary {
         conn: ConnId,
@@ -106,7 +136,9 @@ impl<T: Transport> Gateway<T> {
                     account,
                     device,
                     hold,
+                    tier: None,
                     model,
+                    project: request.project_id.clone(),
                     call: None,
                 };
                 self.answers.insert(id, running);
@@ -163,6 +195,8 @@ impl<T: Transport> Gateway<T> {
             price: model.price,
             input_tokens_max: call.input_tokens_max,
             output_tokens_max: u64::from(request.max_tokens),
+            provider: model.provider.clone(),
+            guest: None,
         };
         let answer = Answer::new(now, request, model.dialect, model.provider.clone(), call);
         Ok((answer, hold, model.name.clone()))
@@ -210,6 +244,8 @@ impl<T: Transport> Gateway<T> {
                     price: running.hold.price,
                     tokens,
                     estimated,
+                    device: Some(running.device),
+                    project: running.project.clone(),
                 };
                 self.ask_store(now, Pending::Settle(id), Ask::Settle { account, settle });
             }
@@ -217,9 +253,19 @@ impl<T: Transport> Gateway<T> {
                 let release = running.release();
                 self.ask_store(now, Pending::Release(id), Ask::Release { account, release });
             }
+            answer::Output::Checkpoint(tokens) => {
+                let lose = running.lose(tokens);
+                let ask = Ask::Checkpoint { account, lose };
+                self.ask_store(now, Pending::Checkpoint(id), ask);
+            }
             answer::Output::Call(call) => {
-                let provider = running.answer.provider().to_owned();
-                let ask = self.ask(Pending::Call(id), Ask::Call { provider, call });
+                let (provider, key) = (running.answer.provider().to_owned(), running.key());
+                let ask = Ask::Call {
+                    provider,
+                    key,
+                    call,
+                };
+                let ask = self.ask(Pending::Call(id), ask);
                 if let Some(running) = self.answers.get_mut(&id) {
                     running.call = Some(ask);
                 }
@@ -359,6 +405,7 @@ impl<T: Transport> Gateway<T> {
             }
             Pending::Settle(answer) => self.step_answer(now, answer, Input::Settled(None)),
             Pending::Release(answer) => self.step_answer(now, answer, Input::Released(false)),
+            Pending::Checkpoint(answer) => self.step_answer(now, answer, Input::Checkpointed),
             Pending::Summary { conn, stream, call } => {
                 self.summed(now, conn, stream, call, Err(Unavailable));
             }
@@ -396,25 +443,27 @@ impl<T: Transport> Gateway<T> {
             (Pending::Admit(conn), Told::Admitted(word)) => self.admission_told(now, conn, word),
             (Pending::Hold(answer), Told::Held(word)) => {
                 let word = match word {
-                    Ok(()) => Some(Ok(())),
+                    Ok(Granted { tier }) => {
+                        if let Some(running) = self.answers.get_mut(&answer) {
+                            running.tier = Some(tier);
+                        }
+                        Some(Ok(()))
+                    }
                     Err(HoldFailed::Denied(denied)) => Some(Err(denied)),
                     Err(HoldFailed::Unavailable) => None,
                 };
                 self.step_answer(now, answer, Input::Held(word));
             }
             (Pending::Settle(answer), Told::Settled(word)) => {
-                if let (Some(running), Ok(charge)) = (self.answers.get(&answer), &word) {
-                    let (account, device) = (running.account, running.device);
-                    let request = running.answer.request_id();
-                    let charge = Box::new(charge.clone());
-                    self.event(Event::Charged {
-                        account,
-                        device,
-                        request,
-                        charge,
-                    });
-                }
-                self.step_answer(now, answer, Input::Settled(word.ok()));
+                let input = match word {
+                    Ok(settled) => Input::Settled(Some(self.charged(now, answer, settled))),
+                    Err(SettleFailed::Denied(denied)) => Input::SettleDenied(denied),
+                    Err(SettleFailed::Unavailable) => Input::Settled(None),
+                };
+                self.step_answer(now, answer, input);
+            }
+            (Pending::Checkpoint(answer), Told::Checkpointed(_)) => {
+                self.step_answer(now, answer, Input::Checkpointed);
             }
             (Pending::Release(answer), Told::Released(word)) => {
                 self.step_answer(now, answer, Input::Released(word.is_ok()));
@@ -428,7 +477,7 @@ impl<T: Transport> Gateway<T> {
             (Pending::Summary { conn, stream, call }, Told::Summed(word)) => {
                 self.summed(now, conn, stream, call, word);
             }
-            (Pending::LateHold { account, release }, Told::Held(Ok(()))) => {
+            (Pending::LateHold { account, release }, Told::Held(Ok(Granted { .. }))) => {
                 self.event(Event::LateAnswer);
                 self.give_back(now, account, release);
             }
@@ -447,6 +496,31 @@ impl<T: Transport> Gateway<T> {
                 self.ask_overdue(now, id);
                 self.asks.remove(&id);
             }
+        }
+    }
+
+    /// Notes a charge, and tells the account's devices when it comes near a limit.
+    fn charged(&mut self, now: Now, id: AnswerId, settled: Settled) -> Box<Charge> {
+        let Settled { charge, alert } = settled;
+        if let Some(running) = self.answers.get(&id) {
+            let (account, device) = (running.account, running.device);
+            self.event(Event::Charged {
+                account,
+                device,
+                request: running.answer.request_id(),
+                charge: charge.clone(),
+            });
+            if let Some(alert) = alert {
+                self.alert(now, account, alert);
+            }
+        }
+        charge
+    }
+
+    fn alert(&mut self, now: Now, account: AccountId, alert: Alert) {
+        let notice = Message::Notice(terms::limit_notice(&alert));
+        for (conn, control) in self.controls_of(account) {
+            self.send(now, conn, control, &notice);
         }
     }
 

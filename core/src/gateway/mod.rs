@@ -44,7 +44,8 @@ use std::time::{Duration, Instant};
 use self::answers::{AnswerId, Pending, Running};
 use self::deadlines::Deadlines;
 pub use self::outside::{
-    Admitted, Ask, AskId, HoldFailed, NotAdmitted, Progress, Told, Unavailable,
+    Admitted, Ask, AskId, Granted, HoldFailed, KeyOf, NotAdmitted, Progress, SettleFailed, Settled,
+    Told, Unavailable,
 };
 use self::tunnels::Tunnel;
 use crate::billing::ledger::Charge;

@@ -8,14 +8,14 @@ mod script;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts};
+use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts, Prior};
 use mesh_core::billing::ledger::Charge;
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
 use mesh_core::dialect::exchange::{Broken, Head};
 use mesh_core::gateway::{
-    Admitted, Ask, AskId, Event, Gateway, HoldFailed, Input, NotAdmitted, Output, Progress,
-    Rejected, Told, Unavailable,
+    Admitted, Ask, AskId, Event, Gateway, Granted, HoldFailed, Input, NotAdmitted, Output,
+    Progress, Rejected, SettleFailed, Settled, Told, Unavailable,
 };
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::machine::{Machine, RootMachine};
@@ -180,7 +180,8 @@ impl World {
     fn command(&mut self, request: RequestId, command: Command) -> Result<(), Denied> {
         let facts = Facts {
             now: self.now.wall,
-            prior: self.ledger.get(&request).cloned(),
+            prior: self.ledger.get(&request).cloned().map(Prior::Charged),
+            provider_key: true,
         };
         for entry in account::decide(&self.account, &facts, command)? {
             account::apply(&mut self.account, self.now.wall, &entry)?;
@@ -230,7 +231,8 @@ impl World {
             Ask::Hold { .. } if lost => Told::Held(Err(HoldFailed::Unavailable)),
             Ask::Hold { hold, .. } => {
                 let held = self.command(hold.request, Command::Hold(hold.clone()));
-                Told::Held(held.map_err(HoldFailed::Denied))
+                let tier = self.account.tier;
+                Told::Held(held.map(|()| Granted { tier }).map_err(HoldFailed::Denied))
             }
             Ask::Settle { settle, .. } => {
                 let request = settle.request;
@@ -241,7 +243,11 @@ impl World {
                     );
                 }
                 let charge = self.ledger.get(&request).filter(|_| !lost);
-                Told::Settled(charge.cloned().ok_or(Unavailable))
+                let settled = charge.cloned().map(|charge| Settled {
+                    charge: Box::new(charge),
+                    alert: None,
+                });
+                Told::Settled(settled.ok_or(SettleFailed::Unavailable))
             }
             Ask::Release { release, .. } => {
                 if done {
@@ -250,6 +256,9 @@ impl World {
                     assert_eq!(word, Ok(()));
                 }
                 Told::Released(if lost { Err(Unavailable) } else { Ok(()) })
+            }
+            Ask::Checkpoint { .. } => {
+                Told::Checkpointed(if lost { Err(Unavailable) } else { Ok(()) })
             }
             Ask::Summary { .. } => {
                 let summary = self.account.summary(self.now.wall).ok();

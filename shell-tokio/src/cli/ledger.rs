@@ -48,7 +48,7 @@ pub(super) async fn run(ledger: &Ledger, scene: &Scene) -> Result<(), Stop> {
     let Ledger::Verify { account, options } = ledger;
     let config = scene.gateway_config(options.config.as_deref())?;
     let path = config.store_path();
-    let report = tokio::task::spawn_blocking(move || store::verify(&path))
+    let report = tokio::task::spawn_blocking(move || store::verify(&path, None))
         .await
         .map_err(Stop::internal)??;
     let wanted = |chain: &AccountReport| {

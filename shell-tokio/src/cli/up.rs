@@ -150,7 +150,7 @@ impl Stage {
             )));
         };
         let path = self.store_path.clone();
-        let report = tokio::task::spawn_blocking(move || store::verify(&path))
+        let report = tokio::task::spawn_blocking(move || store::verify(&path, None))
             .await
             .map_err(Stop::internal)??;
         if let Some(fault) = report.faults().next() {

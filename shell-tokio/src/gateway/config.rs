@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mesh_core::billing::money::Nanos;
-use mesh_core::billing::price::Price;
 use mesh_core::billing::price::litellm::Table;
+use mesh_core::billing::price::{Price, Rates};
 use mesh_core::billing::tier::Tier;
 use mesh_core::dialect::MaxTokensField;
 use mesh_core::wire::message::DialectName;
@@ -42,8 +42,10 @@ pub struct Config {
     pub tunnel: Tunnel,
     /// Enrolment.
     pub http: Http,
-    /// For new accounts.
+    /// For new accounts, and what accounts may choose.
     pub billing: Billing,
+    /// Where seals over the ledger are exported to; a folder of the data folder's if `None`.
+    pub seals_dir: Option<PathBuf>,
     /// Model servers.
     pub providers: Vec<ProviderConfig>,
     /// Rows of the model table.
@@ -90,13 +92,15 @@ pub enum HttpTls {
     },
 }
 
-/// For accounts that are made from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// For accounts that are made from now on, and what accounts may choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Billing {
     /// The most that may be spent in a month.
     pub ceiling: Nanos,
     /// How they are charged.
     pub tier: Tier,
+    /// The tiers that an account may choose by itself, with their rates.
+    pub choices: Vec<Tier>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +111,7 @@ struct File {
     tunnel: TunnelFile,
     http: HttpFile,
     billing: BillingFile,
+    ledger: LedgerFile,
     #[serde(default)]
     provider: Vec<ProviderFile>,
     #[serde(default)]
@@ -147,6 +152,23 @@ struct BillingFile {
     ceiling: String,
     price_file: PathBuf,
     markup_bps: u32,
+    licence_fee_bps: u32,
+    free_quota: String,
+    choices: Vec<TierChoice>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LedgerFile {
+    seals_dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TierChoice {
+    Free,
+    Managed,
+    Byok,
 }
 
 #[derive(Deserialize)]
@@ -267,10 +289,6 @@ impl Config {
                 return Err("tunnel.public_address must be host:port".to_owned());
             }
         }
-        let ceiling = Nanos::parse_dollars(&file.billing.ceiling)
-            .ok()
-            .filter(|ceiling| *ceiling >= Nanos::ZERO)
-            .ok_or("billing.ceiling must be an amount in dollars, like \"100.00\"")?;
         let table = prices::table(&file.billing.price_file)?;
         let mut prices = Vec::new();
         let mut models = Vec::new();
@@ -291,12 +309,8 @@ impl Config {
                 tunnels_max: file.tunnel.tunnels_max,
             },
             http,
-            billing: Billing {
-                ceiling,
-                tier: Tier::Managed {
-                    markup_bps: file.billing.markup_bps,
-                },
-            },
+            billing: billing(&file.billing)?,
+            seals_dir: Some(file.ledger.seals_dir).filter(|dir| !dir.as_os_str().is_empty()),
             providers: providers.collect::<Result<_, _>>()?,
             models,
             prices,
@@ -313,6 +327,13 @@ impl Config {
     #[must_use]
     pub fn ca_dir(&self) -> PathBuf {
         self.data_dir.join("ca")
+    }
+
+    /// The folder that seals over the ledger are exported to.
+    #[must_use]
+    pub fn seals_dir(&self) -> PathBuf {
+        let own = || self.data_dir.join("seals");
+        self.seals_dir.clone().unwrap_or_else(own)
     }
 
     /// The price of that name: the configuration's own, or a built-in one.
@@ -357,6 +378,7 @@ struct Partial {
     tunnel: Option<PartialTunnel>,
     http: Option<PartialHttp>,
     billing: Option<PartialBilling>,
+    ledger: Option<PartialLedger>,
     provider: Option<Vec<ProviderFile>>,
     model: Option<Vec<ModelFile>>,
 }
@@ -389,6 +411,16 @@ struct PartialBilling {
     ceiling: Option<String>,
     markup_bps: Option<u32>,
     price_file: Option<PathBuf>,
+    licence_fee_bps: Option<u32>,
+    free_quota: Option<String>,
+    choices: Option<Vec<TierChoice>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct PartialLedger {
+    seals_dir: Option<PathBuf>,
 }
 
 fn overlay(base: &mut toml::Table, over: toml::Table) {
@@ -440,6 +472,30 @@ fn set(table: &mut toml::Table, path: &str, text: &str) -> Result<(), String> {
 
 fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
+}
+
+fn billing(file: &BillingFile) -> Result<Billing, String> {
+    let dollars = |name: &str, text: &str| {
+        let amount = Nanos::parse_dollars(text).ok();
+        let amount = amount.filter(|amount| *amount >= Nanos::ZERO);
+        amount
+            .ok_or_else(|| format!("billing.{name} must be an amount in dollars, like \"100.00\""))
+    };
+    let monthly_quota = dollars("free_quota", &file.free_quota)?;
+    let managed = Tier::Managed {
+        markup_bps: file.markup_bps,
+    };
+    let fee_bps = file.licence_fee_bps;
+    let choices = file.choices.iter().map(|choice| match choice {
+        TierChoice::Free => Tier::Free { monthly_quota },
+        TierChoice::Managed => managed,
+        TierChoice::Byok => Tier::Byok { fee_bps },
+    });
+    Ok(Billing {
+        ceiling: dollars("ceiling", &file.ceiling)?,
+        tier: managed,
+        choices: choices.collect(),
+    })
 }
 
 fn http(file: &HttpFile) -> Result<Http, String> {
@@ -542,13 +598,13 @@ fn model_row(
                 Some(text) => per_million(&text).ok_or_else(wrong),
                 None => Ok(input_price),
             };
-            let own = Price {
-                version: CONFIGURED_PRICE_VERSION,
+            let rates = Rates {
                 input: input_price,
                 output: per_million(&output).ok_or_else(wrong)?,
                 cache_read: or_input(file.cache_read_per_million)?,
                 cache_write: or_input(file.cache_write_per_million)?,
             };
+            let own = Price::flat(CONFIGURED_PRICE_VERSION, rates);
             let own_name = format!("configured:{name}");
             prices.push((own_name.clone(), own));
             own_name

@@ -1,8 +1,10 @@
 //! What the gateway's root machine asks for: model servers and what else lies outside of it.
 
 pub mod ca;
+pub mod chores;
 pub mod config;
 pub mod http;
+pub mod keys;
 pub mod server;
 pub mod store;
 pub mod upstream;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::gateway::{
-    Ask, AskId, Config as Rules, Event, Gateway, Input, Model, Output, Progress, Told,
+    Ask, AskId, Config as Rules, Event, Gateway, Input, KeyOf, Model, Output, Progress, Told,
 };
 use mesh_core::ids::DeviceId;
 use mesh_core::machine::Machine as _;
@@ -24,12 +24,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::ca::CertificateAuthority;
+use super::chores::Chores;
 use super::config::{Config, HttpTls};
 use super::http;
+use super::keys::Keys;
 use super::store::{Role, Store, StoreError};
 use super::upstream::discover::{self, Found};
 use super::upstream::models::{Day, ModelTable};
-use super::upstream::{Call, LOOPBACK, News, ProviderConfig, Upstreams};
+use super::upstream::{Call, CallKey, LOOPBACK, News, ProviderConfig, Upstreams};
 use crate::driver::{Binding, Clock, Driver, Host, Request, Socket};
 use crate::error::Error;
 use crate::{random, tls};
@@ -52,6 +54,7 @@ pub struct Server {
     inbox: mpsc::Sender<Command>,
     driver: JoinHandle<()>,
     revocations: JoinHandle<()>,
+    chores: JoinHandle<()>,
 }
 
 /// What the driver's host is told.
@@ -82,7 +85,13 @@ impl Server {
             .map_err(|_| Error::Api("the store could not be opened".to_owned()))?
             .map_err(|error| Error::Validation(error.to_string()))?;
         let now = clock.now().wall;
+        let lost = store.lose_all(now).await;
+        let lost = lost.map_err(|error| Error::Validation(error.to_string()))?;
+        if lost > 0 {
+            tracing::warn!(lost, "answers were cut off when the last gateway went down");
+        }
         let ca = Arc::new(CertificateAuthority::open_or_make(&config.ca_dir(), now)?);
+        let keys = Arc::new(Keys::open_or_make(&config.ca_dir())?);
         let found = discover::discover(&env, &discover::USUAL_PORTS).await;
         let (upstreams, table) = models(&config, &found)?;
         let findings = findings(&config, &found, &table, &upstreams, &clock);
@@ -139,6 +148,7 @@ impl Server {
         let (inbox, commands) = mpsc::channel(INBOX);
         let outside = Outside {
             store: store.clone(),
+            keys: Arc::clone(&keys),
             upstreams,
             calls: BTreeMap::new(),
             inbox: inbox.clone(),
@@ -148,6 +158,12 @@ impl Server {
             driver.run(commands).await;
         });
         let revocations = tokio::spawn(watch_revocations(store.clone(), inbox.clone()));
+        let chores = Chores {
+            store: store.clone(),
+            keys,
+            seals: config.seals_dir(),
+        };
+        let chores = tokio::spawn(chores.run(move || clock.now().wall));
         Ok(Self {
             tunnel_addr: bound,
             http_url: config.http_url(http.local_addr()),
@@ -159,6 +175,7 @@ impl Server {
             inbox,
             driver,
             revocations,
+            chores,
         })
     }
 
@@ -201,6 +218,7 @@ impl Server {
     /// Stops: running answers are cancelled and settled, tunnels closed, the store flushed.
     pub async fn stop(self) {
         self.revocations.abort();
+        self.chores.abort();
         self.http.shutdown().await;
         // If the driver has ended already, so much the better.
         let _ended = self.inbox.send(Command::Stop).await;
@@ -316,6 +334,7 @@ async fn watch_revocations(store: Store, inbox: mpsc::Sender<Command>) {
 /// Carries out what the machine asks for.
 struct Outside {
     store: Store,
+    keys: Arc<Keys>,
     upstreams: Upstreams,
     calls: BTreeMap<AskId, Call>,
     inbox: mpsc::Sender<Command>,
@@ -323,15 +342,19 @@ struct Outside {
 
 impl Outside {
     fn ask(&mut self, now: Now, id: AskId, ask: Ask) {
-        if let Ask::Call { provider, call } = ask {
-            let sink = self.inbox.clone();
-            let call = self
-                .upstreams
-                .call(&provider, call, sink, move |news| match news {
-                    News::Head(head) => Command::Progress(id, Progress::Head(head)),
-                    News::Body(bytes) => Command::Progress(id, Progress::Body(bytes)),
-                    News::End(end) => Command::Told(id, Told::Called(end)),
-                });
+        if let Ask::Call {
+            provider,
+            key,
+            call,
+        } = ask
+        {
+            let (sink, key) = (self.inbox.clone(), self.key(&provider, key));
+            let news = move |news| match news {
+                News::Head(head) => Command::Progress(id, Progress::Head(head)),
+                News::Body(bytes) => Command::Progress(id, Progress::Body(bytes)),
+                News::End(end) => Command::Told(id, Told::Called(end)),
+            };
+            let call = self.upstreams.call(&provider, key, call, sink, news);
             self.calls.insert(id, call);
             return;
         }
@@ -341,6 +364,28 @@ impl Outside {
             // The driver has ended: nobody is left to be told.
             let _ended = inbox.send(Command::Told(id, told)).await;
         });
+    }
+}
+
+impl Outside {
+    /// The key that a call goes with; an account's own is looked up when it is needed, and not kept.
+    fn key(&self, provider: &str, of: KeyOf) -> CallKey {
+        let KeyOf::Account(account) = of else {
+            return CallKey::Configured;
+        };
+        let (store, keys) = (self.store.clone(), Arc::clone(&self.keys));
+        let provider = provider.to_owned();
+        CallKey::Found(Box::pin(async move {
+            let sealed = store.provider_key(account, provider.clone()).await;
+            let sealed = sealed.inspect_err(|error| {
+                tracing::warn!(%account, %error, "a provider's key cannot be read");
+            });
+            let key = keys.open(account, &provider, &sealed.ok()??);
+            if key.is_none() {
+                tracing::error!(%account, provider, "the sealed key is not one of this gateway's");
+            }
+            key
+        }))
     }
 }
 
@@ -363,6 +408,9 @@ async fn ask_store(store: &Store, now: Now, ask: Ask) -> Told {
         }
         Ask::Release { account, release } => {
             Told::Released(logged(store.release(account, release, wall).await))
+        }
+        Ask::Checkpoint { account, lose } => {
+            Told::Checkpointed(logged(store.checkpoint(account, lose).await))
         }
         Ask::Summary { account } => Told::Summed(logged(store.summary(account, wall).await)),
         // Carried out by `Outside::ask`; here for completeness of the match.

@@ -5,7 +5,7 @@ use mesh_core::dialect::MaxTokensField;
 use mesh_core::dialect::exchange::Broken;
 use mesh_core::gateway::{
     Ask, AskId, Config, Event as Happened, Gateway, HoldFailed, Input, Model, NotAdmitted, Output,
-    Progress, Told, Unavailable,
+    Progress, SettleFailed, Told, Unavailable,
 };
 use mesh_core::ids::RequestId;
 use mesh_core::machine::{Machine as _, RootMachine as _};
@@ -104,7 +104,9 @@ impl<W: Wire> World<W> {
             self.sometimes
                 .saw("a gateway crashed while it worked on an answer");
         }
-        self.store.void_holds_of(at);
+        if let Err(broken) = self.store.lose_all_of(self.wall(), at) {
+            self.note("store", format!("broken: {broken}"));
+        }
         let calls: Vec<u64> = self
             .calls
             .iter()
@@ -458,7 +460,8 @@ fn unavailable(ask: &Ask) -> Option<Told> {
     Some(match ask {
         Ask::Admit { .. } => Told::Admitted(Err(NotAdmitted::Unavailable)),
         Ask::Hold { .. } => Told::Held(Err(HoldFailed::Unavailable)),
-        Ask::Settle { .. } => Told::Settled(Err(Unavailable)),
+        Ask::Settle { .. } => Told::Settled(Err(SettleFailed::Unavailable)),
+        Ask::Checkpoint { .. } => Told::Checkpointed(Err(Unavailable)),
         Ask::Release { .. } => Told::Released(Err(Unavailable)),
         Ask::Summary { .. } => Told::Summed(Err(Unavailable)),
         Ask::Call { .. } => return None,

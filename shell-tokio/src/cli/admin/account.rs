@@ -38,7 +38,7 @@ pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
         Account::Create { name, options } => {
             let desk = Desk::open(options, scene)?;
             let id = AccountId::random(&mut random::seed()?.secret("account"));
-            let billing = desk.config.billing;
+            let billing = &desk.config.billing;
             let (tier, ceiling) = (billing.tier, billing.ceiling);
             let account = NewAccount {
                 id,

@@ -120,7 +120,11 @@ fn prices_are_read_exactly_from_their_text() {
     let config = read(&text).unwrap();
     let price = config.price(&config.models[0].price).unwrap();
     assert_eq!(
-        (price.input, price.output, price.cache_read),
+        (
+            price.rates.input,
+            price.rates.output,
+            price.rates.cache_read
+        ),
         (75_000, 300_000, 75_000)
     );
     assert!(config.price("claude_sonnet").is_some());
@@ -149,11 +153,14 @@ fn a_price_may_come_from_a_file_in_the_published_form() {
     assert!(read(&text("gpt-4o")).unwrap_err().contains("prices.json"));
     let models = r#"{"gpt-4o": {"input_cost_per_token": 2.5e-06, "output_cost_per_token": 1e-05},
         "gemini": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6,
-                   "input_cost_per_token_above_128k_tokens": 2e-6}}"#;
+                   "input_cost_per_token_above_128k_tokens": 5e-7}}"#;
     std::fs::write(&file, models).unwrap();
     let config = read(&text("gpt-4o")).unwrap();
     let price = config.price(&config.models[0].price).unwrap();
-    assert_eq!((price.input, price.output), (2_500_000, 10_000_000));
+    assert_eq!(
+        (price.rates.input, price.rates.output),
+        (2_500_000, 10_000_000)
+    );
     assert_ne!(price.version, Price::CLAUDE_SONNET.version);
     assert!(read(&text("claude_sonnet")).is_ok(), "built-in ones stay");
     assert!(read(&text("gold")).unwrap_err().contains("no price"));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use mesh_core::billing::account::Denied;
 use mesh_core::billing::account::order::Refused;
 use mesh_core::billing::money::Overflow;
-use mesh_core::gateway::{HoldFailed, NotAdmitted, Unavailable};
+use mesh_core::gateway::{HoldFailed, NotAdmitted, SettleFailed, Unavailable};
 use rusqlite::ErrorCode;
 
 /// Why a store could not be opened.
@@ -185,6 +185,17 @@ impl From<StoreError> for HoldFailed {
         } else if error == StoreError::UnknownAccount {
             Self::Denied(Denied::UnknownAccount)
         } else {
+            Self::Unavailable
+        }
+    }
+}
+
+impl From<StoreError> for SettleFailed {
+    fn from(error: StoreError) -> Self {
+        if let StoreError::Denied(denied @ Denied::Interrupted { .. }) = error {
+            Self::Denied(denied)
+        } else {
+            // Said again until it is written: what was used is never dropped.
             Self::Unavailable
         }
     }

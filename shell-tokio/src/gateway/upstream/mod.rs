@@ -25,6 +25,7 @@ pub mod models;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,6 +50,27 @@ impl ProviderKey {
     pub fn new(key: &str) -> Option<Self> {
         let key = key.trim();
         (!key.is_empty()).then(|| Self(key.to_owned()))
+    }
+}
+
+impl ProviderKey {
+    /// The key itself, to be sealed and for nothing else.
+    pub(super) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+/// With whose key a provider is called.
+pub enum CallKey {
+    /// The one in the gateway's configuration.
+    Configured,
+    /// The one that this finds; none refuses the call.
+    Found(Pin<Box<dyn Future<Output = Option<ProviderKey>> + Send>>),
+}
+
+impl fmt::Debug for CallKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallKey(..)")
     }
 }
 
@@ -265,6 +287,7 @@ impl Upstreams {
     pub fn call<T, F>(
         &self,
         provider: &str,
+        key: CallKey,
         request: ModelRequest,
         sink: mpsc::Sender<T>,
         wrap: F,
@@ -282,8 +305,13 @@ impl Upstreams {
         };
         match self.providers.get(provider) {
             Some(Upstream::Http(provider)) => {
-                let start = self.http.start(provider, request);
-                spawn(outlet, abandoned, |outlet| http::carry(start, outlet));
+                let start = self.http.start(provider, &key, request);
+                spawn(outlet, abandoned, |outlet| async move {
+                    match http::authorize(start, key).await {
+                        Some(start) => http::carry(start, outlet).await,
+                        None => http::refuse(outlet).await,
+                    }
+                });
             }
             Some(Upstream::Loopback) => {
                 spawn(outlet, abandoned, |outlet| loopback::carry(request, outlet));

@@ -26,6 +26,31 @@ pub enum Tier {
     },
 }
 
+/// A tier without its rates, as people name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TierName {
+    /// Nothing, within a monthly quota.
+    Free,
+    /// The provider's price and a markup.
+    Managed,
+    /// The account's own provider keys, and a licence fee.
+    Byok,
+}
+
+impl std::str::FromStr for TierName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "free" => Ok(Self::Free),
+            "managed" => Ok(Self::Managed),
+            "byok" => Ok(Self::Byok),
+            _ => Err("there are the tiers free, managed and byok"),
+        }
+    }
+}
+
 impl Tier {
     /// The default: the provider's price and 3 %.
     pub const MANAGED: Self = Self::Managed { markup_bps: 300 };

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::litellm::Table;
 use mesh_core::billing::price::{Price, Rates};
-use mesh_core::billing::tier::Tier;
+use mesh_core::billing::tier::{Tier, TierName};
 use mesh_core::dialect::MaxTokensField;
 use mesh_core::wire::message::DialectName;
 use serde::Deserialize;
@@ -99,8 +99,24 @@ pub struct Billing {
     pub ceiling: Nanos,
     /// How they are charged.
     pub tier: Tier,
+    /// The tier of accounts that pay their providers themselves.
+    pub byok: Tier,
+    /// The tier of accounts that pay nothing.
+    pub free: Tier,
     /// The tiers that an account may choose by itself, with their rates.
     pub choices: Vec<Tier>,
+}
+
+impl Billing {
+    /// The tier of a name, with its rates.
+    #[must_use]
+    pub const fn tier_named(&self, name: TierName) -> Tier {
+        match name {
+            TierName::Free => self.free,
+            TierName::Managed => self.tier,
+            TierName::Byok => self.byok,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -154,21 +170,13 @@ struct BillingFile {
     markup_bps: u32,
     licence_fee_bps: u32,
     free_quota: String,
-    choices: Vec<TierChoice>,
+    choices: Vec<TierName>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LedgerFile {
     seals_dir: PathBuf,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum TierChoice {
-    Free,
-    Managed,
-    Byok,
 }
 
 #[derive(Deserialize)]
@@ -413,7 +421,7 @@ struct PartialBilling {
     price_file: Option<PathBuf>,
     licence_fee_bps: Option<u32>,
     free_quota: Option<String>,
-    choices: Option<Vec<TierChoice>>,
+    choices: Option<Vec<TierName>>,
 }
 
 #[derive(Deserialize)]
@@ -485,17 +493,18 @@ fn billing(file: &BillingFile) -> Result<Billing, String> {
     let managed = Tier::Managed {
         markup_bps: file.markup_bps,
     };
-    let fee_bps = file.licence_fee_bps;
-    let choices = file.choices.iter().map(|choice| match choice {
-        TierChoice::Free => Tier::Free { monthly_quota },
-        TierChoice::Managed => managed,
-        TierChoice::Byok => Tier::Byok { fee_bps },
-    });
-    Ok(Billing {
+    let mut billing = Billing {
         ceiling: dollars("ceiling", &file.ceiling)?,
         tier: managed,
-        choices: choices.collect(),
-    })
+        byok: Tier::Byok {
+            fee_bps: file.licence_fee_bps,
+        },
+        free: Tier::Free { monthly_quota },
+        choices: Vec::new(),
+    };
+    let choices = file.choices.iter().map(|name| billing.tier_named(*name));
+    billing.choices = choices.collect();
+    Ok(billing)
 }
 
 fn http(file: &HttpFile) -> Result<Http, String> {

@@ -283,7 +283,7 @@ impl Recorder {
             Ask::Hold { account, hold } => (*account, hold.request),
             Ask::Settle { account, settle } => (*account, settle.request),
             Ask::Release { account, release } => (*account, release.request),
-            Ask::Admit { .. } | Ask::Summary { .. } | Ask::Checkpoint { .. } | Ask::Call { .. } => {
+            Ask::Admit { .. } | Ask::Service { .. } | Ask::Checkpoint { .. } | Ask::Call { .. } => {
                 return;
             }
         };
@@ -295,7 +295,7 @@ impl Recorder {
             Told::Held(Err(_)) | Told::Settled(Err(_)) | Told::Released(Err(_)) => {
                 Money::Unavailable
             }
-            Told::Admitted(_) | Told::Summed(_) | Told::Checkpointed(_) | Told::Called(_) => return,
+            Told::Admitted(_) | Told::Served(_) | Told::Checkpointed(_) | Told::Called(_) => return,
         };
         self.money.push(MoneyRow {
             at,

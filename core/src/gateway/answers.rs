@@ -1,5 +1,7 @@
 //! Questions under way, and what the gateway asks of the outside world for them.
 
+use serde_json::value::RawValue;
+
 use super::answer::{self, Answer, Input};
 use super::outside::{
     Ask, AskId, Granted, HoldFailed, KeyOf, Progress, SettleFailed, Settled, Told, Unavailable,
@@ -9,7 +11,7 @@ use super::tunnels::Phase;
 use super::{Due, Event, Gateway, Output, terms};
 use crate::api;
 use crate::billing::account::alert::Alert;
-use crate::billing::account::{Hold, HoldId, Lose, Release, Settle, Summary};
+use crate::billing::account::{Hold, HoldId, Lose, Release, Settle};
 use crate::billing::ledger::Charge;
 use crate::billing::tier::Tier;
 use crate::dialect;
@@ -80,7 +82,7 @@ pub(super) enum Pending {
     Release(AnswerId),
     Checkpoint(AnswerId),
     Call(AnswerId),
-    Summary {
+    Service {
         conn: ConnId,
         stream: StreamId,
         call: u64,
@@ -321,7 +323,7 @@ impl<T: Transport> Gateway<T> {
     }
 
     pub(super) fn call(&mut self, now: Now, conn: ConnId, stream: StreamId, call: &Call) {
-        let Some((account, ..)) = self.asker(conn) else {
+        let Some((account, device, _)) = self.asker(conn) else {
             return;
         };
         self.transport.set_priority(conn, stream, Priority::Call);
@@ -333,13 +335,19 @@ impl<T: Transport> Gateway<T> {
                 };
                 self.reply(now, conn, stream, call.id, api::encode(&result));
             }
-            Some(api::Method::AccountSummary) => {
-                let pending = Pending::Summary {
+            Some(method @ api::Method::AccountSummary) => {
+                let pending = Pending::Service {
                     conn,
                     stream,
                     call: call.id,
                 };
-                self.ask_store(now, pending, Ask::Summary { account });
+                let ask = Ask::Service {
+                    account,
+                    device,
+                    method,
+                    params: call.params.clone().into(),
+                };
+                self.ask_store(now, pending, ask);
             }
             None => {
                 let error = terms::unknown_method(&call.method);
@@ -354,7 +362,7 @@ impl<T: Transport> Gateway<T> {
         conn: ConnId,
         stream: StreamId,
         id: u64,
-        result: Result<Box<serde_json::value::RawValue>, ErrorMessage>,
+        result: Result<Box<RawValue>, ErrorMessage>,
     ) {
         let (result, error) = match result {
             Ok(result) => (Some(result), None),
@@ -406,8 +414,8 @@ impl<T: Transport> Gateway<T> {
             Pending::Settle(answer) => self.step_answer(now, answer, Input::Settled(None)),
             Pending::Release(answer) => self.step_answer(now, answer, Input::Released(false)),
             Pending::Checkpoint(answer) => self.step_answer(now, answer, Input::Checkpointed),
-            Pending::Summary { conn, stream, call } => {
-                self.summed(now, conn, stream, call, Err(Unavailable));
+            Pending::Service { conn, stream, call } => {
+                self.served(now, conn, stream, call, Err(terms::store_down()));
             }
             Pending::GiveBack { account, release } => self.give_back(now, account, release),
             Pending::GiveBackLater { account, release } => {
@@ -474,8 +482,8 @@ impl<T: Transport> Gateway<T> {
                 }
                 self.step_answer(now, answer, Input::Ended(end));
             }
-            (Pending::Summary { conn, stream, call }, Told::Summed(word)) => {
-                self.summed(now, conn, stream, call, word);
+            (Pending::Service { conn, stream, call }, Told::Served(word)) => {
+                self.served(now, conn, stream, call, word);
             }
             (Pending::LateHold { account, release }, Told::Held(Ok(Granted { .. }))) => {
                 self.event(Event::LateAnswer);
@@ -524,22 +532,18 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
-    fn summed(
+    fn served(
         &mut self,
         now: Now,
         conn: ConnId,
         stream: StreamId,
         call: u64,
-        word: Result<Summary, Unavailable>,
+        word: Result<Box<RawValue>, ErrorMessage>,
     ) {
         // The stream may have been refused meanwhile.
         if self.lane(conn, stream) != Some(Lane::Call) {
             return;
         }
-        let result = match word {
-            Ok(summary) => api::encode(&summary),
-            Err(Unavailable) => Err(terms::store_down()),
-        };
-        self.reply(now, conn, stream, call, result);
+        self.reply(now, conn, stream, call, word);
     }
 }

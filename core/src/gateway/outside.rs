@@ -5,15 +5,19 @@
 //! counted, and a late success that took something is given back.
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
+use super::terms;
+use crate::api::{Method, Params};
 use crate::billing::account::alert::Alert;
-use crate::billing::account::{Denied, Hold, Lose, Release, Settle, Summary};
+use crate::billing::account::{Denied, Hold, Lose, Release, Settle};
 use crate::billing::ledger::Charge;
 use crate::billing::tier::Tier;
 use crate::dialect::ModelRequest;
 use crate::dialect::exchange::{Broken, Head};
 use crate::identity::Fingerprint;
 use crate::ids::{AccountId, DeviceId};
+use crate::wire::message::ErrorMessage;
 
 /// Names one [`Ask`]. Never reused within one gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,10 +71,16 @@ pub enum Ask {
         /// What to send.
         call: ModelRequest,
     },
-    /// How does the account stand? Answered by [`Told::Summed`].
-    Summary {
-        /// Which.
+    /// A typed call that needs nothing of a session. Answered by [`Told::Served`].
+    Service {
+        /// Whose.
         account: AccountId,
+        /// Who calls.
+        device: DeviceId,
+        /// What.
+        method: Method,
+        /// With what; not looked at yet.
+        params: Params,
     },
 }
 
@@ -98,8 +108,8 @@ pub enum Told {
     Checkpointed(Result<(), Unavailable>),
     /// To [`Ask::Call`]: how the upstream's body ended.
     Called(Result<(), Broken>),
-    /// To [`Ask::Summary`].
-    Summed(Result<Summary, Unavailable>),
+    /// To [`Ask::Service`]: the method's result, or why there is none.
+    Served(Result<Box<RawValue>, ErrorMessage>),
 }
 
 /// Money was set aside.
@@ -131,6 +141,14 @@ pub enum SettleFailed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the gateway's store is unavailable")]
 pub struct Unavailable;
+
+impl Unavailable {
+    /// What a device is told.
+    #[must_use]
+    pub fn in_words(self) -> ErrorMessage {
+        terms::store_down()
+    }
+}
 
 /// A device that may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

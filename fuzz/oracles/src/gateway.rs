@@ -8,6 +8,7 @@ mod script;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use mesh_core::api;
 use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts, Prior};
 use mesh_core::billing::ledger::Charge;
 use mesh_core::billing::money::Nanos;
@@ -260,9 +261,10 @@ impl World {
             Ask::Checkpoint { .. } => {
                 Told::Checkpointed(if lost { Err(Unavailable) } else { Ok(()) })
             }
-            Ask::Summary { .. } => {
+            Ask::Service { .. } => {
                 let summary = self.account.summary(self.now.wall).ok();
-                Told::Summed(summary.filter(|_| !lost).ok_or(Unavailable))
+                let summary = summary.filter(|_| !lost).ok_or(Unavailable.in_words());
+                Told::Served(summary.and_then(|summary| api::encode(&summary)))
             }
             Ask::Call { .. } => return None,
         })

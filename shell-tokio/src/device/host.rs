@@ -120,13 +120,17 @@ impl Host for DeviceHost {
                 }
                 Input::Unpause(id)
             }
-            Order::Call { method, reply } => {
+            Order::Call {
+                method,
+                params,
+                reply,
+            } => {
                 self.last_call += 1;
                 self.calls.insert(self.last_call, reply);
                 Input::Call {
                     id: self.last_call,
                     method,
-                    params: None,
+                    params: params.into_raw(),
                 }
             }
             Order::Vitals(vitals) => Input::Vitals(self.with_questions(vitals, machine)),

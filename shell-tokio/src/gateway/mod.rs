@@ -6,5 +6,6 @@ pub mod config;
 pub mod http;
 pub mod keys;
 pub mod server;
+mod services;
 pub mod store;
 pub mod upstream;

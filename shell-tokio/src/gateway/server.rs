@@ -28,6 +28,7 @@ use super::chores::Chores;
 use super::config::{Config, HttpTls};
 use super::http;
 use super::keys::Keys;
+use super::services::Services;
 use super::store::{Role, Store, StoreError};
 use super::upstream::discover::{self, Found};
 use super::upstream::models::{Day, ModelTable};
@@ -147,7 +148,9 @@ impl Server {
 
         let (inbox, commands) = mpsc::channel(INBOX);
         let outside = Outside {
-            store: store.clone(),
+            services: Services {
+                store: store.clone(),
+            },
             keys: Arc::clone(&keys),
             upstreams,
             calls: BTreeMap::new(),
@@ -333,7 +336,7 @@ async fn watch_revocations(store: Store, inbox: mpsc::Sender<Command>) {
 
 /// Carries out what the machine asks for.
 struct Outside {
-    store: Store,
+    services: Services,
     keys: Arc<Keys>,
     upstreams: Upstreams,
     calls: BTreeMap<AskId, Call>,
@@ -358,9 +361,9 @@ impl Outside {
             self.calls.insert(id, call);
             return;
         }
-        let (store, inbox) = (self.store.clone(), self.inbox.clone());
+        let (services, inbox) = (self.services.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let told = ask_store(&store, now, ask).await;
+            let told = ask_outside(&services, now, ask).await;
             // The driver has ended: nobody is left to be told.
             let _ended = inbox.send(Command::Told(id, told)).await;
         });
@@ -373,7 +376,7 @@ impl Outside {
         let KeyOf::Account(account) = of else {
             return CallKey::Configured;
         };
-        let (store, keys) = (self.store.clone(), Arc::clone(&self.keys));
+        let (store, keys) = (self.services.store.clone(), Arc::clone(&self.keys));
         let provider = provider.to_owned();
         CallKey::Found(Box::pin(async move {
             let sealed = store.provider_key(account, provider.clone()).await;
@@ -389,14 +392,14 @@ impl Outside {
     }
 }
 
-async fn ask_store(store: &Store, now: Now, ask: Ask) -> Told {
+async fn ask_outside(services: &Services, now: Now, ask: Ask) -> Told {
     fn logged<T, E: From<StoreError>>(result: Result<T, StoreError>) -> Result<T, E> {
         result.map_err(|error| {
             tracing::debug!(%error, "the store says no");
             error.into()
         })
     }
-    let wall = now.wall;
+    let (store, wall) = (&services.store, now.wall);
     match ask {
         Ask::Admit {
             device,
@@ -412,7 +415,18 @@ async fn ask_store(store: &Store, now: Now, ask: Ask) -> Told {
         Ask::Checkpoint { account, lose } => {
             Told::Checkpointed(logged(store.checkpoint(account, lose).await))
         }
-        Ask::Summary { account } => Told::Summed(logged(store.summary(account, wall).await)),
+        Ask::Service {
+            account,
+            device,
+            method,
+            params,
+        } => {
+            let served = services.serve(account, method, params, wall).await;
+            if let Err(refused) = &served {
+                tracing::debug!(%device, method = method.as_str(), code = %refused.code, "a call was refused");
+            }
+            Told::Served(served)
+        }
         // Carried out by `Outside::ask`; here for completeness of the match.
         Ask::Call { .. } => Told::Called(Err(mesh_core::dialect::exchange::Broken::Connect)),
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use mesh_core::api;
 use mesh_core::billing::account::alert::{Alert, Mark};
 use mesh_core::billing::account::{
     self, Account, Command, Denied, Entry, Facts, Lose, Prior, Release,
@@ -131,11 +132,12 @@ impl Store {
                 let word = self.release(now, gateway, *account, *release)?;
                 Told::Released(word.map_err(|_| Unavailable))
             }
-            Ask::Summary { account } => Told::Summed(
+            Ask::Service { account, .. } => Told::Served(
                 self.books
                     .get(account)
                     .and_then(|books| books.account.summary(now).ok())
-                    .ok_or(Unavailable),
+                    .ok_or(Unavailable.in_words())
+                    .and_then(|summary| api::encode(&summary)),
             ),
             Ask::Call { .. } => return Ok(None),
         }))

@@ -463,7 +463,7 @@ fn unavailable(ask: &Ask) -> Option<Told> {
         Ask::Settle { .. } => Told::Settled(Err(SettleFailed::Unavailable)),
         Ask::Checkpoint { .. } => Told::Checkpointed(Err(Unavailable)),
         Ask::Release { .. } => Told::Released(Err(Unavailable)),
-        Ask::Summary { .. } => Told::Summed(Err(Unavailable)),
+        Ask::Service { .. } => Told::Served(Err(Unavailable.in_words())),
         Ask::Call { .. } => return None,
     })
 }

@@ -102,7 +102,7 @@ impl<W: Wire> World<W> {
                 Ask::Settle { .. }
                 | Ask::Release { .. }
                 | Ask::Admit { .. }
-                | Ask::Summary { .. }
+                | Ask::Service { .. }
                 | Ask::Checkpoint { .. }
                 | Ask::Call { .. } => None,
             };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::super::{AnswerEvent, AskError, Attempts, Config, Device, Input, Output, State};
+use crate::api::{self, Method};
 use crate::billing::account::{self, Account, Command, Denied, Entry, Facts, Prior};
 use crate::billing::ledger::Charge;
 use crate::billing::money::Nanos;
@@ -153,7 +154,10 @@ impl Outside {
                 self.asked.push("checkpoint");
                 Told::Checkpointed(Ok(()))
             }
-            Ask::Summary { .. } => Told::Summed(Ok(self.account.summary(WALL).unwrap())),
+            Ask::Service { method, .. } => {
+                assert_eq!(method, Method::AccountSummary);
+                Told::Served(api::encode(&self.account.summary(WALL).unwrap()))
+            }
             Ask::Call { provider, .. } => {
                 assert_eq!(provider, "provider", "as the model's row says");
                 self.asked.push("call");

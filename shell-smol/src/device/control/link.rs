@@ -70,9 +70,11 @@ impl AgentLink {
         let (_stream, mut events) = self.send(&Command::Status).await?;
         match told(events.next().await)? {
             Event::Status(status) => Ok(*status),
-            other @ (Event::Piece(_) | Event::Ended(_) | Event::Pong(_) | Event::Failed(_)) => {
-                Err(unexpected(&other))
-            }
+            other @ (Event::Piece(_)
+            | Event::Ended(_)
+            | Event::Pong(_)
+            | Event::Result(_)
+            | Event::Failed(_)) => Err(unexpected(&other)),
         }
     }
 
@@ -110,7 +112,7 @@ impl AgentAnswer {
                 self.receipt = Some(receipt);
                 Ok(None)
             }
-            other @ (Event::Status(_) | Event::Pong(_) | Event::Failed(_)) => {
+            other @ (Event::Status(_) | Event::Pong(_) | Event::Result(_) | Event::Failed(_)) => {
                 Err(unexpected(&other))
             }
         }

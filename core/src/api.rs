@@ -1,6 +1,8 @@
 //! The typed calls: method, parameters, result. One definition for the tunnel's Call frames and for
 //! HTTP.
 
+pub mod account;
+
 use std::fmt;
 
 use serde::de::DeserializeOwned;
@@ -21,11 +23,30 @@ pub enum Method {
     /// How does the account stand? Answered by [`crate::billing::account::Summary`].
     #[serde(rename = "account.summary")]
     AccountSummary,
+    /// What was used? See [`account::UsageQuery`].
+    #[serde(rename = "account.usage")]
+    AccountUsage,
+    /// What did a month come to? See [`account::InvoiceQuery`].
+    #[serde(rename = "account.invoice")]
+    AccountInvoice,
+    /// How is the account charged, or is to be? See [`account::TierQuery`].
+    #[serde(rename = "account.tier")]
+    AccountTier,
+    /// A key of the account's own for a provider. See [`account::ProviderKeyQuery`].
+    #[serde(rename = "account.provider_key")]
+    AccountProviderKey,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 2] = [Self::Ping, Self::AccountSummary];
+    pub const ALL: [Self; 6] = [
+        Self::Ping,
+        Self::AccountSummary,
+        Self::AccountUsage,
+        Self::AccountInvoice,
+        Self::AccountTier,
+        Self::AccountProviderKey,
+    ];
 
     /// The method's name on the wire.
     #[must_use]
@@ -33,6 +54,10 @@ impl Method {
         match self {
             Self::Ping => "ping",
             Self::AccountSummary => "account.summary",
+            Self::AccountUsage => "account.usage",
+            Self::AccountInvoice => "account.invoice",
+            Self::AccountTier => "account.tier",
+            Self::AccountProviderKey => "account.provider_key",
         }
     }
 

@@ -142,6 +142,8 @@ pub const HOLDS_PER_ACCOUNT_MAX: usize = 10_000;
 pub const PRICE_TABLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Credits of one account that have not ended. Over it: refused.
 pub const CREDITS_PER_ACCOUNT_MAX: usize = 64;
+/// Bytes of a provider's key that an account gives. Over it: refused.
+pub const PROVIDER_KEY_BYTES_MAX: usize = 1024;
 /// Guests of one account. Over it: another is refused.
 pub const GUESTS_PER_ACCOUNT_MAX: usize = 256;
 /// The name of a payment or of another order. Over it: refused.

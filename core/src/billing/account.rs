@@ -207,6 +207,7 @@ impl Account {
                 .collect(),
             next_invoice: unbilled.try_fold(self.residue, Nanos::plus)?,
             invoiced: self.invoiced,
+            last_invoice: (self.closed.index() > 0).then(|| self.closed.to_string()),
         })
     }
 }
@@ -243,6 +244,9 @@ pub struct Summary {
     /// Invoiced and not collected.
     #[serde(default)]
     pub invoiced: Nanos,
+    /// The last month that was invoiced, `2026-10`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_invoice: Option<String>,
 }
 
 /// What a command leads to; empty when it has been carried out already.

@@ -335,7 +335,7 @@ impl<T: Transport> Gateway<T> {
                 };
                 self.reply(now, conn, stream, call.id, api::encode(&result));
             }
-            Some(method @ api::Method::AccountSummary) => {
+            Some(method) => {
                 let pending = Pending::Service {
                     conn,
                     stream,

@@ -1,6 +1,7 @@
 //! The command line as clap knows it: every command, flag, help text and example.
 
 mod books;
+mod money;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use mesh_core::time::UnixMillis;
 use mesh_core::wire::message;
 
 pub use self::books::{Collect, ExportFormat, Ledger, Refund, Reverse};
+pub use self::money::{By, Invoice, Period, ProviderKey, Tier, Usage};
 
 /// The link between AI on your own machines and models in the cloud.
 ///
@@ -169,6 +171,18 @@ pub enum Cloud {
     Status(Status),
     /// Show what may be spent: credits, what was paid in advance, the month's ceiling.
     Balance(Balance),
+    /// Show what was used and charged, by day, model, device or project.
+    Usage(Usage),
+    /// Show what a month came to.
+    Invoice(Invoice),
+    /// Show or change how this account is charged.
+    Tier(Tier),
+    /// Keys that this account pays its providers with.
+    ProviderKey {
+        /// What to do.
+        #[command(subcommand)]
+        command: ProviderKey,
+    },
     /// Measure the round trip to the gateway.
     Ping(Ping),
     /// Ask a question and stream the answer.

@@ -52,6 +52,15 @@ fn rows(account: &Summary) -> Vec<(&'static str, String)> {
         account.spent, account.ceiling, account.month
     );
     rows.push(("postpaid", month));
+    if !account.next_invoice.is_zero() {
+        let open = format!("{} as it stands", account.next_invoice);
+        rows.push(("next invoice", open));
+    }
+    if account.invoiced > Nanos::ZERO {
+        let last = account.last_invoice.as_deref().unwrap_or("the last month");
+        let unpaid = format!("{} up to {last}, not collected", account.invoiced);
+        rows.push(("invoiced", unpaid));
+    }
     rows.push(("used", format!("{} at the provider's price", account.used)));
     rows.push(("tier", tier(account.tier)));
     rows

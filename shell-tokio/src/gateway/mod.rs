@@ -1,5 +1,6 @@
 //! What the gateway's root machine asks for: model servers and what else lies outside of it.
 
+mod accounts;
 pub mod ca;
 pub mod chores;
 pub mod config;

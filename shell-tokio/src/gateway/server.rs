@@ -23,6 +23,7 @@ use mesh_core::time::Now;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::accounts::Accounts;
 use super::ca::CertificateAuthority;
 use super::chores::Chores;
 use super::config::{Config, HttpTls};
@@ -150,6 +151,12 @@ impl Server {
         let outside = Outside {
             services: Services {
                 store: store.clone(),
+                accounts: Accounts {
+                    store: store.clone(),
+                    keys: Arc::clone(&keys),
+                    billing: config.billing.clone(),
+                    providers: upstreams.with_keys(),
+                },
             },
             keys: Arc::clone(&keys),
             upstreams,
@@ -413,7 +420,10 @@ async fn ask_outside(services: &Services, now: Now, ask: Ask) -> Told {
             Told::Released(logged(store.release(account, release, wall).await))
         }
         Ask::Checkpoint { account, lose } => {
-            Told::Checkpointed(logged(store.checkpoint(account, lose).await))
+            let request = lose.request;
+            let kept = store.checkpoint(account, lose).await;
+            tracing::debug!(%account, %request, kept = kept.is_ok(), "checkpoint");
+            Told::Checkpointed(logged(kept))
         }
         Ask::Service {
             account,

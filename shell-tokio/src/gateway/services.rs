@@ -8,12 +8,14 @@ use mesh_core::time::UnixMillis;
 use mesh_core::wire::message::ErrorMessage;
 use serde_json::value::RawValue;
 
+use super::accounts::Accounts;
 use super::store::{Store, StoreError};
 
 /// See the module documentation; clones share what they work with.
 #[derive(Clone, Debug)]
 pub(super) struct Services {
     pub(super) store: Store,
+    pub(super) accounts: Accounts,
 }
 
 impl Services {
@@ -22,13 +24,22 @@ impl Services {
         &self,
         account: AccountId,
         method: Method,
-        _params: Params,
+        params: Params,
         now: UnixMillis,
     ) -> Result<Box<RawValue>, ErrorMessage> {
         match method {
             Method::AccountSummary => {
                 let summary = self.store.summary(account, now).await;
                 api::encode(&summary.map_err(|error| unavailable(&error))?)
+            }
+            Method::AccountUsage => self.accounts.usage(account, params.read()?, now).await,
+            Method::AccountInvoice => self.accounts.invoice(account, params.read()?, now).await,
+            Method::AccountTier => {
+                api::encode(&self.accounts.tier(account, params.read()?, now).await?)
+            }
+            Method::AccountProviderKey => {
+                let query = params.read()?;
+                api::encode(&self.accounts.provider_key(account, query, now).await?)
             }
             Method::Ping => Err(api::refusal(
                 ErrorCode::InvalidRequest,

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::admin::Desk;
 use crate::cli::args::{AdminOptions, ExportFormat};
+use crate::cli::csv::{dollars, quoted};
 use crate::cli::{Scene, Stop, moment};
 use crate::gateway::store::AccountRow;
 
@@ -133,11 +134,6 @@ fn comma_separated(
     columns.join(",")
 }
 
-/// A plain number, as spreadsheets read it.
-fn dollars(amount: Nanos) -> String {
-    amount.to_string().replacen('$', "", 1)
-}
-
 /// What kind of entry it is, what it is filed under, and its amount where it is no charge.
 fn gist(record: &Record) -> (&'static str, String, Option<Nanos>) {
     match record {
@@ -171,40 +167,5 @@ fn gist(record: &Record) -> (&'static str, String, Option<Nanos>) {
         }
         Record::QuotaReset { reference } => ("quota_reset", reference.to_string(), None),
         Record::GuestSet { reference, cap, .. } => ("guest_set", reference.to_string(), *cap),
-    }
-}
-
-/// RFC 4180; what a spreadsheet would take for a formula is taken as text.
-fn quoted(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let special = text.contains([',', '"', '\n', '\r']);
-    let text = if formula {
-        format!("'{text}")
-    } else {
-        text.to_owned()
-    };
-    if special {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_is_quoted_where_it_must_be_and_never_a_formula() {
-        for (text, expected) in [
-            ("home", "home"),
-            ("a,b", "\"a,b\""),
-            ("say \"hi\"", "\"say \"\"hi\"\"\""),
-            ("=1+1", "'=1+1"),
-            ("@x,y", "\"'@x,y\""),
-        ] {
-            assert_eq!(quoted(text), expected);
-        }
-        assert_eq!(dollars(Nanos(-10_815_000)), "-0.010815");
     }
 }

@@ -54,6 +54,11 @@ impl ProviderKey {
 }
 
 impl ProviderKey {
+    /// Whether a header can carry it.
+    pub(super) fn fits_a_header(&self) -> bool {
+        self.0.bytes().all(|byte| (0x21..0x7F).contains(&byte))
+    }
+
     /// The key itself, to be sealed and for nothing else.
     pub(super) fn secret(&self) -> &str {
         &self.0
@@ -274,6 +279,16 @@ impl Upstreams {
     #[must_use]
     pub fn has(&self, provider: &str) -> bool {
         self.providers.contains_key(provider)
+    }
+
+    /// The providers that take a key.
+    #[must_use]
+    pub fn with_keys(&self) -> Vec<String> {
+        let takes = |(name, upstream): (&String, &Upstream)| match upstream {
+            Upstream::Http(_) => Some(name.clone()),
+            Upstream::Loopback => None,
+        };
+        self.providers.iter().filter_map(takes).collect()
     }
 
     /// What a provider speaks, and how it wants to be told the longest answer.

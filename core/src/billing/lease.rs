@@ -54,7 +54,10 @@ impl Holder {
     /// Whether its holds are void, as the gateway `me` sees it.
     #[must_use]
     pub fn is_gone(&self, me: GatewayId, now: UnixMillis) -> bool {
-        self.gateway != me && self.renewed_at.is_none_or(|at| age_ms(at, now) > ms(GATEWAY_LEASE))
+        self.gateway != me
+            && self
+                .renewed_at
+                .is_none_or(|at| age_ms(at, now) > ms(GATEWAY_LEASE))
     }
 }
 

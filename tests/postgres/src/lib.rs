@@ -25,8 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Set to `required`, missing binaries fail a test instead of leaving it out.
 pub const REQUIRED: &str = "TEST_POSTGRES";
 /// What is printed for a test that is left out.
-pub const SKIPPED: &str =
-    "skipped: no PostgreSQL server binaries found (install postgresql; TEST_POSTGRES=required to fail)";
+pub const SKIPPED: &str = "skipped: no PostgreSQL server binaries found (install postgresql; TEST_POSTGRES=required to fail)";
 /// The superuser of a server; no password.
 const USER: &str = "synesis";
 /// Users that root may start a server as, the first that exists.
@@ -101,9 +100,18 @@ impl Server {
             folder.display()
         );
         let mut init = as_user(&binaries.join("initdb"), user);
-        init.args(["-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync"])
-            .arg("-D")
-            .arg(folder.join("data"));
+        init.args([
+            "-A",
+            "trust",
+            "-U",
+            USER,
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        ])
+        .arg("-D")
+        .arg(folder.join("data"));
         run(&mut init);
         let keeper = keeper(&binaries, &folder, &options, user);
         Some(Self {
@@ -179,7 +187,10 @@ impl Server {
     pub fn restart(&self) {
         let log = self.folder.join("log");
         let mut start = self.control();
-        start.arg("-l").arg(log).args(["-o", &self.options, "start"]);
+        start
+            .arg("-l")
+            .arg(log)
+            .args(["-o", &self.options, "start"]);
         run(&mut start);
     }
 
@@ -230,7 +241,9 @@ fn other_user(folder: &Path) -> Option<(u32, u32)> {
     }
     let known = must(std::fs::read_to_string("/etc/passwd"), "/etc/passwd");
     let ids = |name: &&str| {
-        let line = known.lines().find(|line| line.split(':').next() == Some(*name))?;
+        let line = known
+            .lines()
+            .find(|line| line.split(':').next() == Some(*name))?;
         let mut fields = line.split(':').skip(2);
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
@@ -246,7 +259,10 @@ fn as_user(program: &Path, user: Option<(u32, u32)>) -> Command {
     if let Some((user, group)) = user {
         command.uid(user).gid(group);
     }
-    command.current_dir("/").env("LC_ALL", "C").env_remove("PGDATA");
+    command
+        .current_dir("/")
+        .env("LC_ALL", "C")
+        .env_remove("PGDATA");
     command
 }
 

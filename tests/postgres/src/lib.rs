@@ -57,6 +57,8 @@ pub struct Server {
     folder: PathBuf,
     user: Option<(u32, u32)>,
     options: String,
+    /// On loopback, where it is reached by TCP and TLS.
+    port: Option<u16>,
     keeper: Child,
     databases: AtomicU32,
 }
@@ -69,16 +71,20 @@ impl Server {
     /// When it does not start, and when there are no binaries although they are required.
     #[must_use]
     pub fn start(disk: Disk) -> Option<Self> {
-        Self::start_with(disk, "")
+        Self::start_with(disk, None)
     }
 
-    /// The same with options of the server's own command line, `-c name=value`.
+    /// Starts one that is reached at `localhost` and over TLS, with a certificate and its key (PEM).
     ///
     /// # Panics
     ///
     /// As [`Self::start`].
     #[must_use]
-    pub fn start_with(disk: Disk, more: &str) -> Option<Self> {
+    pub fn start_encrypted(certificate: &str, key: &str) -> Option<Self> {
+        Self::start_with(Disk::Unsafe, Some((certificate, key)))
+    }
+
+    fn start_with(disk: Disk, tls: Option<(&str, &str)>) -> Option<Self> {
         let Some(binaries) = binaries() else {
             let required = std::env::var(REQUIRED).is_ok_and(|said| said == "required");
             assert!(!required, "{SKIPPED}");
@@ -94,9 +100,24 @@ impl Server {
         let folder = must(made, "a temporary folder").keep();
         let user = other_user(&folder);
         let fsync = if disk == Disk::Safe { "on" } else { "off" };
+        let port = tls.map(|(certificate, key)| {
+            private(&folder.join("tls.crt"), certificate, user);
+            private(&folder.join("tls.key"), key, user);
+            free_port()
+        });
+        let tcp = port.map_or_else(
+            || "-c listen_addresses=".to_owned(),
+            |port| {
+                let folder = folder.display();
+                format!(
+                    "-c listen_addresses=localhost -c port={port} -c ssl=on \
+                     -c ssl_cert_file={folder}/tls.crt -c ssl_key_file={folder}/tls.key"
+                )
+            },
+        );
         let options = format!(
-            "-c listen_addresses= -c unix_socket_directories={} -c fsync={fsync} \
-             -c max_connections=200 -c shared_buffers=64MB -c logging_collector=off {more}",
+            "{tcp} -c unix_socket_directories={} -c fsync={fsync} \
+             -c max_connections=200 -c shared_buffers=64MB -c logging_collector=off",
             folder.display()
         );
         let mut init = as_user(&binaries.join("initdb"), user);
@@ -119,6 +140,7 @@ impl Server {
             folder,
             user,
             options,
+            port,
             keeper,
             databases: AtomicU32::new(0),
         })
@@ -138,6 +160,11 @@ impl Server {
     /// Where a database of it is reached.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
+        if let Some(port) = self.port {
+            return format!(
+                "postgres://{USER}:{PASSWORD}@localhost:{port}/{database}?sslmode=require"
+            );
+        }
         let folder = self.folder.display().to_string().replace('/', "%2F");
         format!("postgres://{USER}:{PASSWORD}@{folder}/{database}")
     }
@@ -162,10 +189,12 @@ impl Server {
     /// When one fails.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let name = database.rsplit('/').next().unwrap_or(database);
+        let name = name.split('?').next().unwrap_or(name);
         let mut psql = Command::new(self.binaries.join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", USER])
             .arg("-h")
             .arg(&self.folder)
+            .args(["-p", &self.port.unwrap_or(5432).to_string()])
             .args(["-d", name, "-c", sql]);
         run(&mut psql)
     }
@@ -252,6 +281,21 @@ fn other_user(folder: &Path) -> Option<(u32, u32)> {
     };
     must(chown(folder, Some(user), Some(group)), "chown");
     Some((user, group))
+}
+
+/// A file that only the server may read.
+fn private(path: &Path, text: &str, user: Option<(u32, u32)>) {
+    must(std::fs::write(path, text), "a file");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    must(std::fs::set_permissions(path, mode), "its mode");
+    if let Some((user, group)) = user {
+        must(chown(path, Some(user), Some(group)), "chown");
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = must(std::net::TcpListener::bind(("127.0.0.1", 0)), "a free port");
+    must(listener.local_addr(), "a free port").port()
 }
 
 fn as_user(program: &Path, user: Option<(u32, u32)>) -> Command {

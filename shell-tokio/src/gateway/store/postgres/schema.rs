@@ -62,7 +62,10 @@ pub(super) async fn migrate(link: &mut Link, database: &Database) -> Result<(), 
 
 async fn in_one_transaction(link: &mut Link, database: &Database) -> Result<(), OpenError> {
     let refused = |error: tokio_postgres::Error| refused(database, error.into());
-    let lock = format!("BEGIN; SELECT pg_advisory_xact_lock({MIGRATING})");
+    // Another's steps, which it waits for, and its own may take long on a large ledger.
+    let lock = format!(
+        "BEGIN; SET LOCAL statement_timeout = '10min'; SELECT pg_advisory_xact_lock({MIGRATING})"
+    );
     link.client.batch_execute(&lock).await.map_err(refused)?;
     let found = find(link)
         .await

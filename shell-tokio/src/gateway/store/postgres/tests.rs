@@ -671,3 +671,52 @@ async fn a_hold_keeps_what_the_rules_know_of_it() {
         .unwrap();
     assert_eq!(second.summary(ACCOUNT, NOW).await.unwrap().held, Nanos(0));
 }
+
+#[tokio::test]
+async fn a_server_of_a_known_authority_is_reached_over_tls_and_another_is_not() {
+    let authority = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        let certificate = parameters.self_signed(&key).unwrap();
+        (certificate.pem(), rcgen::Issuer::new(parameters, key))
+    };
+    let (known, issuer) = authority("known");
+    let (stranger, _) = authority("stranger");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = parameters.signed_by(&key, &issuer).unwrap();
+    let Some(server) = Server::start_encrypted(&certificate.pem(), &key.serialize_pem()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str, authority: &str, url: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, authority).unwrap();
+        Place::Database(Database::parse(url, Some(&file), false).unwrap())
+    };
+    let url = server.database();
+    let store = Store::open_at(&place("known", &known, &url), Role::Gateway)
+        .await
+        .unwrap();
+    furnish(&store).await;
+    charge(&store, 1).await;
+    let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                     WHERE application_name = 'synesis' AND NOT ssl";
+    assert_eq!(server.sql(&url, encrypted).trim(), "0");
+
+    let elsewhere = url.replace("localhost", "127.0.0.1");
+    for refused in [
+        place("stranger", &stranger, &url),
+        place("known", &known, &elsewhere),
+        place("nobody", "", &url),
+    ] {
+        let refused = Store::open_at(&refused, Role::Gateway).await.unwrap_err();
+        let words = refused.to_string();
+        assert!(words.contains("certificate"), "{words}");
+        assert!(!words.contains(PASSWORD), "{words}");
+    }
+}

@@ -151,7 +151,7 @@ pub const STORE_QUEUE_MAX: usize = 4096;
 /// Calls that share one transaction; the others wait for the next.
 pub const STORE_BATCH_MAX: usize = 512;
 /// Connections of a gateway to its database that write money; an account's calls are all on one.
-pub const STORE_WRITERS: usize = 4;
+pub const STORE_WRITERS: usize = 2;
 /// A transaction on the database, waiting for locks included. Over it: given up, the connection is closed.
 pub const STORE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// To connect to the database. Over it: unreachable.

@@ -2,8 +2,8 @@
 //! them, write what they say.
 //!
 //! ```text
-//!   ──▶ BEGIN, lock, holds, priors, leases ──▶ rules, in memory ──▶ entries, standings, holds, COMMIT ──▶
-//!        one round trip                                              one round trip
+//!   ──▶ BEGIN, lock, holds, priors ──▶ rules, in memory ──▶ entries, standings, holds, COMMIT ──▶
+//!        one round trip                                      one round trip
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,6 @@ use mesh_core::billing::ledger::{Charge, Record};
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::time::UnixMillis;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::connection::Link;
@@ -36,7 +35,7 @@ pub(super) enum Ask {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    Done(Done),
+    Done(Box<Done>),
     Ordered(Box<Ordered>),
 }
 
@@ -96,10 +95,8 @@ pub(super) async fn run(
 struct Desk {
     me: GatewayId,
     books: BTreeMap<AccountId, Result<Book, StoreError>>,
-    /// The server's clock.
-    clock: UnixMillis,
-    /// When this gateway last renewed its lease.
-    renewed_at: Option<UnixMillis>,
+    /// This gateway has to renew its lease, if it sets anything aside.
+    lease_is_due: bool,
 }
 
 /// One account, locked.
@@ -141,7 +138,7 @@ impl Book {
             )
             && !lease::means(me, release, *holder, held.id)
         {
-            return Ok(Answer::Done(Done::default()));
+            return Ok(Answer::Done(Box::default()));
         }
         let prior = self.charges.get(&about).cloned();
         let facts = Facts {
@@ -164,7 +161,7 @@ impl Book {
             }
             self.lines.push(line);
         }
-        Ok(Answer::Done(done))
+        Ok(Answer::Done(Box::new(done)))
     }
 
     /// Whatever it does, holds stay.
@@ -218,17 +215,13 @@ impl Desk {
     }
 
     /// Reads a hold. One that is void does not count, and goes.
-    fn take_hold(
-        &mut self,
-        row: &Row,
-        leases: &BTreeMap<GatewayId, UnixMillis>,
-    ) -> Result<(), StoreError> {
-        let (me, clock) = (self.me, self.clock);
+    fn take_hold(&mut self, row: &Row) -> Result<(), StoreError> {
+        let me = self.me;
         let Some(book) = self.book(row)? else {
             return Ok(());
         };
         let (request, gateway, held) = rows::held(row, 1)?;
-        let renewed_at = leases.get(&gateway).copied();
+        let (clock, renewed_at) = (rows::time(row, 9)?, rows::maybe_time(row, 10)?);
         let holder = Holder {
             gateway,
             renewed_at,
@@ -265,17 +258,17 @@ async fn load(link: &mut Link, me: GatewayId, batch: &[Asked<'_>]) -> Result<Des
     let holds = link.statement(statements::HOLDS).await?;
     let charges = link.statement(statements::CHARGES).await?;
     let records = link.statement(statements::RECORDS).await?;
-    let leases = link.statement(statements::LEASES).await?;
     // All are sent before the first is answered. Each sees what was committed before its own turn, so
     // that what follows the lock is what the lock guards.
     let client = &link.client;
-    let of_accounts: Values<'_> = &[&accounts];
+    let (own, of_accounts): (Uuid, Values<'_>) = (uuid(me.as_u128()), &[&accounts]);
+    let to_lock: Values<'_> = &[&accounts, &own];
     let of_requests: Values<'_> = &[&of, &requests];
     let of_references: Values<'_> = &[&by, &references];
-    let ((), locked, held, charges, records, leases) = tokio::try_join!(
+    let ((), locked, held, charges, records) = tokio::try_join!(
         biased;
         client.batch_execute("BEGIN"),
-        client.query(&lock, of_accounts),
+        client.query(&lock, to_lock),
         client.query(&holds, of_accounts),
         client.query(&charges, of_requests),
         async {
@@ -284,30 +277,20 @@ async fn load(link: &mut Link, me: GatewayId, batch: &[Asked<'_>]) -> Result<Des
             }
             client.query(&records, of_references).await
         },
-        client.query(&leases, &[]),
     )?;
     let mut desk = Desk {
         me,
         books: BTreeMap::new(),
-        clock: UnixMillis(0),
-        renewed_at: None,
+        lease_is_due: false,
     };
     for row in &locked {
         let (state, entries, head) = rows::standing(row, 1)?;
-        let standing = Standing::read(state, entries, head);
-        let book = standing.map(Book::new);
+        let book = Standing::read(state, entries, head).map(Book::new);
         desk.books.insert(rows::account_id(row, 0)?, book);
+        desk.lease_is_due = lease::is_due(rows::maybe_time(row, 5)?, rows::time(row, 4)?);
     }
-    let mut known = BTreeMap::new();
-    for row in &leases {
-        desk.clock = rows::time(row, 0)?;
-        if row.try_get::<_, Option<Uuid>>(1)?.is_some() {
-            known.insert(rows::gateway_id(row, 1)?, rows::time(row, 2)?);
-        }
-    }
-    desk.renewed_at = known.get(&me).copied();
     for row in &held {
-        desk.take_hold(row, &known)?;
+        desk.take_hold(row)?;
     }
     for row in charges.iter().chain(&records) {
         desk.take_prior(row)?;
@@ -363,10 +346,12 @@ impl<'a> Columns<'a> {
                 columns.heads.push(&book.standing.head.0);
             }
             for request in &book.touched {
-                columns.gone_accounts.push(account);
-                columns.gone_requests.push(uuid(request.as_u128()));
-                if let Some(held) = book.standing.account.holds.get(request) {
-                    columns.held.push(account, *request, held);
+                match book.standing.account.holds.get(request) {
+                    Some(held) => columns.held.push(account, *request, held),
+                    None => {
+                        columns.gone_accounts.push(account);
+                        columns.gone_requests.push(uuid(request.as_u128()));
+                    }
                 }
             }
         }
@@ -387,92 +372,55 @@ impl<'a> NewHolds<'a> {
     }
 }
 
+/// Writes and commits, all of it sent at once. Also what is only set aside waits for the disk: a hold that
+/// a crash of the server took away would make its charge an overage, and a release that it took back
+/// would set money aside for as long as the gateway lives.
 async fn write(link: &mut Link, me: GatewayId, desk: &Desk) -> Result<(), Broken> {
     let columns = Columns::of(desk)?;
-    let held = &columns.held;
-    let me = uuid(me.as_u128());
-    let mut work: Vec<(&'static str, Vec<&(dyn ToSql + Sync)>)> = Vec::new();
-    if !columns.gone_accounts.is_empty() {
-        work.push((
-            statements::DROP_HOLDS,
-            vec![&columns.gone_accounts, &columns.gone_requests],
-        ));
-    }
-    if !held.accounts.is_empty() {
-        work.push((
-            statements::ADD_HOLDS,
-            vec![
-                &me,
-                &held.accounts,
-                &held.requests,
-                &held.ids,
-                &held.bodies,
-                &held.ats,
-                &held.months,
-                &held.charges,
-                &held.bases,
-            ],
-        ));
-        if lease::is_due(desk.renewed_at, desk.clock) {
-            work.push((statements::RENEW, vec![&me]));
-        }
-    }
-    let durable = !columns.entry_accounts.is_empty();
-    if durable {
-        work.push((
-            statements::ADD_ENTRIES,
-            vec![
-                &columns.entry_accounts,
-                &columns.sequences,
-                &columns.canonicals,
-                &columns.hashes,
-            ],
-        ));
-        work.push((
-            statements::SET_STANDINGS,
-            vec![
-                &columns.accounts,
-                &columns.states,
-                &columns.entries,
-                &columns.heads,
-            ],
-        ));
-    }
-    // What is only set aside need not survive a crash of the server; whoever finds it missing after
-    // one charges beyond it.
-    let end = if durable || work.is_empty() {
-        "COMMIT"
-    } else {
-        "SET LOCAL synchronous_commit = off; COMMIT"
-    };
-    let mut prepared = Vec::with_capacity(work.len());
-    for (sql, parameters) in work {
-        prepared.push((link.statement(sql).await?, parameters));
-    }
-    commit(link, &prepared, end).await
-}
-
-/// Sends everything at once. A commit after a statement that failed undoes it all.
-async fn commit(
-    link: &Link,
-    work: &[(tokio_postgres::Statement, Vec<&(dyn ToSql + Sync)>)],
-    end: &str,
-) -> Result<(), Broken> {
+    let (held, me) = (&columns.held, uuid(me.as_u128()));
+    let begins = !held.accounts.is_empty();
+    let nothing = !begins && columns.gone_accounts.is_empty() && columns.entry_accounts.is_empty();
+    let write = link.statement(statements::WRITE).await?;
+    let renew = link.statement(statements::RENEW).await?;
+    let values: Values<'_> = &[
+        &columns.gone_accounts,
+        &columns.gone_requests,
+        &me,
+        &held.accounts,
+        &held.requests,
+        &held.ids,
+        &held.bodies,
+        &held.ats,
+        &held.months,
+        &held.charges,
+        &held.bases,
+        &columns.entry_accounts,
+        &columns.sequences,
+        &columns.canonicals,
+        &columns.hashes,
+        &columns.accounts,
+        &columns.states,
+        &columns.entries,
+        &columns.heads,
+    ];
+    let renewal: Values<'_> = &[&me];
     let client = &link.client;
-    let step = |at: usize| async move {
-        match work.get(at) {
-            Some((statement, parameters)) => client.execute(statement, parameters).await.map(drop),
-            None => Ok(()),
-        }
-    };
+    // A commit after a statement that failed undoes it all.
     tokio::try_join!(
         biased;
-        step(0),
-        step(1),
-        step(2),
-        step(3),
-        step(4),
-        client.batch_execute(end)
+        async {
+            if nothing {
+                return Ok(0);
+            }
+            client.execute(&write, values).await
+        },
+        async {
+            if !(begins && desk.lease_is_due) {
+                return Ok(0);
+            }
+            client.execute(&renew, renewal).await
+        },
+        client.batch_execute("COMMIT"),
     )?;
     Ok(())
 }

@@ -166,10 +166,10 @@ impl Desk {
         let mut gone: Vec<Uuid> = Vec::new();
         for row in leases {
             let holder = Holder {
-                gateway: rows::gateway_id(&row, 1)?,
-                renewed_at: Some(rows::time(&row, 2)?),
+                gateway: rows::gateway_id(&row, 0)?,
+                renewed_at: Some(rows::time(&row, 1)?),
             };
-            if holder.is_gone(self.me, rows::time(&row, 0)?) {
+            if holder.is_gone(self.me, rows::time(&row, 2)?) {
                 gone.push(uuid(holder.gateway.as_u128()));
             }
         }

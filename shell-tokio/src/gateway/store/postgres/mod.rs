@@ -9,8 +9,7 @@
 //! What waits about money is carried out in batches: the accounts of a batch are locked in one order,
 //! what the rules ask for is read at once, and what they say is written at once. Holds are rows, with the
 //! gateway that made them; each gateway keeps a lease, and holds of one that let its lease end are void
-//! ([`mesh_core::billing::lease`]). A transaction that only sets money aside or gives it back does not
-//! wait for the disk; one with an entry of the ledger does.
+//! ([`mesh_core::billing::lease`]).
 //!
 //! A connection that breaks is made again when it is needed. Until then calls are answered as unavailable;
 //! whether a transaction that broke at its commit was written is then not known here, and does not matter:
@@ -163,7 +162,7 @@ impl Postgres {
     ) -> Result<Done, StoreError> {
         let ask = Ask::Command(command);
         match self.0.as_gateway()?.ask(account, ask, now).await? {
-            Answer::Done(done) => Ok(done),
+            Answer::Done(done) => Ok(*done),
             Answer::Ordered(_) => Err(mixed_up()),
         }
     }

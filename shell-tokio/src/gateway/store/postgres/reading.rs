@@ -38,10 +38,7 @@ impl Desk {
                 continue;
             }
             let (request, gateway, held) = rows::held(row, 3)?;
-            let renewed_at = match row.try_get::<_, Option<i64>>(11)? {
-                None => None,
-                Some(_) => Some(rows::time(row, 11)?),
-            };
+            let renewed_at = rows::maybe_time(row, 11)?;
             let holder = Holder {
                 gateway,
                 renewed_at,

@@ -51,7 +51,7 @@ pub(super) fn time(row: &Row, column: usize) -> Read<UnixMillis> {
     unsigned(row, column).map(UnixMillis)
 }
 
-fn maybe_time(row: &Row, column: usize) -> Read<Option<UnixMillis>> {
+pub(super) fn maybe_time(row: &Row, column: usize) -> Read<Option<UnixMillis>> {
     match row.try_get::<_, Option<i64>>(column)? {
         None => Ok(None),
         Some(_) => time(row, column).map(Some),

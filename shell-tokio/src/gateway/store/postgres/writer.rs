@@ -12,7 +12,6 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -122,7 +121,7 @@ impl Writer {
                     if opened.send(link.map(drop)).is_err() || failed {
                         return;
                     }
-                    run(reached, role, me, inbox, &counted.into()).await;
+                    run(reached, role, me, inbox, &counted).await;
                 });
             })
             .map_err(|error| failed(&error))?;
@@ -231,7 +230,7 @@ async fn run(
     role: Role,
     me: GatewayId,
     inbox: Inbox,
-    counters: &Rc<Arc<Counters>>,
+    counters: &Arc<Counters>,
 ) {
     let mut serving = Vec::new();
     for calls in inbox.lanes {
@@ -239,7 +238,7 @@ async fn run(
             me,
             door: Door::new(database.clone()),
         };
-        let counters = Rc::clone(counters);
+        let counters = Arc::clone(counters);
         let serve = async move { lane.serve(calls, &counters).await };
         serving.push(tokio::task::spawn_local(serve));
     }
@@ -326,9 +325,8 @@ impl Lane {
             if link.client.batch_execute("ROLLBACK").await.is_err() {
                 self.door.shut();
             }
-            match broken {
-                Broken::Database(error) if is_crowded(&error) => {}
-                broken => return Err(broken.into()),
+            if !matches!(&broken, Broken::Database(error) if is_crowded(error)) {
+                return Err(broken.into());
             }
         }
         Err(StoreError::Locked)

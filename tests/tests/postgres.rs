@@ -41,7 +41,7 @@ async fn questions_are_charged_once_whoever_dies_and_the_password_is_printed_now
 
     assert_eq!(cluster.charges().await.len(), 3);
     let _ = cluster.at_gateway("ledger", &["verify"]).await.succeeded();
-    let report = verify_at(&cluster.store()).await.unwrap();
+    let report = verify_at(&cluster.store(), None).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
     let printed = cluster.everything_printed();
     assert!(

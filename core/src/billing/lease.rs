@@ -4,10 +4,14 @@
 //! whoever comes across them takes them away: a gateway that died sets nothing aside for ever. All times
 //! are the store's own clock, which every gateway reads alike.
 //!
+//! Where the store itself was away, nobody could renew anything. So nobody judges others who has not held a
+//! lease for as long without a gap: after an outage everybody gets the time again.
+//!
 //! # Invariants
 //!
 //! 1. A gateway's own hold is not void to it, however long it was away.
 //! 2. A release voids a hold of its own gateway's and no other: each numbers its holds by itself.
+//! 3. Whoever came back later than another voids nothing of the other's for a whole lease's time.
 
 use rand::Rng;
 
@@ -41,30 +45,54 @@ impl GatewayId {
     }
 }
 
-/// Whose a hold is.
+/// A gateway's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// The gateway that made it.
-    pub gateway: GatewayId,
-    /// When that last renewed its lease; `None` if it has none any more.
-    pub renewed_at: Option<UnixMillis>,
+pub struct Lease {
+    /// Renewed without a gap since then.
+    pub since: UnixMillis,
+    /// The last time.
+    pub renewed_at: UnixMillis,
 }
 
-impl Holder {
-    /// Whether its holds are void, as the gateway `me` sees it.
+impl Lease {
+    /// The lease that is renewed now.
     #[must_use]
-    pub fn is_gone(&self, me: GatewayId, now: UnixMillis) -> bool {
-        self.gateway != me
-            && self
-                .renewed_at
-                .is_none_or(|at| age_ms(at, now) > ms(GATEWAY_LEASE))
+    pub fn renewed(before: Option<Self>, now: UnixMillis) -> Self {
+        let unbroken = before.filter(|lease| age_ms(lease.renewed_at, now) <= ms(GATEWAY_LEASE));
+        let since = unbroken.map_or(now, |lease| lease.since);
+        let renewed_at = now;
+        Self { since, renewed_at }
+    }
+
+    /// Whether a gateway has to renew its lease now.
+    #[must_use]
+    pub fn is_due(lease: Option<Self>, now: UnixMillis) -> bool {
+        lease.is_none_or(|lease| age_ms(lease.renewed_at, now) >= ms(GATEWAY_LEASE_RENEWAL))
     }
 }
 
-/// Whether a gateway has to renew its lease now.
-#[must_use]
-pub fn is_due(renewed_at: Option<UnixMillis>, now: UnixMillis) -> bool {
-    renewed_at.is_none_or(|at| age_ms(at, now) >= ms(GATEWAY_LEASE_RENEWAL))
+/// Who judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judge {
+    /// The gateway.
+    pub me: GatewayId,
+    /// Its lease; without one it takes nobody's silence for an end.
+    pub lease: Option<Lease>,
+    /// The store's clock.
+    pub now: UnixMillis,
+}
+
+impl Judge {
+    /// Whether the holds of a gateway are void that renewed its lease last at `renewed_at`; `None`: it
+    /// has ended, and has no lease any more.
+    #[must_use]
+    pub fn is_gone(&self, gateway: GatewayId, renewed_at: Option<UnixMillis>) -> bool {
+        let Some(renewed_at) = renewed_at else {
+            return gateway != self.me;
+        };
+        let since = self.lease.map_or(self.now, |lease| lease.since);
+        gateway != self.me && age_ms(renewed_at.max(since), self.now) > ms(GATEWAY_LEASE)
+    }
 }
 
 /// Whether a release by the gateway `me` means this hold.
@@ -93,37 +121,76 @@ mod tests {
     const OTHER: GatewayId = GatewayId::from_u128(2);
     const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
 
-    fn holder(gateway: GatewayId, seconds_ago: u64) -> Holder {
-        let renewed_at = Some(UnixMillis(NOW.0 - seconds_ago * 1000));
-        Holder {
-            gateway,
-            renewed_at,
+    const fn ago(seconds: u64) -> UnixMillis {
+        UnixMillis(NOW.0 - seconds * 1000)
+    }
+
+    fn judge(me: GatewayId, since: UnixMillis) -> Judge {
+        let renewed_at = NOW;
+        Judge {
+            me,
+            lease: Some(Lease { since, renewed_at }),
+            now: NOW,
         }
     }
 
     #[test]
     fn holds_of_a_gateway_that_was_silent_for_more_than_a_minute_are_void() {
-        assert!(!holder(OTHER, 0).is_gone(ME, NOW));
-        assert!(!holder(OTHER, 60).is_gone(ME, NOW));
-        assert!(holder(OTHER, 61).is_gone(ME, NOW));
-        let without = Holder {
-            gateway: OTHER,
-            renewed_at: None,
-        };
-        assert!(without.is_gone(ME, NOW));
+        let judge = judge(ME, ago(3600));
+        assert!(!judge.is_gone(OTHER, Some(ago(0))));
+        assert!(!judge.is_gone(OTHER, Some(ago(60))));
+        assert!(judge.is_gone(OTHER, Some(ago(61))));
+        assert!(judge.is_gone(OTHER, None));
     }
 
     #[test]
     fn a_gateways_own_holds_are_never_void_to_it() {
-        assert!(!holder(ME, 1_000_000).is_gone(ME, NOW));
-        assert!(holder(ME, 1_000_000).is_gone(OTHER, NOW));
+        assert!(!judge(ME, ago(3600)).is_gone(ME, Some(ago(1_000_000))));
+        assert!(!judge(ME, ago(3600)).is_gone(ME, None));
+        assert!(judge(OTHER, ago(3600)).is_gone(ME, Some(ago(1_000_000))));
+    }
+
+    #[test]
+    fn after_an_outage_of_the_store_everybody_has_a_minute_to_come_back() {
+        let before = Lease {
+            since: ago(3600),
+            renewed_at: ago(300),
+        };
+        let back = Lease::renewed(Some(before), NOW);
+        assert_eq!((back.since, back.renewed_at), (NOW, NOW));
+        let at = |seconds| {
+            let now = UnixMillis(NOW.0 + seconds * 1000);
+            let lease = Some(Lease::renewed(Some(back), now));
+            Judge { me: ME, lease, now }
+        };
+        assert!(!at(60).is_gone(OTHER, Some(ago(300))));
+        // A minute and a second later, with a sign in between.
+        let now = UnixMillis(NOW.0 + 61_000);
+        let lease = Some(Lease::renewed(at(10).lease, now));
+        let later = Judge { me: ME, lease, now };
+        assert!(later.is_gone(OTHER, Some(ago(300))));
+        // Nor does somebody judge who has no lease.
+        let lease = None;
+        let stranger = Judge {
+            me: ME,
+            lease,
+            now: NOW,
+        };
+        assert!(!stranger.is_gone(OTHER, Some(ago(300))));
     }
 
     #[test]
     fn a_lease_is_renewed_every_ten_seconds() {
-        assert!(is_due(None, NOW));
-        assert!(!is_due(Some(UnixMillis(NOW.0 - 9_999)), NOW));
-        assert!(is_due(Some(UnixMillis(NOW.0 - 10_000)), NOW));
+        let lease = |ms| {
+            let renewed_at = UnixMillis(NOW.0 - ms);
+            Some(Lease {
+                since: renewed_at,
+                renewed_at,
+            })
+        };
+        assert!(Lease::is_due(None, NOW));
+        assert!(!Lease::is_due(lease(9_999), NOW));
+        assert!(Lease::is_due(lease(10_000), NOW));
     }
 
     #[test]
@@ -144,14 +211,24 @@ mod tests {
         fn a_lease_that_is_renewed_when_due_never_ends(at: u32, later in 0_u64..10_000) {
             let at = UnixMillis(u64::from(at));
             let now = UnixMillis(at.0 + later);
-            let holder = Holder { gateway: OTHER, renewed_at: Some(at) };
-            prop_assert!(is_due(Some(at), now) || !holder.is_gone(ME, now));
+            let lease = Lease { since: at, renewed_at: at };
+            let judge = Judge { me: ME, lease: Some(Lease { since: UnixMillis(0), renewed_at: now }), now };
+            prop_assert!(Lease::is_due(Some(lease), now) || !judge.is_gone(OTHER, Some(at)));
         }
 
         #[test]
-        fn a_clock_that_was_set_back_voids_nothing(at: u64, now: u64) {
-            let holder = Holder { gateway: OTHER, renewed_at: Some(UnixMillis(at)) };
-            prop_assert!(now > at || !holder.is_gone(ME, UnixMillis(now)));
+        fn a_clock_that_was_set_back_voids_nothing(at: u64, since: u64, now: u64) {
+            let lease = Some(Lease { since: UnixMillis(since), renewed_at: UnixMillis(now) });
+            let judge = Judge { me: ME, lease, now: UnixMillis(now) };
+            prop_assert!(now > at && now > since || !judge.is_gone(OTHER, Some(UnixMillis(at))));
+        }
+
+        #[test]
+        fn nobody_judges_who_has_not_held_a_lease_as_long(at: u64, since: u64, later in 0_u64..=60_000) {
+            let now = UnixMillis(since.saturating_add(later));
+            let lease = Some(Lease { since: UnixMillis(since), renewed_at: now });
+            let judge = Judge { me: ME, lease, now };
+            prop_assert!(!judge.is_gone(OTHER, Some(UnixMillis(at))));
         }
     }
 }

@@ -106,12 +106,12 @@ pub fn verify(path: &Path, seal: Option<&Seal>) -> Result<Report, AuditError> {
 /// # Errors
 ///
 /// As [`verify`].
-pub async fn verify_at(place: &Place) -> Result<Report, AuditError> {
+pub async fn verify_at(place: &Place, seal: Option<&Seal>) -> Result<Report, AuditError> {
     match place {
-        Place::Database(database) => postgres::verify(database).await,
+        Place::Database(database) => postgres::verify(database, seal).await,
         Place::File(path) => {
-            let path = path.clone();
-            let looking = tokio::task::spawn_blocking(move || verify(&path)).await;
+            let (path, seal) = (path.clone(), seal.cloned());
+            let looking = tokio::task::spawn_blocking(move || verify(&path, seal.as_ref())).await;
             // It ends early only if it panicked, or the program ends.
             looking.unwrap_or_else(|_| Err(StoreError::Closed.into()))
         }

@@ -8,10 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::billing::account::order::{Order, Reference};
-use mesh_core::billing::account::{Command, Facts, Held};
-use mesh_core::billing::lease::{self, GatewayId, Holder};
-use mesh_core::billing::ledger::{Charge, Record};
+use mesh_core::billing::account::order::{Known, Order, Subject};
+use mesh_core::billing::account::{Command, Facts, Prior};
+use mesh_core::billing::lease::{self, GatewayId, Judge, Lease};
+use mesh_core::billing::ledger::{self, Record};
+use mesh_core::billing::usage::{Key, Sums};
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::time::UnixMillis;
 use tokio_postgres::Row;
@@ -20,16 +21,26 @@ use uuid::Uuid;
 use super::connection::Link;
 use super::desk::Values;
 use super::rows::{self, signed, uuid};
-use super::statements;
-use crate::gateway::store::books::{self, Done, Line, Standing};
+use super::{statements, usage};
+use crate::gateway::store::books::{self, Done, Line, Outcome, Standing};
 use crate::gateway::store::error::StoreError;
-use crate::gateway::store::types::Ordered;
+use crate::gateway::store::types::{NewTask, Ordered};
 
 /// What is asked about an account's money.
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
     Command(Command),
     Order(Order),
+    /// Book the credits that have ended.
+    Lapse,
+}
+
+impl Ask {
+    /// Whether it has to be decided by itself: what it undoes is looked up, and may be undone by
+    /// another of its batch.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self, Self::Order(order) if order.subject().is_some())
+    }
 }
 
 /// What came of it.
@@ -37,6 +48,7 @@ pub(super) enum Ask {
 pub(super) enum Answer {
     Done(Box<Done>),
     Ordered(Box<Ordered>),
+    Lapsed,
 }
 
 /// One of a batch.
@@ -85,18 +97,19 @@ pub(super) async fn run(
     me: GatewayId,
     batch: &[Asked<'_>],
 ) -> Result<Answers, Broken> {
-    let mut desk = load(link, me, batch).await?;
-    let answers = batch.iter().map(|asked| desk.carry_out(asked)).collect();
-    write(link, me, &desk).await?;
+    let mut loaded = load(link, me, batch).await?;
+    let answers = batch.iter().map(|asked| loaded.carry_out(asked)).collect();
+    write(link, &loaded).await?;
     Ok(answers)
 }
 
 /// What the calls of a batch work on.
-struct Desk {
+struct Batch {
     me: GatewayId,
     books: BTreeMap<AccountId, Result<Book, StoreError>>,
-    /// This gateway has to renew its lease, if it sets anything aside.
-    lease_is_due: bool,
+    /// The server's clock, and this gateway's lease.
+    clock: UnixMillis,
+    lease: Option<Lease>,
 }
 
 /// One account, locked.
@@ -104,22 +117,35 @@ struct Book {
     standing: Standing,
     /// Whose each hold is, as it is in the database; void ones too.
     holders: BTreeMap<RequestId, GatewayId>,
-    charges: BTreeMap<RequestId, Charge>,
-    records: BTreeMap<Reference, Record>,
+    /// The providers that the account pays itself.
+    providers: Vec<String>,
+    /// What stands under requests' ids and orders' references.
+    priors: BTreeMap<String, Prior>,
+    records: BTreeMap<String, Record>,
+    /// What the only order of the batch undoes, and what has been undone of that.
+    subject: Option<(UnixMillis, Record)>,
+    undone: Vec<Record>,
     /// To be added.
     lines: Vec<Line>,
-    /// Rows of holds that are not what they were.
+    usage: Vec<(Key, Sums)>,
+    tasks: Vec<(NewTask, UnixMillis)>,
+    /// Requests whose hold is not what it was, or that are not under way any more.
     touched: BTreeSet<RequestId>,
 }
 
 impl Book {
-    fn new(standing: Standing) -> Self {
+    fn new(standing: Standing, providers: Vec<String>) -> Self {
         Self {
             standing,
             holders: BTreeMap::new(),
-            charges: BTreeMap::new(),
+            providers,
+            priors: BTreeMap::new(),
             records: BTreeMap::new(),
+            subject: None,
+            undone: Vec::new(),
             lines: Vec::new(),
+            usage: Vec::new(),
+            tasks: Vec::new(),
             touched: BTreeSet::new(),
         }
     }
@@ -130,24 +156,26 @@ impl Book {
         asked: &Asked<'_>,
         command: &Command,
     ) -> Result<Answer, StoreError> {
-        let about = books::about(command);
-        if let Command::Release(release) = command
-            && let (Some(held), Some(holder)) = (
-                self.standing.account.holds.get(&about),
-                self.holders.get(&about),
-            )
-            && !lease::means(me, release, *holder, held.id)
-        {
+        let request = command.request();
+        if self.is_of_another_life(me, command) {
             return Ok(Answer::Done(Box::default()));
         }
-        let prior = self.charges.get(&about).cloned();
+        let prior = self.priors.get(&request.to_string()).cloned();
+        let (provider_key, ends) = match command {
+            Command::Hold(hold) => (self.providers.contains(&hold.provider), false),
+            Command::Settle(_) | Command::Release(_) | Command::Lose(_) => (false, true),
+        };
         let facts = Facts {
             now: asked.now,
             prior: prior.clone(),
+            provider_key,
         };
         let outcome = self
             .standing
             .carry_out(asked.account, &facts, command.clone())?;
+        if ends {
+            self.touched.insert(request);
+        }
         for (request, _) in &outcome.touched {
             self.touched.insert(*request);
             if self.standing.account.holds.contains_key(request) {
@@ -155,32 +183,67 @@ impl Book {
             }
         }
         let done = Done::new(prior, &outcome);
-        for line in outcome.lines {
-            if let Some(charge) = line.entry.record.charge() {
-                self.charges.insert(charge.request, charge.clone());
-            }
-            self.lines.push(line);
-        }
+        self.take(outcome, asked.now);
         Ok(Answer::Done(Box::new(done)))
+    }
+
+    /// Whether a command speaks of a hold that is not there any more, while the same question was asked
+    /// again and is held by somebody.
+    fn is_of_another_life(&self, me: GatewayId, command: &Command) -> bool {
+        let request = command.request();
+        let held = self.standing.account.holds.get(&request);
+        let Some((held, holder)) = held.zip(self.holders.get(&request)) else {
+            return false;
+        };
+        match command {
+            Command::Release(release) => !lease::means(me, release, *holder, held.id),
+            Command::Lose(_) => true,
+            Command::Hold(_) | Command::Settle(_) => false,
+        }
     }
 
     /// Whatever it does, holds stay.
     fn order(&mut self, asked: &Asked<'_>, order: &Order) -> Result<Answer, StoreError> {
-        let prior = self.records.get(&order.reference);
-        let lines = self
-            .standing
-            .order(asked.account, asked.now, prior, order)?;
-        let record = lines.last().map(|line| line.entry.record.clone());
+        let reference = order.reference.as_str();
+        let known = Known {
+            now: asked.now,
+            prior: self.records.get(reference).cloned(),
+            subject: self.subject.clone(),
+            undone: self.undone.clone(),
+        };
+        let outcome = self.standing.order(asked.account, &known, order)?;
+        let record = outcome.lines.last();
+        let record = record.map(|line| line.entry.record.clone());
         let repeated = record.is_none();
         let lost = || StoreError::Damaged("an order was written and is not there".to_owned());
-        let record = record.or_else(|| prior.cloned()).ok_or_else(lost)?;
-        self.lines.extend(lines);
-        self.records.insert(order.reference.clone(), record.clone());
+        let record = record.or(known.prior).ok_or_else(lost)?;
+        self.take(outcome, asked.now);
+        self.records.insert(reference.to_owned(), record.clone());
         Ok(Answer::Ordered(Box::new(Ordered { record, repeated })))
+    }
+
+    fn lapse(&mut self, asked: &Asked<'_>) -> Result<Answer, StoreError> {
+        let outcome = self.standing.lapse(asked.account, asked.now)?;
+        self.take(outcome, asked.now);
+        Ok(Answer::Lapsed)
+    }
+
+    /// Keeps what has to be written, and what later calls of the batch have to know.
+    fn take(&mut self, outcome: Outcome, now: UnixMillis) {
+        for line in outcome.lines {
+            let record = &line.entry.record;
+            if let Some((request, prior)) = books::filed_under(record).zip(Prior::of(record)) {
+                self.priors.insert(request, prior);
+            }
+            self.lines.push(line);
+        }
+        self.usage.extend(outcome.usage);
+        let tasks = outcome.tasks.into_iter().map(|task| (task, now));
+        self.tasks.extend(tasks);
     }
 }
 
-impl Desk {
+impl Batch {
     /// Runs one call. Changes nothing when it fails.
     fn carry_out(&mut self, asked: &Asked<'_>) -> Result<Answer, StoreError> {
         match self.books.get_mut(&asked.account) {
@@ -189,6 +252,7 @@ impl Desk {
             Some(Ok(book)) => match asked.ask {
                 Ask::Command(command) => book.command(self.me, asked, command),
                 Ask::Order(order) => book.order(asked, order),
+                Ask::Lapse => book.lapse(asked),
             },
         }
     }
@@ -198,36 +262,29 @@ impl Desk {
         Ok(book.and_then(|book| book.as_mut().ok()))
     }
 
-    /// Reads `account, sequence, canonical, hash`, of what stands under an id that is asked about.
-    fn take_prior(&mut self, row: &Row) -> Result<(), StoreError> {
-        let Some(book) = self.book(row)? else {
-            return Ok(());
-        };
-        let entry = books::entry(&rows::stored(row, 1)?)?;
-        let reference: Option<String> = row.try_get(4)?;
-        if let Some(charge) = entry.record.charge() {
-            book.charges.insert(charge.request, charge.clone());
-        }
-        if let Some(reference) = reference.and_then(|text| Reference::new(text).ok()) {
-            book.records.insert(reference, entry.record);
-        }
+    /// Reads an account, as it is locked.
+    fn take_account(&mut self, row: &Row) -> Result<(), StoreError> {
+        let (state, entries, head) = rows::standing(row, 1)?;
+        let (standing, providers) = (Standing::read(state, entries, head), row.try_get(4)?);
+        let book = standing.map(|standing| Book::new(standing, providers));
+        self.books.insert(rows::account_id(row, 0)?, book);
+        (self.clock, self.lease) = (rows::time(row, 5)?, rows::lease(row, 6)?);
         Ok(())
     }
 
     /// Reads a hold. One that is void does not count, and goes.
     fn take_hold(&mut self, row: &Row) -> Result<(), StoreError> {
-        let me = self.me;
+        let judge = Judge {
+            me: self.me,
+            lease: self.lease,
+            now: self.clock,
+        };
         let Some(book) = self.book(row)? else {
             return Ok(());
         };
         let (request, gateway, held) = rows::held(row, 1)?;
-        let (clock, renewed_at) = (rows::time(row, 9)?, rows::maybe_time(row, 10)?);
-        let holder = Holder {
-            gateway,
-            renewed_at,
-        };
         book.holders.insert(request, gateway);
-        if holder.is_gone(me, clock) {
+        if judge.is_gone(gateway, rows::maybe_time(row, 4)?) {
             book.touched.insert(request);
         } else {
             book.standing.account.holds.insert(request, held);
@@ -236,7 +293,7 @@ impl Desk {
     }
 }
 
-async fn load(link: &mut Link, me: GatewayId, batch: &[Asked<'_>]) -> Result<Desk, Broken> {
+async fn load(link: &mut Link, me: GatewayId, batch: &[Asked<'_>]) -> Result<Batch, Broken> {
     let accounts: BTreeSet<AccountId> = batch.iter().map(|asked| asked.account).collect();
     let accounts: Vec<Uuid> = accounts.iter().map(|id| uuid(id.as_u128())).collect();
     let (mut of, mut requests) = (Vec::new(), Vec::new());
@@ -246,176 +303,228 @@ async fn load(link: &mut Link, me: GatewayId, batch: &[Asked<'_>]) -> Result<Des
         match asked.ask {
             Ask::Command(command) => {
                 of.push(account);
-                requests.push(books::about(command).to_string());
+                requests.push(command.request().to_string());
             }
             Ask::Order(order) => {
                 by.push(account);
                 references.push(order.reference.as_str());
             }
+            Ask::Lapse => {}
         }
     }
     let lock = link.statement(statements::LOCK).await?;
     let holds = link.statement(statements::HOLDS).await?;
-    let charges = link.statement(statements::CHARGES).await?;
-    let records = link.statement(statements::RECORDS).await?;
+    let requested = link.statement(statements::REQUESTED).await?;
+    let ordered = link.statement(statements::ORDERED).await?;
+    let own = uuid(me.as_u128());
+    let (to_lock, of_accounts): (Values<'_>, Values<'_>) = (&[&accounts, &own], &[&accounts]);
+    let (of_requests, of_orders): (Values<'_>, Values<'_>) =
+        (&[&of, &requests], &[&by, &references]);
     // All are sent before the first is answered. Each sees what was committed before its own turn, so
     // that what follows the lock is what the lock guards.
     let client = &link.client;
-    let (own, of_accounts): (Uuid, Values<'_>) = (uuid(me.as_u128()), &[&accounts]);
-    let to_lock: Values<'_> = &[&accounts, &own];
-    let of_requests: Values<'_> = &[&of, &requests];
-    let of_references: Values<'_> = &[&by, &references];
-    let ((), locked, held, charges, records) = tokio::try_join!(
+    let ((), locked, held, requested, ordered) = tokio::try_join!(
         biased;
         client.batch_execute("BEGIN"),
         client.query(&lock, to_lock),
         client.query(&holds, of_accounts),
-        client.query(&charges, of_requests),
+        client.query(&requested, of_requests),
         async {
-            if references.is_empty() {
+            if by.is_empty() {
                 return Ok(Vec::new());
             }
-            client.query(&records, of_references).await
+            client.query(&ordered, of_orders).await
         },
     )?;
-    let mut desk = Desk {
+    let mut loaded = Batch {
         me,
         books: BTreeMap::new(),
-        lease_is_due: false,
+        clock: UnixMillis(0),
+        lease: None,
     };
     for row in &locked {
-        let (state, entries, head) = rows::standing(row, 1)?;
-        let book = Standing::read(state, entries, head).map(Book::new);
-        desk.books.insert(rows::account_id(row, 0)?, book);
-        desk.lease_is_due = lease::is_due(rows::maybe_time(row, 5)?, rows::time(row, 4)?);
+        loaded.take_account(row)?;
     }
     for row in &held {
-        desk.take_hold(row)?;
+        loaded.take_hold(row)?;
     }
-    for row in charges.iter().chain(&records) {
-        desk.take_prior(row)?;
+    for row in &requested {
+        let entry = books::entry(&rows::stored(row, 2)?)?;
+        if let (Some(book), Some(prior)) = (loaded.book(row)?, Prior::of(&entry.record)) {
+            book.priors.insert(row.try_get(1)?, prior);
+        }
     }
-    Ok(desk)
+    for row in &ordered {
+        let entry = books::entry(&rows::stored(row, 2)?)?;
+        if let Some(book) = loaded.book(row)? {
+            book.records.insert(row.try_get(1)?, entry.record);
+        }
+    }
+    if let [only] = batch
+        && let Ask::Order(order) = only.ask
+        && let Some(subject) = order.subject()
+        && let Some(Ok(book)) = loaded.books.get_mut(&only.account)
+    {
+        load_subject(link, only.account, &subject, book).await?;
+    }
+    Ok(loaded)
+}
+
+/// Looks up what an order undoes.
+async fn load_subject(
+    link: &mut Link,
+    account: AccountId,
+    subject: &Subject,
+    book: &mut Book,
+) -> Result<(), Broken> {
+    let (account, name) = (uuid(account.as_u128()), subject.to_string());
+    let sql = match subject {
+        Subject::Charge(_) => statements::REQUESTED,
+        Subject::Payment(_) => statements::ORDERED,
+    };
+    let statement = link.statement(sql).await?;
+    let found = link
+        .client
+        .query_opt(&statement, &[&vec![account], &vec![name.as_str()]])
+        .await?;
+    let entry = |row: &Row, from| -> Result<ledger::Entry, StoreError> {
+        books::entry(&rows::stored(row, from)?)
+    };
+    let found = found.as_ref().map(|row| entry(row, 2)).transpose()?;
+    book.subject = found.map(|entry| (entry.at, entry.record));
+    let statement = link.statement(statements::UNDONE).await?;
+    for row in link.client.query(&statement, &[&account, &name]).await? {
+        book.undone.push(entry(&row, 0)?.record);
+    }
+    Ok(())
 }
 
 /// Everything that is to be written, as columns.
 #[derive(Default)]
 struct Columns<'a> {
+    gone_accounts: Vec<Uuid>,
+    gone_requests: Vec<Uuid>,
+    held_accounts: Vec<Uuid>,
+    held_requests: Vec<Uuid>,
+    helds: Vec<String>,
     entry_accounts: Vec<Uuid>,
     sequences: Vec<i64>,
     canonicals: Vec<&'a str>,
     hashes: Vec<&'a [u8]>,
+    usage: usage::Columns,
     accounts: Vec<Uuid>,
     states: Vec<String>,
     entries: Vec<i64>,
     heads: Vec<&'a [u8]>,
-    gone_accounts: Vec<Uuid>,
-    gone_requests: Vec<Uuid>,
-    held: NewHolds<'a>,
-}
-
-/// The columns of new holds.
-#[derive(Default)]
-struct NewHolds<'a> {
-    accounts: Vec<Uuid>,
-    requests: Vec<Uuid>,
-    ids: Vec<i64>,
-    bodies: Vec<&'a [u8]>,
-    ats: Vec<i64>,
-    months: Vec<i32>,
-    charges: Vec<i64>,
-    bases: Vec<i64>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(desk: &'a Desk) -> Result<Self, StoreError> {
+    fn of(batch: &'a Batch) -> Result<Self, StoreError> {
         let mut columns = Self::default();
-        for (id, book) in &desk.books {
-            let Ok(book) = book else { continue };
-            let account = uuid(id.as_u128());
-            for line in &book.lines {
-                columns.entry_accounts.push(account);
-                columns.sequences.push(signed(line.entry.sequence));
-                columns.canonicals.push(&line.canonical);
-                columns.hashes.push(&line.hash.0);
-            }
-            if !book.lines.is_empty() {
-                columns.accounts.push(account);
-                columns.states.push(book.standing.state()?);
-                columns.entries.push(signed(book.standing.entries));
-                columns.heads.push(&book.standing.head.0);
-            }
-            for request in &book.touched {
-                match book.standing.account.holds.get(request) {
-                    Some(held) => columns.held.push(account, *request, held),
-                    None => {
-                        columns.gone_accounts.push(account);
-                        columns.gone_requests.push(uuid(request.as_u128()));
-                    }
-                }
+        for (id, book) in &batch.books {
+            if let Ok(book) = book {
+                columns.take(*id, book)?;
             }
         }
         Ok(columns)
     }
-}
 
-impl<'a> NewHolds<'a> {
-    fn push(&mut self, account: Uuid, request: RequestId, held: &'a Held) {
-        self.accounts.push(account);
-        self.requests.push(uuid(request.as_u128()));
-        self.ids.push(held.id.0.cast_signed());
-        self.bodies.push(&held.body);
-        self.ats.push(signed(held.at.0));
-        self.months.push(held.month.index());
-        self.charges.push(held.charge.0);
-        self.bases.push(held.base.0);
+    fn take(&mut self, id: AccountId, book: &'a Book) -> Result<(), StoreError> {
+        let account = uuid(id.as_u128());
+        for line in &book.lines {
+            self.entry_accounts.push(account);
+            self.sequences.push(signed(line.entry.sequence));
+            self.canonicals.push(&line.canonical);
+            self.hashes.push(&line.hash.0);
+        }
+        if !book.lines.is_empty() {
+            self.accounts.push(account);
+            self.states.push(book.standing.state()?);
+            self.entries.push(signed(book.standing.entries));
+            self.heads.push(&book.standing.head.0);
+        }
+        let mut sums: BTreeMap<&Key, Sums> = BTreeMap::new();
+        for (key, more) in &book.usage {
+            let sum = sums.entry(key).or_default();
+            *sum = sum.plus(more)?;
+        }
+        for (key, sums) in sums {
+            self.usage.push(account, key, &sums);
+        }
+        for request in &book.touched {
+            let name = uuid(request.as_u128());
+            if let Some(held) = book.standing.account.holds.get(request) {
+                self.held_accounts.push(account);
+                self.held_requests.push(name);
+                let text = serde_json::to_string(held);
+                self.helds
+                    .push(text.map_err(|error| StoreError::Failed(error.to_string()))?);
+            } else {
+                self.gone_accounts.push(account);
+                self.gone_requests.push(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.gone_accounts.is_empty()
+            && self.held_accounts.is_empty()
+            && self.entry_accounts.is_empty()
     }
 }
 
 /// Writes and commits, all of it sent at once. Also what is only set aside waits for the disk: a hold that
 /// a crash of the server took away would make its charge an overage, and a release that it took back
 /// would set money aside for as long as the gateway lives.
-async fn write(link: &mut Link, me: GatewayId, desk: &Desk) -> Result<(), Broken> {
-    let columns = Columns::of(desk)?;
-    let (held, me) = (&columns.held, uuid(me.as_u128()));
-    let begins = !held.accounts.is_empty();
-    let nothing = !begins && columns.gone_accounts.is_empty() && columns.entry_accounts.is_empty();
+async fn write(link: &mut Link, batch: &Batch) -> Result<(), Broken> {
+    let columns = Columns::of(batch)?;
+    let me = uuid(batch.me.as_u128());
     let write = link.statement(statements::WRITE).await?;
     let renew = link.statement(statements::RENEW).await?;
-    let values: Values<'_> = &[
+    let put_task = link.statement(statements::PUT_TASK).await?;
+    let before: Values<'_> = &[
         &columns.gone_accounts,
         &columns.gone_requests,
         &me,
-        &held.accounts,
-        &held.requests,
-        &held.ids,
-        &held.bodies,
-        &held.ats,
-        &held.months,
-        &held.charges,
-        &held.bases,
+        &columns.held_accounts,
+        &columns.held_requests,
+        &columns.helds,
         &columns.entry_accounts,
         &columns.sequences,
         &columns.canonicals,
         &columns.hashes,
+    ];
+    let after: Values<'_> = &[
         &columns.accounts,
         &columns.states,
         &columns.entries,
         &columns.heads,
     ];
-    let renewal: Values<'_> = &[&me];
+    let values = [before, &columns.usage.values(), after].concat();
+    let lease = Lease::renewed(batch.lease, batch.clock);
+    let begins = !columns.held_accounts.is_empty();
+    let renews = begins && Lease::is_due(batch.lease, batch.clock);
+    let (since, renewed_at) = (signed(lease.since.0), signed(lease.renewed_at.0));
+    let renewal: Values<'_> = &[&me, &since, &renewed_at];
     let client = &link.client;
+    let books = batch.books.values().filter_map(|book| book.as_ref().ok());
+    for (task, now) in books.flat_map(|book| &book.tasks) {
+        let (account, now) = (uuid(task.account.as_u128()), signed(now.0));
+        let values: Values<'_> = &[&task.kind, &task.key, &account, &task.body, &now];
+        client.execute(&put_task, values).await?;
+    }
     // A commit after a statement that failed undoes it all.
     tokio::try_join!(
         biased;
         async {
-            if nothing {
+            if columns.is_empty() {
                 return Ok(0);
             }
-            client.execute(&write, values).await
+            client.execute(&write, &values).await
         },
         async {
-            if !(begins && desk.lease_is_due) {
+            if !renews {
                 return Ok(0);
             }
             client.execute(&renew, renewal).await

@@ -3,15 +3,18 @@
 
 use std::time::Duration;
 
-use mesh_core::billing::lease::{GatewayId, Holder};
-use mesh_core::limits::{GATEWAY_LEASE_RENEWAL, STORE_TRANSACTION_TIMEOUT};
+use mesh_core::billing::account::Command;
+use mesh_core::billing::lease::{GatewayId, Judge, Lease};
+use mesh_core::limits::{GATEWAY_LEASE_RENEWAL, STORE_BATCH_MAX, STORE_TRANSACTION_TIMEOUT};
+use mesh_core::time::UnixMillis;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::batch::{self, Ask, Asked};
 use super::connection::Door;
-use super::rows::{self, uuid};
+use super::rows::{self, signed, uuid};
 use super::statements;
 use crate::gateway::store::Role;
 use crate::gateway::store::error::StoreError;
@@ -150,7 +153,19 @@ impl Desk {
     /// Gives the sign, and takes the holds away of those that have given none for too long.
     pub(super) async fn renew(&mut self) {
         let renewed = self.alone(async |desk: &mut Self| desk.try_to_renew().await);
-        if let Err(error) = renewed.await {
+        let mut outcome = renewed.await;
+        if outcome.is_ok() {
+            let lost = self.alone(async |desk: &mut Self| {
+                let now = desk.judge().await?.now;
+                desk.lose_all(now).await
+            });
+            outcome = lost.await.map(|lost| {
+                if lost > 0 {
+                    tracing::warn!(lost, "answers were cut off when their gateway went down");
+                }
+            });
+        }
+        if let Err(error) = outcome {
             tracing::warn!(%error, "the gateway's lease was not renewed");
             if let Some(renewals) = &mut self.renewals {
                 // Soon again: others void what it holds when it is silent for long.
@@ -160,34 +175,94 @@ impl Desk {
     }
 
     async fn try_to_renew(&mut self) -> Result<(), StoreError> {
+        let judge = self.judge().await?;
+        let lease = Lease::renewed(judge.lease, judge.now);
         let me = uuid(self.me.as_u128());
-        self.write(statements::RENEW, &[&me]).await?;
-        let leases = self.rows(statements::LEASES, &[]).await?;
+        let (since, renewed_at) = (signed(lease.since.0), signed(lease.renewed_at.0));
+        self.write(statements::RENEW, &[&me, &since, &renewed_at])
+            .await?;
         let mut gone: Vec<Uuid> = Vec::new();
-        for row in leases {
-            let holder = Holder {
-                gateway: rows::gateway_id(&row, 0)?,
-                renewed_at: Some(rows::time(&row, 1)?),
+        for row in self.rows(statements::LEASES, &[]).await? {
+            let Some(other) = rows::lease(&row, 2)? else {
+                continue;
             };
-            if holder.is_gone(self.me, rows::time(&row, 2)?) {
-                gone.push(uuid(holder.gateway.as_u128()));
+            let gateway = rows::gateway_id(&row, 1)?;
+            let lease = Some(lease);
+            if (Judge { lease, ..judge }).is_gone(gateway, Some(other.renewed_at)) {
+                gone.push(uuid(gateway.as_u128()));
             }
         }
-        if gone.is_empty() {
-            return Ok(());
+        if !gone.is_empty() {
+            self.begin().await?;
+            self.write("DELETE FROM gateways WHERE id = ANY($1)", &[&gone])
+                .await?;
+            let void = self
+                .write("DELETE FROM holds WHERE gateway = ANY($1)", &[&gone])
+                .await?;
+            let gateways = gone.len();
+            tracing::warn!(
+                gateways,
+                holds = void,
+                "gateways have gone: their holds are void"
+            );
         }
-        self.begin().await?;
-        self.write("DELETE FROM gateways WHERE id = ANY($1)", &[&gone])
-            .await?;
-        let void = self
-            .write("DELETE FROM holds WHERE gateway = ANY($1)", &[&gone])
-            .await?;
-        tracing::warn!(
-            gateways = gone.len(),
-            holds = void,
-            "gateways have gone: their holds are void"
-        );
         Ok(())
+    }
+
+    /// This gateway, its lease and the server's clock.
+    pub(super) async fn judge(&mut self) -> Result<Judge, StoreError> {
+        let me = self.me;
+        let rows = self.rows(statements::LEASES, &[]).await?;
+        let mut judge = Judge {
+            me,
+            lease: None,
+            now: UnixMillis(0),
+        };
+        for row in &rows {
+            judge.now = rows::time(row, 0)?;
+            if row.try_get::<_, Option<Uuid>>(1)? == Some(uuid(me.as_u128())) {
+                judge.lease = rows::lease(row, 2)?;
+            }
+        }
+        Ok(judge)
+    }
+
+    /// Books what gateways were in the middle of that have gone, and says how much that was.
+    pub(super) async fn lose_all(&mut self, now: UnixMillis) -> Result<usize, StoreError> {
+        let judge = self.judge().await?;
+        let sql = "SELECT r.account, r.gateway, g.renewed_at, r.lose FROM running r \
+                   LEFT JOIN gateways g ON g.id = r.gateway";
+        let mut lost = Vec::new();
+        for row in self.rows(sql, &[]).await? {
+            let renewed_at = rows::maybe_time(&row, 2)?;
+            if judge.is_gone(rows::gateway_id(&row, 1)?, renewed_at) {
+                let lose = rows::json("a running answer", &row, 3)?;
+                lost.push((
+                    rows::account_id(&row, 0)?,
+                    Ask::Command(Command::Lose(lose)),
+                ));
+            }
+        }
+        for some in lost.chunks(STORE_BATCH_MAX) {
+            let asked: Vec<Asked<'_>> = some
+                .iter()
+                .map(|(account, ask)| Asked {
+                    account: *account,
+                    ask,
+                    now,
+                })
+                .collect();
+            let link = self.door.open().await?;
+            // What it does not carry out here stands in the table still, for the next time.
+            let answers = batch::run(link, self.me, &asked).await;
+            if answers.is_err() {
+                self.door.shut();
+            }
+            answers?
+                .into_iter()
+                .try_for_each(|answer| answer.map(drop))?;
+        }
+        Ok(lost.len())
     }
 
     /// The gateway ends: what it still holds is void at once.

@@ -17,6 +17,7 @@
 
 mod audit;
 mod batch;
+mod chores;
 mod connection;
 mod desk;
 mod directory;
@@ -25,16 +26,20 @@ mod rows;
 mod schema;
 mod statements;
 mod tls;
+mod usage;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_core::billing::account::order::Order;
-use mesh_core::billing::account::{Command, Summary};
-use mesh_core::billing::ledger::Stored;
+use mesh_core::billing::account::order::{Order, Reference};
+use mesh_core::billing::account::{Command, Lose, Month, Summary};
+use mesh_core::billing::ledger::seal::Head;
+use mesh_core::billing::ledger::{Record, Stored};
+use mesh_core::billing::usage::{Key, Sums};
 use mesh_core::gateway::Admitted;
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::KeyHash;
@@ -48,7 +53,8 @@ use super::books::Done;
 use super::error::{OpenError, StoreError};
 use super::place::Database;
 use super::types::{
-    AccountRow, Booked, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, Ordered, Revocation,
+    AccountRow, Booked, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, NewTask, Ordered,
+    Revocation, Span, Task,
 };
 use super::{Load, Role};
 
@@ -61,6 +67,103 @@ impl Postgres {
     pub(super) async fn open(database: Database, role: Role) -> Result<Self, OpenError> {
         let writer = writer::Writer::start(database, role).await?;
         Ok(Self(Arc::new(writer)))
+    }
+
+    pub(super) async fn lose_all(&self, now: UnixMillis) -> Result<usize, StoreError> {
+        let work = async move |desk: &mut Desk| desk.lose_all(now).await;
+        self.0.as_gateway()?.at_desk(work).await
+    }
+
+    pub(super) async fn checkpoint(
+        &self,
+        account: AccountId,
+        lose: Lose,
+    ) -> Result<(), StoreError> {
+        let work = async move |desk: &mut Desk| desk.checkpoint(account, &lose).await;
+        self.0.as_gateway()?.at_desk(work).await
+    }
+
+    pub(super) async fn usage(
+        &self,
+        account: AccountId,
+        span: Span,
+    ) -> Result<Vec<(Key, Sums)>, StoreError> {
+        let work = async move |desk: &mut Desk| desk.usage(account, span).await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn ordered(
+        &self,
+        account: AccountId,
+        reference: Reference,
+    ) -> Result<Option<Record>, StoreError> {
+        let work = async move |desk: &mut Desk| desk.ordered(account, reference.as_str()).await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn months_due(
+        &self,
+        now: UnixMillis,
+    ) -> Result<Vec<(AccountId, Month)>, StoreError> {
+        let work = async move |desk: &mut Desk| desk.months_due(now).await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn lapse_all(&self, now: UnixMillis) -> Result<(), StoreError> {
+        let work = async move |desk: &mut Desk| desk.lapsed(now).await;
+        for account in self.0.at_desk(work).await? {
+            self.0.ask(account, Ask::Lapse, now).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn heads(&self) -> Result<BTreeMap<AccountId, Head>, StoreError> {
+        let work = async |desk: &mut Desk| desk.heads().await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn put_task(&self, task: NewTask, now: UnixMillis) -> Result<(), StoreError> {
+        let work = async move |desk: &mut Desk| desk.put_task(&task, now).await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn tasks(&self, kind: &'static str) -> Result<Vec<Task>, StoreError> {
+        let work = async move |desk: &mut Desk| desk.tasks(kind).await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn update_task(
+        &self,
+        kind: &'static str,
+        key: String,
+        body: String,
+        done_at: Option<UnixMillis>,
+    ) -> Result<(), StoreError> {
+        let work = async move |desk: &mut Desk| desk.update_task(kind, &key, &body, done_at).await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn provider_key(
+        &self,
+        account: AccountId,
+        provider: String,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let work = async move |desk: &mut Desk| desk.provider_key(account, &provider).await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn set_provider_key(
+        &self,
+        account: AccountId,
+        provider: String,
+        sealed: Option<Vec<u8>>,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let work = async move |desk: &mut Desk| {
+            let sealed = sealed.as_deref();
+            desk.set_provider_key(account, &provider, sealed, now).await
+        };
+        self.0.at_desk(work).await
     }
 
     pub(super) async fn create_account(
@@ -163,7 +266,7 @@ impl Postgres {
         let ask = Ask::Command(command);
         match self.0.as_gateway()?.ask(account, ask, now).await? {
             Answer::Done(done) => Ok(*done),
-            Answer::Ordered(_) => Err(mixed_up()),
+            Answer::Ordered(_) | Answer::Lapsed => Err(mixed_up()),
         }
     }
 
@@ -175,7 +278,7 @@ impl Postgres {
     ) -> Result<Ordered, StoreError> {
         match self.0.ask(account, Ask::Order(order), now).await? {
             Answer::Ordered(ordered) => Ok(*ordered),
-            Answer::Done(_) => Err(mixed_up()),
+            Answer::Done(_) | Answer::Lapsed => Err(mixed_up()),
         }
     }
 

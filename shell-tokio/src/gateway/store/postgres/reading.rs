@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use mesh_core::billing::account::{Held, Summary};
-use mesh_core::billing::lease::Holder;
 use mesh_core::billing::ledger::Stored;
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::limits::LEDGER_PAGE_MAX;
@@ -16,9 +15,7 @@ use crate::gateway::store::error::StoreError;
 use crate::gateway::store::types::Booked;
 
 /// An account and its holds as they are at one moment, with the lease behind each.
-const STANDING: &str = "SELECT a.state, a.entries, a.head, \
-     h.request, h.gateway, h.hold, h.body, h.at, h.month, h.charge, h.base, g.renewed_at, \
-     (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+const STANDING: &str = "SELECT a.state, a.entries, a.head, h.request, h.gateway, h.held, g.renewed_at \
      FROM accounts a LEFT JOIN holds h ON h.account = a.id LEFT JOIN gateways g ON g.id = h.gateway \
      WHERE a.id = $1";
 
@@ -28,6 +25,7 @@ impl Desk {
         id: AccountId,
         now: UnixMillis,
     ) -> Result<Summary, StoreError> {
+        let judge = self.judge().await?;
         let rows = self.rows(STANDING, &[&uuid(id.as_u128())]).await?;
         let first = rows.first().ok_or(StoreError::UnknownAccount)?;
         let (state, entries, head) = rows::standing(first, 0)?;
@@ -38,12 +36,7 @@ impl Desk {
                 continue;
             }
             let (request, gateway, held) = rows::held(row, 3)?;
-            let renewed_at = rows::maybe_time(row, 11)?;
-            let holder = Holder {
-                gateway,
-                renewed_at,
-            };
-            if !holder.is_gone(self.me(), rows::time(row, 12)?) {
+            if !judge.is_gone(gateway, rows::maybe_time(row, 6)?) {
                 holds.insert(request, held);
             }
         }

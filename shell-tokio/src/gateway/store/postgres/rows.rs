@@ -1,9 +1,8 @@
 //! Between the values of the program and those of PostgreSQL.
 
-use mesh_core::billing::account::{Account, Held, HoldId, Month};
-use mesh_core::billing::lease::GatewayId;
+use mesh_core::billing::account::{Account, Held};
+use mesh_core::billing::lease::{GatewayId, Lease};
 use mesh_core::billing::ledger::{Hash, Stored};
-use mesh_core::billing::money::Nanos;
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::Scopes;
 use mesh_core::ids::{AccountId, DeviceId, KeyId, RequestId};
@@ -88,9 +87,7 @@ macro_rules! device_columns {
 pub(super) use {account_columns, device_columns, key_columns};
 
 pub(super) fn account_row(row: &Row) -> Read<AccountRow> {
-    let state: &str = row.try_get(2)?;
-    let account: Account = serde_json::from_str(state)
-        .map_err(|error| StoreError::Damaged(format!("an account: {error}")))?;
+    let account: Account = json("an account", row, 2)?;
     Ok(AccountRow {
         id: account_id(row, 0)?,
         name: row.try_get(1)?,
@@ -141,17 +138,25 @@ pub(super) fn stored(row: &Row, from: usize) -> Read<Stored> {
     })
 }
 
-/// Reads `request, gateway, hold, body, at, month, charge, base` from a column on.
+/// Reads `request, gateway, held` from a column on.
 pub(super) fn held(row: &Row, from: usize) -> Read<(RequestId, GatewayId, Held)> {
     let request = RequestId::from_u128(id(row, from)?);
     let gateway = gateway_id(row, from + 1)?;
-    let held = Held {
-        id: HoldId(row.try_get::<_, i64>(from + 2)?.cast_unsigned()),
-        body: bytes32(row, from + 3)?,
-        at: time(row, from + 4)?,
-        month: Month::from_index(row.try_get(from + 5)?),
-        charge: Nanos(row.try_get(from + 6)?),
-        base: Nanos(row.try_get(from + 7)?),
-    };
-    Ok((request, gateway, held))
+    Ok((request, gateway, json("a hold", row, from + 2)?))
+}
+
+/// Reads `since, renewed_at` from a column on.
+pub(super) fn lease(row: &Row, from: usize) -> Read<Option<Lease>> {
+    let (since, renewed_at) = (maybe_time(row, from)?, maybe_time(row, from + 1)?);
+    let both = since.zip(renewed_at);
+    Ok(both.map(|(since, renewed_at)| Lease { since, renewed_at }))
+}
+
+pub(super) fn json<T: serde::de::DeserializeOwned>(
+    what: &str,
+    row: &Row,
+    column: usize,
+) -> Read<T> {
+    let text: &str = row.try_get(column)?;
+    serde_json::from_str(text).map_err(|error| StoreError::Damaged(format!("{what}: {error}")))
 }

@@ -13,7 +13,7 @@ use super::connection::Link;
 use crate::gateway::store::conformance::{
     self, ACCOUNT, CERTIFICATE, CHARGED, DEVICE, HELD, KEY, NOW,
 };
-use crate::gateway::store::conformance::{charge, furnish, hold, settle};
+use crate::gateway::store::conformance::{charge, furnish, hold, settle, settled};
 use crate::gateway::store::*;
 
 /// A database of the test's own.
@@ -38,7 +38,7 @@ impl Fresh {
     }
 
     async fn verify(&self) -> Report {
-        verify_at(&self.place()).await.unwrap()
+        verify_at(&self.place(), None).await.unwrap()
     }
 
     fn sql(&self, sql: &str) -> String {
@@ -122,7 +122,7 @@ async fn two_gateways_admit_exactly_what_the_ceiling_covers() {
                     return (client % 2, admitted);
                 }
                 match store.hold(ACCOUNT, hold(request.into()), NOW).await {
-                    Ok(()) => admitted += 1,
+                    Ok(_) => admitted += 1,
                     Err(StoreError::Denied(Denied::Insufficient { needed, available })) => {
                         assert_eq!((needed, available), (Nanos(HELD), Nanos(0)));
                     }
@@ -153,10 +153,9 @@ async fn the_ledger_is_one_chain_whichever_gateway_writes() {
                 let (here, there) = (&stores[usize::from(request % 2 == 1)], &stores[0]);
                 here.hold(ACCOUNT, hold(request), NOW).await.unwrap();
                 // Settled by either: the account knows of the hold wherever it was made.
-                let charge = there.settle(ACCOUNT, settle(request), NOW).await.unwrap();
+                let charge = settled(there, request).await;
                 assert_eq!((charge.charge, charge.overage), (Nanos(CHARGED), Nanos(0)));
-                let again = here.settle(ACCOUNT, settle(request), NOW).await;
-                assert_eq!(again, Ok(charge));
+                assert_eq!(settled(here, request).await, charge);
             }
         });
     }
@@ -191,13 +190,18 @@ async fn a_gateway_that_has_gone_sets_nothing_aside_for_ever() {
     ));
     let silent_id = fresh.sql("SELECT gateway FROM synesis.holds");
     // As after a minute and a second without a sign of it.
-    let age = |ms: u32| {
-        let sql = "UPDATE synesis.gateways SET renewed_at = renewed_at -";
-        fresh.sql(&format!("{sql} {ms} WHERE id = '{}'", silent_id.trim()));
+    let age = |ms: i32| {
+        let sql = "UPDATE synesis.gateways SET renewed_at = renewed_at - (";
+        fresh.sql(&format!("{sql}{ms}) WHERE id = '{}'", silent_id.trim()));
     };
-    age(59_000);
+    age(61_000);
+    // Nobody judges who came when the other was silent already.
     assert!(other.hold(ACCOUNT, hold(2), NOW).await.is_err());
-    age(2_000);
+    fresh.sql("UPDATE synesis.gateways SET since = since - 3600000");
+    assert_eq!(other.summary(ACCOUNT, NOW).await.unwrap().held, Nanos(0));
+    age(-3_000);
+    assert!(other.hold(ACCOUNT, hold(2), NOW).await.is_err());
+    age(3_000);
     assert_eq!(other.summary(ACCOUNT, NOW).await.unwrap().held, Nanos(0));
     // To itself it has not gone.
     assert_eq!(
@@ -207,8 +211,7 @@ async fn a_gateway_that_has_gone_sets_nothing_aside_for_ever() {
     other.hold(ACCOUNT, hold(2), NOW).await.unwrap();
     assert_eq!(fresh.sql("SELECT count(*) FROM synesis.holds").trim(), "1");
     // It comes back, and says what it used: recorded, and beyond any hold.
-    let charge = silent.settle(ACCOUNT, settle(1), NOW).await.unwrap();
-    assert_eq!(charge.overage, Nanos(CHARGED));
+    assert_eq!(settled(&silent, 1).await.overage, Nanos(CHARGED));
     assert!(fresh.verify().await.is_sound());
 }
 
@@ -243,7 +246,7 @@ async fn a_gateway_that_ends_leaves_what_was_settled_and_no_hold() {
     let mut call = Box::pin(async move { waiting.hold(ACCOUNT, hold(3), NOW).await });
     assert!(poll_once(&mut call).is_none());
     drop(ending);
-    assert_eq!(call.await, Ok(()), "what waits is still carried out");
+    assert!(call.await.is_ok(), "what waits is still carried out");
     let summary = other.summary(ACCOUNT, NOW).await.unwrap();
     assert_eq!((summary.held, summary.spent), (Nanos(0), Nanos(CHARGED)));
     assert_eq!(
@@ -281,8 +284,8 @@ async fn a_settle_repeated_over_a_crash_of_the_server_is_charged_once() {
                 // As a gateway does.
                 loop {
                     match store.settle(ACCOUNT, settle(request.into()), NOW).await {
-                        Ok(charge) => {
-                            assert_eq!(charge.overage, Nanos(0));
+                        Ok(settled) => {
+                            assert_eq!(settled.charge.overage, Nanos(0));
                             half.send_modify(|done| *done += 1);
                             break;
                         }
@@ -310,7 +313,7 @@ async fn a_settle_repeated_over_a_crash_of_the_server_is_charged_once() {
         (summary.held, summary.spent),
         (Nanos(0), Nanos(201 * CHARGED))
     );
-    let report = verify_at(&place).await.unwrap();
+    let report = verify_at(&place, None).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert_eq!(report.entries(), 202);
 }
@@ -378,7 +381,7 @@ async fn a_call_that_the_database_refuses_takes_none_of_its_batch_along() {
         if request % 3 == 0 {
             assert!(matches!(outcome, Err(StoreError::Failed(_))), "{outcome:?}");
         } else {
-            assert_eq!(outcome.unwrap().charge, Nanos(CHARGED));
+            assert_eq!(outcome.unwrap().charge.charge, Nanos(CHARGED));
         }
     }
     let summary = store.summary(ACCOUNT, NOW).await.unwrap();
@@ -489,7 +492,7 @@ async fn a_schema_that_is_newer_or_somebody_elses_is_refused() {
         Store::open_at(&fresh.place(), Role::Gateway)
             .await
             .unwrap_err(),
-        match verify_at(&fresh.place()).await {
+        match verify_at(&fresh.place(), None).await {
             Err(AuditError::Open(error)) => error,
             other => panic!("{other:?}"),
         },
@@ -719,4 +722,81 @@ async fn a_server_of_a_known_authority_is_reached_over_tls_and_another_is_not() 
         assert!(words.contains("certificate"), "{words}");
         assert!(!words.contains(PASSWORD), "{words}");
     }
+}
+
+#[tokio::test]
+async fn what_a_gateway_was_in_the_middle_of_is_lost_when_it_has_gone_and_not_before() {
+    let fresh = fresh!();
+    let (gone, other) = (fresh.gateway().await, fresh.gateway().await);
+    furnish(&gone).await;
+    let lose = |request| Lose {
+        request: RequestId::from_u128(request),
+        body: [5; 32],
+        tier: mesh_core::billing::tier::Tier::MANAGED,
+        model: "claude_sonnet".to_owned(),
+        price: Price::CLAUDE_SONNET,
+        tokens: settle(request).tokens,
+    };
+    for request in 1..=3 {
+        gone.hold(ACCOUNT, hold(request), NOW).await.unwrap();
+        gone.checkpoint(ACCOUNT, lose(request)).await.unwrap();
+    }
+    // What is not held, or by another, is not under way here.
+    gone.checkpoint(ACCOUNT, lose(9)).await.unwrap();
+    other.checkpoint(ACCOUNT, lose(1)).await.unwrap();
+    settled(&gone, 1).await;
+    let running = "SELECT count(*) FROM synesis.running";
+    assert_eq!(fresh.sql(running).trim(), "2");
+    assert_eq!(other.lose_all(NOW).await, Ok(0));
+    fresh.sql(
+        "UPDATE synesis.gateways SET since = since - 3600000; \
+         UPDATE synesis.gateways SET renewed_at = renewed_at - 61000 \
+         WHERE id = (SELECT gateway FROM synesis.holds LIMIT 1)",
+    );
+    // Asked again elsewhere meanwhile, the second is under way and not lost.
+    other.hold(ACCOUNT, hold(2), NOW).await.unwrap();
+    assert_eq!(other.lose_all(NOW).await, Ok(1));
+    assert_eq!(fresh.sql(running).trim(), "0");
+    assert_eq!(settled(&other, 2).await.overage, Nanos(0));
+    // Free for the account, for ever.
+    let again = gone.settle(ACCOUNT, settle(3), NOW).await;
+    assert!(matches!(again, Err(StoreError::Denied(_))), "{again:?}");
+    let summary = other.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!(
+        (summary.held, summary.spent),
+        (Nanos(0), Nanos(2 * CHARGED))
+    );
+    let report = fresh.verify().await;
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.entries(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refunds_that_wait_together_give_back_no_more_than_there_was() {
+    let fresh = fresh!();
+    let store = fresh.gateway().await;
+    furnish(&store).await;
+    charge(&store, 1).await;
+    let busy = lock(&fresh).await;
+    let mut waiting = Vec::new();
+    for number in 0..5 {
+        let store = store.clone();
+        let order = Order {
+            reference: Reference::new(format!("refund:{number}")).unwrap(),
+            what: What::Refund {
+                charge: RequestId::from_u128(1),
+                amount: Nanos(CHARGED / 2),
+            },
+        };
+        let mut call = Box::pin(async move { store.order(ACCOUNT, order, NOW).await });
+        assert!(poll_once(&mut call).is_none());
+        waiting.push(call);
+    }
+    busy.client.batch_execute("COMMIT").await.unwrap();
+    let mut given = 0;
+    for call in waiting {
+        given += i32::from(call.await.is_ok());
+    }
+    assert_eq!(given, 2);
+    assert!(fresh.verify().await.is_sound());
 }

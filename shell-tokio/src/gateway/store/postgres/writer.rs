@@ -290,6 +290,17 @@ impl Lane {
 
     /// What comes of each call. What the database refuses for one call's sake it refuses for that one.
     async fn carry_out(&mut self, batch: &[Asked<'_>]) -> Answers {
+        if let Some(at) = batch.iter().position(|asked| asked.ask.is_alone())
+            && batch.len() > 1
+        {
+            let mut answers = Box::pin(self.carry_out(&batch[..at])).await;
+            answers.extend(Box::pin(self.carry_out(&batch[at..=at])).await);
+            answers.extend(Box::pin(self.carry_out(&batch[at + 1..])).await);
+            return answers;
+        }
+        if batch.is_empty() {
+            return Vec::new();
+        }
         let broken = match self.try_to(batch).await {
             Ok(answers) => return answers,
             Err(error) => error,

@@ -27,12 +27,15 @@ CREATE TABLE entries (
     hash bytea NOT NULL CHECK (octet_length(hash) = 32),
     request text GENERATED ALWAYS AS (canonical::json #>> '{record,request}') STORED,
     reference text GENERATED ALWAYS AS (canonical::json #>> '{record,reference}') STORED,
+    undoes text GENERATED ALWAYS AS (canonical::json #>> '{record,undoes}') STORED,
     PRIMARY KEY (account, sequence)
 );
 
 -- One charge per request, for ever, and one record per order.
 CREATE UNIQUE INDEX entries_by_request ON entries (account, request) WHERE request IS NOT NULL;
 CREATE UNIQUE INDEX entries_by_reference ON entries (account, reference) WHERE reference IS NOT NULL;
+-- Refunds are found by the charge that they are of, money taken back by its payment.
+CREATE INDEX entries_by_undoes ON entries (account, undoes) WHERE undoes IS NOT NULL;
 
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'the ledger is append only'; END $$;
@@ -43,27 +46,77 @@ CREATE TRIGGER entries_are_only_added BEFORE UPDATE OR DELETE OR TRUNCATE ON ent
 CREATE TRIGGER accounts_stay BEFORE DELETE OR TRUNCATE ON accounts
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- Gateways, each for one life, and their last signs of it by this server's clock.
+-- What was used, added up beside the ledger in the same transaction; it can be made anew from it.
+-- No device is the id of zeros, no project an empty text.
+CREATE TABLE usage (
+    account uuid NOT NULL REFERENCES accounts (id),
+    -- Months since January of the year 0, and days since 1970-01-01.
+    month integer NOT NULL,
+    day integer NOT NULL,
+    model text NOT NULL,
+    tier text NOT NULL,
+    device uuid NOT NULL,
+    project text NOT NULL,
+    requests bigint NOT NULL,
+    estimated bigint NOT NULL,
+    prompt bigint NOT NULL,
+    completion bigint NOT NULL,
+    cache_read bigint NOT NULL,
+    cache_write bigint NOT NULL,
+    base bigint NOT NULL,
+    charge bigint NOT NULL,
+    refunded bigint NOT NULL,
+    postpaid bigint NOT NULL,
+    PRIMARY KEY (account, month, day, model, tier, device, project)
+) WITH (fillfactor = 70);
+
+-- Gateways, each for one life, and their leases by this server's clock.
 CREATE TABLE gateways (
     id uuid PRIMARY KEY,
+    since bigint NOT NULL,
     renewed_at bigint NOT NULL
 ) WITH (fillfactor = 40);
 
--- Money set aside for requests under way. A hold of a gateway without a lease is void.
+-- Money set aside for requests under way. A hold of a gateway without a lease is void. `held` is one text,
+-- as the rules write it: what they come to know of a hold needs no column.
 CREATE TABLE holds (
     account uuid NOT NULL,
     request uuid NOT NULL,
     gateway uuid NOT NULL,
-    -- A 64-bit number without a sign, kept as one with.
-    hold bigint NOT NULL,
-    body bytea NOT NULL CHECK (octet_length(body) = 32),
-    at bigint NOT NULL,
-    month integer NOT NULL,
-    charge bigint NOT NULL,
-    base bigint NOT NULL,
+    held text NOT NULL,
     PRIMARY KEY (account, request)
 -- Rows come and go by the thousand.
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000);
+
+-- What answers under way have used: what the operator lost, should their gateway go down.
+CREATE TABLE running (
+    account uuid NOT NULL,
+    request uuid NOT NULL,
+    gateway uuid NOT NULL,
+    lose text NOT NULL,
+    PRIMARY KEY (account, request)
+) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000);
+
+-- Keys that accounts pay their providers with, sealed with a key that is not in this database.
+CREATE TABLE provider_keys (
+    account uuid NOT NULL REFERENCES accounts (id),
+    provider text NOT NULL,
+    sealed bytea NOT NULL,
+    set_at bigint NOT NULL,
+    PRIMARY KEY (account, provider)
+);
+
+-- What is to be done outside of this database, once each, and has not been confirmed until it is done.
+CREATE TABLE tasks (
+    kind text NOT NULL,
+    key text NOT NULL,
+    account uuid NOT NULL REFERENCES accounts (id),
+    body text NOT NULL,
+    created_at bigint NOT NULL,
+    done_at bigint,
+    PRIMARY KEY (kind, key)
+);
+CREATE INDEX tasks_to_do ON tasks (kind, created_at) WHERE done_at IS NULL;
 
 CREATE TABLE keys (
     id uuid PRIMARY KEY,

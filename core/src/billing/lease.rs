@@ -158,7 +158,7 @@ mod tests {
         };
         let back = Lease::renewed(Some(before), NOW);
         assert_eq!((back.since, back.renewed_at), (NOW, NOW));
-        let at = |seconds| {
+        let at = |seconds: u64| {
             let now = UnixMillis(NOW.0 + seconds * 1000);
             let lease = Some(Lease::renewed(Some(back), now));
             Judge { me: ME, lease, now }

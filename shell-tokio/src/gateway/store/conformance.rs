@@ -123,7 +123,7 @@ pub(super) async fn charge(store: &Store, request: u128) -> Charge {
 }
 
 /// What a request that is held is charged.
-async fn settled(store: &Store, request: u128) -> Charge {
+pub(super) async fn settled(store: &Store, request: u128) -> Charge {
     let settled = store.settle(ACCOUNT, settle(request), NOW).await;
     *settled.unwrap().charge
 }

@@ -129,8 +129,10 @@ struct Book {
     lines: Vec<Line>,
     usage: Vec<(Key, Sums)>,
     tasks: Vec<(NewTask, UnixMillis)>,
-    /// Requests whose hold is not what it was, or that are not under way any more.
+    /// Requests that began or ended.
     touched: BTreeSet<RequestId>,
+    /// Requests whose hold is void. What their gateway was in the middle of is booked by itself.
+    void: BTreeSet<RequestId>,
 }
 
 impl Book {
@@ -147,6 +149,7 @@ impl Book {
             usage: Vec::new(),
             tasks: Vec::new(),
             touched: BTreeSet::new(),
+            void: BTreeSet::new(),
         }
     }
 
@@ -285,7 +288,7 @@ impl Batch {
         let (request, gateway, held) = rows::held(row, 1)?;
         book.holders.insert(request, gateway);
         if judge.is_gone(gateway, rows::maybe_time(row, 4)?) {
-            book.touched.insert(request);
+            book.void.insert(request);
         } else {
             book.standing.account.holds.insert(request, held);
         }
@@ -402,6 +405,8 @@ async fn load_subject(
 /// Everything that is to be written, as columns.
 #[derive(Default)]
 struct Columns<'a> {
+    touched_accounts: Vec<Uuid>,
+    touched_requests: Vec<Uuid>,
     gone_accounts: Vec<Uuid>,
     gone_requests: Vec<Uuid>,
     held_accounts: Vec<Uuid>,
@@ -452,6 +457,10 @@ impl<'a> Columns<'a> {
             self.usage.push(account, key, &sums);
         }
         for request in &book.touched {
+            self.touched_accounts.push(account);
+            self.touched_requests.push(uuid(request.as_u128()));
+        }
+        for request in book.touched.union(&book.void) {
             let name = uuid(request.as_u128());
             if let Some(held) = book.standing.account.holds.get(request) {
                 self.held_accounts.push(account);
@@ -500,6 +509,8 @@ async fn write(link: &mut Link, batch: &Batch) -> Result<(), Broken> {
         &columns.states,
         &columns.entries,
         &columns.heads,
+        &columns.touched_accounts,
+        &columns.touched_requests,
     ];
     let values = [before, &columns.usage.values(), after].concat();
     let lease = Lease::renewed(batch.lease, batch.clock);

@@ -49,7 +49,7 @@ pub(super) const WRITE: &str = "WITH ended AS (DELETE FROM holds USING \
        unnest($1::uuid[], $2::uuid[]) AS gone (account, request) \
        WHERE holds.account = gone.account AND holds.request = gone.request), \
      forgotten AS (DELETE FROM running USING \
-       unnest($1::uuid[] || $4::uuid[], $2::uuid[] || $5::uuid[]) AS gone (account, request) \
+       unnest($32::uuid[], $33::uuid[]) AS gone (account, request) \
        WHERE running.account = gone.account AND running.request = gone.request), \
      begun AS (INSERT INTO holds (gateway, account, request, held) \
        SELECT $3::uuid, * FROM unnest($4::uuid[], $5::uuid[], $6::text[]) \

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mesh_core::billing::account::order::{Order, Reference, What};
-use mesh_core::billing::account::{Denied, HoldId, Release};
+use mesh_core::billing::account::{Denied, Hold, HoldId, Lose, Release};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::Price;
 use mesh_test_postgres::{Disk, PASSWORD, Server};

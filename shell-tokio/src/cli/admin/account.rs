@@ -85,12 +85,12 @@ pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
             tier,
             options,
         } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             let tier = desk.config.billing.tier_named(*tier);
             change(&desk, account, What::SetTier { tier }, options, scene).await
         }
         Account::ResetQuota { account, options } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             change(&desk, account, What::ResetQuota, options, scene).await
         }
         Account::List { options } => {

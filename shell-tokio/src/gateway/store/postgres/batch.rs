@@ -296,25 +296,52 @@ impl Batch {
     }
 }
 
-async fn load(link: &mut Link, me: GatewayId, batch: &[Asked<'_>]) -> Result<Batch, Broken> {
-    let accounts: BTreeSet<AccountId> = batch.iter().map(|asked| asked.account).collect();
-    let accounts: Vec<Uuid> = accounts.iter().map(|id| uuid(id.as_u128())).collect();
-    let (mut of, mut requests) = (Vec::new(), Vec::new());
-    let (mut by, mut references) = (Vec::new(), Vec::new());
-    for asked in batch {
-        let account = uuid(asked.account.as_u128());
-        match asked.ask {
-            Ask::Command(command) => {
-                of.push(account);
-                requests.push(command.request().to_string());
+/// What a batch is about, as columns.
+#[derive(Default)]
+struct Names<'a> {
+    /// Its accounts, in the order in which they are locked.
+    accounts: Vec<Uuid>,
+    /// Of commands: the account and the request.
+    of: Vec<Uuid>,
+    requests: Vec<String>,
+    /// Of orders: the account and the reference.
+    by: Vec<Uuid>,
+    references: Vec<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(batch: &[Asked<'a>]) -> Self {
+        let accounts: BTreeSet<AccountId> = batch.iter().map(|asked| asked.account).collect();
+        let mut names = Self {
+            accounts: accounts.iter().map(|id| uuid(id.as_u128())).collect(),
+            ..Self::default()
+        };
+        for asked in batch {
+            let account = uuid(asked.account.as_u128());
+            match asked.ask {
+                Ask::Command(command) => {
+                    names.of.push(account);
+                    names.requests.push(command.request().to_string());
+                }
+                Ask::Order(order) => {
+                    names.by.push(account);
+                    names.references.push(order.reference.as_str());
+                }
+                Ask::Lapse => {}
             }
-            Ask::Order(order) => {
-                by.push(account);
-                references.push(order.reference.as_str());
-            }
-            Ask::Lapse => {}
         }
+        names
     }
+}
+
+async fn load(link: &mut Link, me: GatewayId, batch: &[Asked<'_>]) -> Result<Batch, Broken> {
+    let Names {
+        accounts,
+        of,
+        requests,
+        by,
+        references,
+    } = Names::of(batch);
     let lock = link.statement(statements::LOCK).await?;
     let holds = link.statement(statements::HOLDS).await?;
     let requested = link.statement(statements::REQUESTED).await?;

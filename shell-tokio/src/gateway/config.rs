@@ -17,6 +17,7 @@ use mesh_core::dialect::MaxTokensField;
 use mesh_core::wire::message::DialectName;
 use serde::Deserialize;
 
+use super::store::{Database, Place};
 use super::upstream::models::{Day, ModelRow, ModelTarget};
 use super::upstream::{ProviderConfig, ProviderKey};
 use crate::error::Error;
@@ -36,6 +37,8 @@ const CONFIGURED_PRICE_VERSION: u32 = 1000;
 pub struct Config {
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// The database that it shares with other gateways; a file in the data folder if `None`.
+    pub database: Option<Database>,
     /// What `auto` stands for, if it was said.
     pub default_model: Option<String>,
     /// Devices.
@@ -124,6 +127,7 @@ impl Billing {
 struct File {
     data_dir: PathBuf,
     default_model: String,
+    store: StoreFile,
     tunnel: TunnelFile,
     http: HttpFile,
     billing: BillingFile,
@@ -132,6 +136,14 @@ struct File {
     provider: Vec<ProviderFile>,
     #[serde(default)]
     model: Vec<ModelFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreFile {
+    url: String,
+    ca_file: PathBuf,
+    allow_plain: bool,
 }
 
 #[derive(Deserialize)]
@@ -256,9 +268,10 @@ impl Config {
     ///
     /// With the line and what to do, for a person.
     pub fn parse(text: &str, sources: Sources<'_>) -> Result<Self, String> {
-        let said: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+        let unreadable = |error: toml::de::Error| shown(&error, text);
+        let said: toml::Table = toml::from_str(text).map_err(unreadable)?;
         // Once as it stands, so that an unknown or ill-typed setting is shown with its line.
-        let _shape: Partial = toml::from_str(text).map_err(|error| error.to_string())?;
+        let _shape: Partial = toml::from_str(text).map_err(unreadable)?;
         let mut merged: toml::Table =
             toml::from_str(DOCUMENTED).map_err(|error| error.to_string())?;
         overlay(&mut merged, said);
@@ -310,6 +323,7 @@ impl Config {
             } else {
                 file.data_dir
             },
+            database: database(&file.store)?,
             default_model: non_empty(file.default_model),
             tunnel: Tunnel {
                 listen: file.tunnel.listen,
@@ -325,10 +339,13 @@ impl Config {
         })
     }
 
-    /// The store's file.
+    /// Where the store is.
     #[must_use]
-    pub fn store_path(&self) -> PathBuf {
-        self.data_dir.join("gateway.sqlite")
+    pub fn store(&self) -> Place {
+        match &self.database {
+            Some(database) => Place::Database(database.clone()),
+            None => Place::File(self.data_dir.join("gateway.sqlite")),
+        }
     }
 
     /// The folder of the certificate authorities and shared keys.
@@ -383,12 +400,22 @@ impl Config {
 struct Partial {
     data_dir: Option<PathBuf>,
     default_model: Option<String>,
+    store: Option<PartialStore>,
     tunnel: Option<PartialTunnel>,
     http: Option<PartialHttp>,
     billing: Option<PartialBilling>,
     ledger: Option<PartialLedger>,
     provider: Option<Vec<ProviderFile>>,
     model: Option<Vec<ModelFile>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct PartialStore {
+    url: Option<String>,
+    ca_file: Option<PathBuf>,
+    allow_plain: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -429,6 +456,30 @@ struct PartialBilling {
 #[expect(dead_code, reason = "only its shape counts")]
 struct PartialLedger {
     seals_dir: Option<PathBuf>,
+}
+
+/// What is wrong, with its line; not the line itself where a password may be in it.
+fn shown(error: &toml::de::Error, text: &str) -> String {
+    let words = error.to_string();
+    if !words.contains("://") || !(words.contains('@') || words.contains("postgres")) {
+        return words;
+    }
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = 1 + before.map_or(0, |before| before.matches('\n').count());
+    format!(
+        "line {line} cannot be read, or is no setting (it may hold a password, and is not shown)"
+    )
+}
+
+fn database(file: &StoreFile) -> Result<Option<Database>, String> {
+    if file.url.is_empty() {
+        return Ok(None);
+    }
+    let ca_file = Some(file.ca_file.as_path()).filter(|path| !path.as_os_str().is_empty());
+    let database = Database::parse(&file.url, ca_file, file.allow_plain);
+    database
+        .map(Some)
+        .map_err(|what| format!("store.url: {what}"))
 }
 
 fn overlay(base: &mut toml::Table, over: toml::Table) {

@@ -81,10 +81,8 @@ impl Server {
         let clock = Clock::new();
         crate::files::make_private_dir(&config.data_dir)
             .map_err(|error| Error::file(&config.data_dir, error))?;
-        let path = config.store_path();
-        let opened = tokio::task::spawn_blocking(move || Store::open(&path, Role::Gateway)).await;
-        let store = opened
-            .map_err(|_| Error::Api("the store could not be opened".to_owned()))?
+        let store = Store::open_at(&config.store(), Role::Gateway)
+            .await
             .map_err(|error| Error::Validation(error.to_string()))?;
         let now = clock.now().wall;
         let lost = store.lose_all(now).await;

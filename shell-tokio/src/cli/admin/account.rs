@@ -36,7 +36,7 @@ impl From<&AccountRow> for Shown {
 pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
     match command {
         Account::Create { name, options } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             let id = AccountId::random(&mut random::seed()?.secret("account"));
             let billing = &desk.config.billing;
             let (tier, ceiling) = (billing.tier, billing.ceiling);
@@ -64,7 +64,7 @@ pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
             ceiling,
             options,
         } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             let id = desk.account(account).await?.id;
             let order = Order {
                 reference: fresh("terms")?,
@@ -85,16 +85,16 @@ pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
             tier,
             options,
         } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             let tier = desk.config.billing.tier_named(*tier);
             change(&desk, account, What::SetTier { tier }, options, scene).await
         }
         Account::ResetQuota { account, options } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             change(&desk, account, What::ResetQuota, options, scene).await
         }
         Account::List { options } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             let accounts: Vec<Shown> = desk.names().await?.iter().map(Shown::from).collect();
             if options.json {
                 return scene.output.json(&accounts);

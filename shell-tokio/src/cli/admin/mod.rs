@@ -40,12 +40,12 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn open(options: &AdminOptions, scene: &Scene) -> Result<Self, Stop> {
+    pub(super) async fn open(options: &AdminOptions, scene: &Scene) -> Result<Self, Stop> {
         let config = scene.gateway_config(options.config.as_deref())?;
         // Before the gateway's first start there is nothing yet, and nothing wrong with that.
         let folder = &config.data_dir;
         files::make_private_dir(folder).map_err(|error| Error::file(folder, error))?;
-        let store = Store::open(&config.store_path(), Role::Administration)?;
+        let store = Store::open_at(&config.store(), Role::Administration).await?;
         Ok(Self { config, store })
     }
 

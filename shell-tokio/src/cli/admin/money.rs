@@ -39,7 +39,7 @@ pub(super) async fn refund(refund: &Refund, scene: &Scene) -> Result<(), Stop> {
         .request
         .parse()
         .map_err(|error: mesh_core::ids::IdError| Stop::invalid(error.to_string()))?;
-    let desk = Desk::open(&refund.options, scene)?;
+    let desk = Desk::open(&refund.options, scene).await?;
     let amount = match refund.amount {
         Some(amount) => amount,
         None => {
@@ -64,7 +64,7 @@ pub(super) async fn refund(refund: &Refund, scene: &Scene) -> Result<(), Stop> {
 }
 
 pub(super) async fn reverse(reverse: &Reverse, scene: &Scene) -> Result<(), Stop> {
-    let desk = Desk::open(&reverse.options, scene)?;
+    let desk = Desk::open(&reverse.options, scene).await?;
     let (payment, amount) = (reverse.payment.clone(), reverse.amount);
     let wish = Wish {
         account: &reverse.account,
@@ -78,7 +78,7 @@ pub(super) async fn reverse(reverse: &Reverse, scene: &Scene) -> Result<(), Stop
 }
 
 pub(super) async fn collect(collect: &Collect, scene: &Scene) -> Result<(), Stop> {
-    let desk = Desk::open(&collect.options, scene)?;
+    let desk = Desk::open(&collect.options, scene).await?;
     let amount = collect.amount;
     let wish = Wish {
         account: &collect.account,

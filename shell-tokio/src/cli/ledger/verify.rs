@@ -59,11 +59,7 @@ pub(super) async fn run(
 ) -> Result<(), Stop> {
     let config = scene.gateway_config(options.config.as_deref())?;
     let seal = read_seal(seal, &config)?;
-    let path = config.store_path();
-    let against = seal.clone();
-    let report = tokio::task::spawn_blocking(move || store::verify(&path, against.as_ref()))
-        .await
-        .map_err(Stop::internal)??;
+    let report = store::verify_at(&config.store(), seal.as_ref()).await?;
     let wanted = |chain: &AccountReport| {
         account.is_none_or(|a| chain.name == a || chain.account.to_string() == a)
     };

@@ -27,7 +27,7 @@ fn the_documented_defaults_are_a_gateway_on_loopback() {
         assert_eq!(config.http.tls, HttpTls::Off);
         assert_eq!(config.billing.ceiling, Nanos(100_000_000_000));
         assert_eq!(config.billing.tier, Tier::MANAGED);
-        assert_eq!(config.store_path(), Path::new("/data/gateway.sqlite"));
+        assert_eq!(config.store().to_string(), "/data/gateway.sqlite");
         assert_eq!(config.default_model, None);
     }
 }
@@ -48,6 +48,36 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
         error.contains("TUNNELS_MAX") && error.contains("number"),
         "{error}"
     );
+}
+
+#[test]
+fn a_database_is_named_by_its_url_and_its_password_is_shown_nowhere() {
+    let url = "postgres://ada:canary-secret@db.example.org/mesh";
+    let written = format!("[store]\nurl = \"{url}\"");
+    let env = [("SYNESIS_GATEWAY_STORE_URL", url)];
+    for config in [read(&written), read_with("", &env, &[])] {
+        let config = config.unwrap();
+        let place = config.store().to_string();
+        assert_eq!(place, "postgres://db.example.org:5432/mesh");
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+    for broken in [
+        format!("[store]\nurl = \"{url}"),
+        format!("[store]\nurl = {url}"),
+        format!("[store]\nuri = \"{url}\""),
+        format!("[store]\nallow_plain = \"{url}\""),
+        format!("[store]\nurl = \"{url}?canary\""),
+        format!("[store]\nurl = \"{url}?sslmode=disable\""),
+    ] {
+        let error = read(&broken).unwrap_err();
+        assert!(!error.contains("canary"), "{error}");
+        assert!(
+            error.contains("line 2") || error.contains("store.url"),
+            "{error}"
+        );
+    }
+    let plain = format!("{written}\nallow_plain = true").replace("mesh", "mesh?sslmode=disable");
+    assert!(read(&plain).is_ok());
 }
 
 #[test]

@@ -23,6 +23,15 @@ pub enum OpenError {
         /// Which file.
         path: PathBuf,
     },
+    /// A database has a schema of our name that is not ours.
+    #[error(
+        "the schema \"synesis\" of {place} is not a store of synesis; rename it, or use another \
+         database"
+    )]
+    ForeignSchema {
+        /// Which database.
+        place: String,
+    },
     /// Made by a newer one.
     #[error(
         "{path} was written by a newer synesis (schema {found}, this one knows {known}); \
@@ -112,6 +121,9 @@ pub enum StoreError {
     /// Another process has it locked.
     #[error("another program has the store locked; try again when it is done")]
     Locked,
+    /// The database server does not answer.
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
     /// The file is not what it should be.
     #[error("the store's file is damaged ({0}); restore it from a backup")]
     Damaged(String),
@@ -129,6 +141,7 @@ impl StoreError {
             | Self::Closed
             | Self::Full
             | Self::Locked
+            | Self::Unreachable(_)
             | Self::Damaged(_)
             | Self::Failed(_) => true,
             Self::Denied(_)

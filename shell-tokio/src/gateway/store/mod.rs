@@ -1,4 +1,5 @@
-//! What the gateway remembers: accounts and their ledgers, API keys, devices.
+//! What the gateway remembers: accounts and their ledgers, API keys, devices. In one file, or on a
+//! PostgreSQL server that several gateways share.
 //!
 //! ```text
 //!   Store (cloneable) ── bounded queue ──▶ writer ── one transaction a batch ──▶ database
@@ -20,6 +21,8 @@
 mod audit;
 mod books;
 mod error;
+mod place;
+mod postgres;
 mod sqlite;
 mod types;
 
@@ -43,6 +46,7 @@ use mesh_core::time::UnixMillis;
 pub use audit::{AccountReport, AuditError, Report};
 use books::Done;
 pub use error::{OpenError, StoreError};
+pub use place::{Database, Place};
 pub use types::{
     AccountRow, Booked, CEILING_DEFAULT, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, NewTask,
     Ordered, Revocation, Span, Task,
@@ -51,7 +55,7 @@ pub use types::{
 /// What a store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// To be the gateway's: everything. One at a time on a file.
+    /// To be the gateway's: everything. One at a time on a file, any number on a server.
     Gateway,
     /// To look, and to change accounts, keys and devices; also while a gateway runs.
     Administration,
@@ -73,6 +77,7 @@ pub struct Store(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
 }
 
 /// The same of whichever store it is.
@@ -80,6 +85,7 @@ macro_rules! each {
     ($self:ident, $store:ident => $call:expr) => {
         match &$self.0 {
             Kind::Sqlite($store) => $call,
+            Kind::Postgres($store) => $call,
         }
     };
 }
@@ -95,7 +101,44 @@ pub fn verify(path: &Path, seal: Option<&Seal>) -> Result<Report, AuditError> {
     sqlite::verify(path, seal)
 }
 
+/// Checks every account's ledger, wherever it is. May run beside gateways.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub async fn verify_at(place: &Place, seal: Option<&Seal>) -> Result<Report, AuditError> {
+    match place {
+        Place::Database(database) => postgres::verify(database, seal).await,
+        Place::File(path) => {
+            let (path, seal) = (path.clone(), seal.cloned());
+            let looking = tokio::task::spawn_blocking(move || verify(&path, seal.as_ref())).await;
+            // It ends early only if it panicked, or the program ends.
+            looking.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+        }
+    }
+}
+
 impl Store {
+    /// Opens a store wherever it is, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] as [`Self::open`], and when a database cannot be reached.
+    pub async fn open_at(place: &Place, role: Role) -> Result<Self, OpenError> {
+        match place {
+            Place::Database(database) => {
+                let opened = postgres::Postgres::open(database.clone(), role).await;
+                opened.map(|store| Self(Kind::Postgres(store)))
+            }
+            Place::File(path) => {
+                let (file, opened) = (path.clone(), path.clone());
+                let opening = tokio::task::spawn_blocking(move || Self::open(&file, role)).await;
+                // It ends early only if it panicked, or the program ends.
+                opening.unwrap_or_else(|_| Err(OpenError::refused(&opened, StoreError::Closed)))
+            }
+        }
+    }
+
     /// Opens the file, or makes it; blocks.
     ///
     /// # Errors

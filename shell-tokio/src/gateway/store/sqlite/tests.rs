@@ -69,33 +69,12 @@ macro_rules! conforms {
     };
 }
 
-conforms!(
-    an_account_is_found_by_its_name_and_names_are_unique,
-    a_key_is_known_by_its_hash_until_it_is_revoked,
-    a_device_is_enrolled_once_and_only_with_a_living_key,
-    each_session_of_a_device_has_a_higher_number,
-    a_device_is_refused_for_the_reason_that_holds,
-    revocations_can_be_followed_in_their_order,
-    a_request_is_held_then_charged_and_the_rest_is_void,
-    a_repeated_settle_charges_nothing_more,
-    an_id_is_good_for_one_question,
-    a_released_id_is_free_again,
-    an_order_is_carried_out_once_and_found_in_the_ledger,
-    an_order_leaves_what_is_held_alone,
-    sixty_four_clients_get_exactly_what_the_ceiling_covers,
-    the_ledger_can_be_read_from_any_entry_on_and_verifies,
-    what_was_charged_is_given_back_once_and_never_more,
-    what_was_used_is_added_up_as_it_is_charged,
-    a_month_that_is_over_is_invoiced_once_and_becomes_a_task,
-    credits_that_have_ended_leave_the_books,
-    heads_are_where_the_chains_end,
-    an_account_that_pays_its_provider_needs_a_key_of_its_own,
-    a_limit_that_comes_near_is_told_of_once,
-);
+conformance::every_case!(conforms);
 
 fn writer_of(store: &Store) -> &writer::Writer {
     match &store.0 {
         Kind::Sqlite(sqlite) => &sqlite.0,
+        Kind::Postgres(_) => panic!("not a file"),
     }
 }
 

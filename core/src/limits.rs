@@ -268,3 +268,39 @@ pub const CONTROL_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stopping gateway waits for devices to acknowledge the ends of their answers. Over it:
 /// closed all the same.
 pub const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+/// A webhook's body. Over it: `TOO_LARGE`.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 256 * 1024;
+/// A webhook's signature header. Over it: refused.
+pub const WEBHOOK_SIGNATURE_BYTES_MAX: usize = 4 * 1024;
+/// Signatures in it that are looked at. Over it: refused.
+pub const WEBHOOK_SIGNATURES_MAX: usize = 16;
+/// Between a webhook's signature and its arrival, either way. Over it: refused.
+pub const WEBHOOK_TOLERANCE: Duration = Duration::from_secs(300);
+/// The name of a thing of Stripe's. Over it: refused. Fits [`REFERENCE_BYTES_MAX`] with what goes around
+/// it.
+pub const STRIPE_ID_BYTES_MAX: usize = 100;
+/// The least that is paid in at once, cents. Under it: refused.
+pub const TOPUP_CENTS_MIN: i64 = 100;
+/// The most that is paid in at once, cents. Over it: refused.
+pub const TOPUP_CENTS_MAX: i64 = 1_000_000;
+/// The address of a page where a top-up is paid. Over it: not given to anybody.
+pub const STRIPE_URL_BYTES_MAX: usize = 2048;
+/// Attempts at one request to Stripe that follow each other at once, the first included.
+pub const PAYMENT_ATTEMPTS_MAX: u32 = 3;
+/// Before the second attempt; doubles with each.
+pub const PAYMENT_RETRY_BASE: Duration = Duration::from_millis(250);
+/// One attempt. Over it: whether Stripe has done it is not known. All of them fit [`STORE_TIMEOUT`].
+pub const PAYMENT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// An answer of Stripe's. Over it: not understood.
+pub const PAYMENT_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// How long Stripe knows a meter event by its identifier, at least, is a day. A doubtful one is sent
+/// again blindly for half of that, so that clocks may be wrong by the other half.
+pub const METER_BLIND: Duration = Duration::from_secs(12 * 60 * 60);
+/// After this a meter event that was sent has been counted, or never will be.
+pub const METER_SETTLES: Duration = Duration::from_secs(60 * 60);
+/// The oldest moment that a meter event may name: Stripe's 35 days, and a day less.
+pub const METER_AGE_MAX: Duration = Duration::from_secs(34 * 24 * 60 * 60);
+/// Before a doubtful meter event is sent again; doubles with each.
+pub const METER_RETRY_BASE: Duration = Duration::from_secs(30);
+/// The longest wait before it.
+pub const METER_RETRY_MAX: Duration = Duration::from_secs(60 * 60);

@@ -5,6 +5,7 @@
 //! * `tier`: what is charged on top of, or instead of, the provider's price.
 //! * `account`: the rules, as `decide` and `apply`; a store runs them inside one transaction.
 //! * `lease`: whose a hold is where several gateways share a store, and when it is void.
+//! * `stripe`: being paid through Stripe.
 //! * `ledger`: double entry in a hash chain per account, and the seals over all of them.
 //! * `usage`: what was used, added up.
 //! * `invoice`: what a month came to, in whole cents.
@@ -15,5 +16,6 @@ pub mod lease;
 pub mod ledger;
 pub mod money;
 pub mod price;
+pub mod stripe;
 pub mod tier;
 pub mod usage;

@@ -40,6 +40,13 @@ impl Reference {
         Self(format!("invoice:{month}"))
     }
 
+    /// One of parts that are known to fit.
+    pub(in crate::billing) fn of_parts(parts: &[&str]) -> Self {
+        let text = parts.concat();
+        debug_assert!(Self::new(text.as_str()).is_ok(), "{text}");
+        Self(text)
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

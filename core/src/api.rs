@@ -9,8 +9,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::billing::stripe::id::SessionId;
 use crate::error::ErrorCode;
 use crate::ids::DeviceId;
+use crate::limits::{TOPUP_CENTS_MAX, TOPUP_CENTS_MIN};
 use crate::time::UnixMillis;
 use crate::wire::message::ErrorMessage;
 
@@ -35,17 +37,29 @@ pub enum Method {
     /// A key of the account's own for a provider. See [`account::ProviderKeyQuery`].
     #[serde(rename = "account.provider_key")]
     AccountProviderKey,
+    /// Begin a top-up: a page where it is paid. Takes a [`TopUp`], answered by [`TopUpBegun`].
+    #[serde(rename = "payments.checkout")]
+    PaymentsCheckout,
+    /// How does a top-up stand? Takes a [`TopUpNamed`], answered by [`TopUpStatus`].
+    #[serde(rename = "payments.status")]
+    PaymentsStatus,
+    /// Which of the account's top-ups are not over? Answered by [`TopUpStatus`]es.
+    #[serde(rename = "payments.pending")]
+    PaymentsPending,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Ping,
         Self::AccountSummary,
         Self::AccountUsage,
         Self::AccountInvoice,
         Self::AccountTier,
         Self::AccountProviderKey,
+        Self::PaymentsCheckout,
+        Self::PaymentsStatus,
+        Self::PaymentsPending,
     ];
 
     /// The method's name on the wire.
@@ -58,6 +72,9 @@ impl Method {
             Self::AccountInvoice => "account.invoice",
             Self::AccountTier => "account.tier",
             Self::AccountProviderKey => "account.provider_key",
+            Self::PaymentsCheckout => "payments.checkout",
+            Self::PaymentsStatus => "payments.status",
+            Self::PaymentsPending => "payments.pending",
         }
     }
 
@@ -126,6 +143,85 @@ impl fmt::Debug for Params {
 pub struct Pong {
     /// The gateway's wall clock.
     pub server_time: UnixMillis,
+}
+
+/// What [`Method::PaymentsCheckout`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopUp {
+    /// How much.
+    pub amount_cents: i64,
+}
+
+impl TopUp {
+    /// Checks the amount.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_REQUEST`, with what is allowed.
+    pub fn check(self) -> Result<(), ErrorMessage> {
+        if (TOPUP_CENTS_MIN..=TOPUP_CENTS_MAX).contains(&self.amount_cents) {
+            return Ok(());
+        }
+        Err(refusal(
+            ErrorCode::InvalidRequest,
+            format!(
+                "a top-up is from ${} to ${}",
+                TOPUP_CENTS_MIN / 100,
+                TOPUP_CENTS_MAX / 100
+            ),
+        ))
+    }
+}
+
+/// The result of [`Method::PaymentsCheckout`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopUpBegun {
+    /// Names it.
+    pub session: SessionId,
+    /// Where it is paid.
+    pub url: String,
+}
+
+/// What [`Method::PaymentsStatus`] takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopUpNamed {
+    /// Which.
+    pub session: SessionId,
+}
+
+/// The result of [`Method::PaymentsStatus`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopUpStatus {
+    /// Which.
+    pub session: SessionId,
+    /// How much.
+    pub amount_cents: i64,
+    /// How it stands.
+    pub state: TopUpState,
+}
+
+/// How a top-up stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TopUpState {
+    /// It can be paid.
+    Open,
+    /// It was paid, and the bank has not said yes yet.
+    Processing,
+    /// It is in the ledger.
+    Credited,
+    /// The payment failed.
+    Failed,
+    /// It was not paid in time.
+    Expired,
+}
+
+impl TopUpState {
+    /// Whether it may still become another.
+    #[must_use]
+    pub const fn is_pending(self) -> bool {
+        matches!(self, Self::Open | Self::Processing)
+    }
 }
 
 /// The body of `POST /v2/devices`: enrol a device.
@@ -209,6 +305,18 @@ mod tests {
             ErrorCode::InvalidRequest
         );
         assert_eq!(Params::NONE.read(), Ok(()));
+    }
+
+    #[test]
+    fn a_top_up_is_from_one_dollar_to_ten_thousand() {
+        let checked = |amount_cents| TopUp { amount_cents }.check();
+        assert_eq!(checked(100), Ok(()));
+        assert_eq!(checked(1_000_000), Ok(()));
+        for bad in [i64::MIN, -2000, 0, 99, 1_000_001, i64::MAX] {
+            let refused = checked(bad).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::InvalidRequest, "{bad}");
+            assert_eq!(refused.message, "a top-up is from $1 to $10000");
+        }
     }
 
     #[test]

@@ -304,3 +304,13 @@ pub const METER_AGE_MAX: Duration = Duration::from_secs(34 * 24 * 60 * 60);
 pub const METER_RETRY_BASE: Duration = Duration::from_secs(30);
 /// The longest wait before it.
 pub const METER_RETRY_MAX: Duration = Duration::from_secs(60 * 60);
+/// Calls of devices that ask Stripe something at once. Over it: `RATE_LIMITED`.
+pub const PAYMENT_CALLS_MAX: usize = 16;
+/// The shortest wait between two looks at a top-up that nobody waits for.
+pub const TOPUP_LOOK_MIN: Duration = Duration::from_secs(30);
+/// The longest.
+pub const TOPUP_LOOK_MAX: Duration = Duration::from_secs(60 * 60);
+/// How long a top-up that is not paid is looked at; Stripe's pages live for a day. Over it: forgotten.
+pub const TOPUP_OPEN_MAX: Duration = Duration::from_secs(48 * 60 * 60);
+/// How long one that the bank has not said yes to is looked at. Over it: forgotten.
+pub const TOPUP_BANK_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);

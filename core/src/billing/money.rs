@@ -95,6 +95,25 @@ impl Nanos {
         self.0.checked_sub(other.0).map(Self).ok_or(Overflow)
     }
 
+    /// Whole cents.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range.
+    pub fn from_cents(cents: i64) -> Result<Self, Overflow> {
+        cents.checked_mul(NANOS_PER_CENT).map(Self).ok_or(Overflow)
+    }
+
+    /// How many cents it is, if it is cents and nothing beyond them.
+    #[must_use]
+    pub const fn whole_cents(self) -> Option<i64> {
+        if self.0 % NANOS_PER_CENT == 0 {
+            Some(self.0 / NANOS_PER_CENT)
+        } else {
+            None
+        }
+    }
+
     /// Whole cents, half to even: only for the wire's advisory field.
     #[must_use]
     pub const fn to_cents_half_even(self) -> i64 {

@@ -11,7 +11,6 @@ use crate::ids::AccountId;
 
 /// The one currency of the ledger.
 const CURRENCY: &str = "usd";
-const NANOS_PER_CENT: i64 = 10_000_000;
 
 /// A session that was paid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +124,7 @@ pub fn payment(session: &Session) -> Result<Payment, NoPayment> {
 
 /// Whole cents, exactly, if they are more than nothing and fit the ledger.
 fn positive_cents(cents: i64) -> Option<Nanos> {
-    let nanos = cents.checked_mul(NANOS_PER_CENT).map(Nanos)?;
+    let nanos = Nanos::from_cents(cents).ok()?;
     (cents > 0).then_some(nanos)
 }
 
@@ -400,7 +399,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cents_become_nanos_without_a_rest(cents in 1i64..=i64::MAX / NANOS_PER_CENT) {
+        fn cents_become_nanos_without_a_rest(cents in 1i64..=i64::MAX / 10_000_000) {
             let changes = json!({
                 "amount_total": cents, "metadata": {"account": ACCOUNT, "cents": cents.to_string()},
             });

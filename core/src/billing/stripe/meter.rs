@@ -45,6 +45,8 @@ pub struct MeterEvent {
     pub cents: i64,
     /// Who pays.
     pub customer: CustomerId,
+    /// The minute that it names, seconds.
+    minute: u64,
     state: State,
 }
 
@@ -53,8 +55,6 @@ pub struct MeterEvent {
 enum State {
     Unsent,
     Sent {
-        /// The minute that the event names, seconds.
-        minute: u64,
         /// When it was first sent since it was last seen not to be there.
         first: UnixMillis,
         /// When it was last sent.
@@ -63,9 +63,7 @@ enum State {
         tries: u32,
     },
     /// Seen not to be there, when nothing could be under way.
-    Missing {
-        minute: u64,
-    },
+    Missing,
     Confirmed,
     Stuck(Stuck),
 }
@@ -109,9 +107,16 @@ pub enum Step {
 }
 
 impl MeterEvent {
-    /// An invoice that is to be collected; nothing is to be done for one of nothing.
+    /// An invoice that is to be collected; nothing is to be done for one of nothing. To be on disk
+    /// before it is looked at.
     #[must_use]
-    pub const fn new(account: AccountId, month: Month, cents: i64, customer: CustomerId) -> Self {
+    pub fn new(
+        account: AccountId,
+        month: Month,
+        cents: i64,
+        customer: CustomerId,
+        now: UnixMillis,
+    ) -> Self {
         let state = if cents > 0 {
             State::Unsent
         } else {
@@ -122,6 +127,7 @@ impl MeterEvent {
             month,
             cents,
             customer,
+            minute: minute_of(month, now),
             state,
         }
     }
@@ -132,28 +138,12 @@ impl MeterEvent {
         format!("synesis:{}:{}", self.account, self.month)
     }
 
-    /// A minute of its own within the account: of the hour before this one, the minute that the month
-    /// has among sixty. Invoices of one hour differ in the month, others in the hour.
-    fn minute(&self, now: UnixMillis) -> u64 {
-        let hour = (now.as_secs() / HOUR).saturating_sub(1) * HOUR;
-        let place = self.month.index().rem_euclid(60);
-        hour + u64::from(place.unsigned_abs()) * MINUTE
-    }
-
     /// What is to be done.
     #[must_use]
     pub fn step(&self, now: UnixMillis) -> Step {
         match self.state {
-            State::Unsent => Step::Send {
-                at: self.minute(now),
-            },
-            State::Missing { minute } => if_fresh(minute, now, Step::Send { at: minute }),
-            State::Sent {
-                minute,
-                first,
-                last,
-                tries,
-            } => {
+            State::Unsent | State::Missing => self.send(now),
+            State::Sent { first, last, tries } => {
                 let again = last.saturating_add(retry_after(tries));
                 let blind = first.saturating_add(METER_BLIND);
                 // A request that leaves now is there well before its first one is forgotten.
@@ -163,7 +153,7 @@ impl MeterEvent {
                     } else if now < again {
                         Step::Wait(blind)
                     } else {
-                        if_fresh(minute, now, Step::Send { at: minute })
+                        self.send(now)
                     };
                 }
                 let settled = last.saturating_add(METER_SETTLES);
@@ -171,8 +161,8 @@ impl MeterEvent {
                     return Step::Wait(settled);
                 }
                 Step::Look {
-                    from: minute,
-                    to: minute + MINUTE,
+                    from: self.minute,
+                    to: self.minute + MINUTE,
                 }
             }
             State::Confirmed => Step::Done,
@@ -183,15 +173,12 @@ impl MeterEvent {
     /// A request is about to leave. To be on disk before it does.
     pub fn sending(&mut self, now: UnixMillis) {
         self.state = match self.state {
-            State::Unsent => Self::sent_first(self.minute(now), now),
-            State::Missing { minute } => Self::sent_first(minute, now),
-            State::Sent {
-                minute,
-                first,
-                tries,
-                ..
-            } => State::Sent {
-                minute,
+            State::Unsent | State::Missing => State::Sent {
+                first: now,
+                last: now,
+                tries: 1,
+            },
+            State::Sent { first, tries, .. } => State::Sent {
                 first,
                 last: now,
                 tries: tries.saturating_add(1),
@@ -200,12 +187,13 @@ impl MeterEvent {
         };
     }
 
-    const fn sent_first(minute: u64, now: UnixMillis) -> State {
-        State::Sent {
-            minute,
-            first: now,
-            last: now,
-            tries: 1,
+    /// Sends it, unless Stripe takes events of that age no more.
+    fn send(&self, now: UnixMillis) -> Step {
+        let age = Duration::from_secs(now.as_secs().saturating_sub(self.minute));
+        if age > METER_AGE_MAX {
+            Step::Stuck(Stuck::TooOld)
+        } else {
+            Step::Send { at: self.minute }
         }
     }
 
@@ -219,28 +207,25 @@ impl MeterEvent {
     /// What Stripe has counted in the event's minute, when a [`Step::Look`] asked for it.
     pub fn counted(&mut self, now: UnixMillis, cents: i64) {
         // A word from before something was sent again proves nothing.
-        let (State::Sent { minute, .. }, Step::Look { .. }) = (self.state, self.step(now)) else {
+        if !matches!(self.step(now), Step::Look { .. }) {
             return;
-        };
+        }
         self.state = if cents == self.cents {
             State::Confirmed
         } else if cents != 0 {
             State::Stuck(Stuck::Differs { found: cents })
-        } else if let Step::Stuck(why) = if_fresh(minute, now, Step::Done) {
-            State::Stuck(why)
         } else {
-            State::Missing { minute }
+            State::Missing
         };
     }
 }
 
-fn if_fresh(minute: u64, now: UnixMillis, step: Step) -> Step {
-    let age = Duration::from_secs(now.as_secs().saturating_sub(minute));
-    if age > METER_AGE_MAX {
-        Step::Stuck(Stuck::TooOld)
-    } else {
-        step
-    }
+/// A minute of its own within the account: of the hour before this one, the minute that the month has
+/// among sixty. Invoices of one hour differ in the month, others in the hour.
+fn minute_of(month: Month, now: UnixMillis) -> u64 {
+    let hour = (now.as_secs() / HOUR).saturating_sub(1) * HOUR;
+    let place = month.index().rem_euclid(60);
+    hour + u64::from(place.unsigned_abs()) * MINUTE
 }
 
 fn retry_after(tries: u32) -> Duration {

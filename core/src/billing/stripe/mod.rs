@@ -13,6 +13,7 @@
 //! * `request`: what is sent to Stripe, and what its failures mean.
 //! * `object`: what Stripe answers.
 //! * `credit`: what an object makes of an account.
+//! * `pending`: when to ask about a top-up that nobody tells of.
 //! * `meter`: an invoice collected exactly once, by a service that forgets.
 //!
 //! # Invariants
@@ -27,5 +28,6 @@ pub mod event;
 pub mod id;
 pub mod meter;
 pub mod object;
+pub mod pending;
 pub mod request;
 pub mod signature;

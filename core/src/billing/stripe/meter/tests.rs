@@ -12,7 +12,7 @@ const START: UnixMillis = UnixMillis(1_795_000_000_000);
 
 fn event(month: i32, cents: i64) -> MeterEvent {
     let customer = "cus_1".parse().unwrap();
-    MeterEvent::new(ACCOUNT, Month::from_index(month), cents, customer)
+    MeterEvent::new(ACCOUNT, Month::from_index(month), cents, customer, START)
 }
 
 /// What a meter has counted, and which identifiers it would notice again.
@@ -245,10 +245,11 @@ fn a_doubtful_event_is_sent_again_while_it_is_surely_remembered_and_then_looked_
 #[test]
 fn months_of_one_account_have_minutes_of_their_own() {
     let mut minutes: Vec<u64> = (24_300..24_360)
-        .map(|month| event(month, 1).minute(START))
+        .map(|month| minute_of(Month::from_index(month), START))
         .collect();
     minutes.extend(
-        (24_300..24_360).map(|month| event(month, 1).minute(UnixMillis(START.0 + HOUR_MS))),
+        (24_300..24_360)
+            .map(|month| minute_of(Month::from_index(month), UnixMillis(START.0 + HOUR_MS))),
     );
     minutes.sort_unstable();
     minutes.dedup();

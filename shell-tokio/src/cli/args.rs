@@ -183,6 +183,8 @@ pub enum Cloud {
         #[command(subcommand)]
         command: ProviderKey,
     },
+    /// Pay money in, by card or bank; it is spent before the month's ceiling.
+    Topup(Topup),
     /// Measure the round trip to the gateway.
     Ping(Ping),
     /// Ask a question and stream the answer.
@@ -264,6 +266,30 @@ Credits are spent first, the earliest to end before the others, then what was pa
 the month's ceiling.")]
 pub struct Balance {
     /// Print one JSON object; amounts in nano-dollars.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `synesis cloud topup`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  synesis cloud topup 20                # prints where to pay, and waits
+  synesis cloud topup 20 --open         # opens that page in the browser
+  synesis cloud topup 20 --no-wait --json | jq -r .url
+
+Ctrl-C leaves it pending (exit code 130): it is credited all the same once it is paid. A gateway
+that takes no payments says so (exit code 16).")]
+pub struct Topup {
+    /// Dollars, from 1 to 10000.
+    #[arg(value_name = "AMOUNT", value_parser = super::topup::whole_cents)]
+    pub amount: i64,
+    /// Open the page where it is paid in the browser.
+    #[arg(long)]
+    pub open: bool,
+    /// Do not wait until it is paid.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Print one JSON object; the address goes to stderr then.
     #[arg(long)]
     pub json: bool,
 }

@@ -1,31 +1,65 @@
 //! `synesis cloud balance`: what may be spent, and where it comes from.
 
-use mesh_core::api::{Method, Params};
+use mesh_core::api::{Method, Params, TopUpState, TopUpStatus};
 use mesh_core::billing::account::Summary;
 use mesh_core::billing::money::Nanos;
+
+use serde::Serialize;
 
 use super::args::Balance;
 use super::link::Link;
 use super::output::Mark;
 use super::status::tier;
 use super::{Scene, Stop, moment};
+use crate::error::Error;
 
 /// Shows it.
 pub(super) async fn run(balance: &Balance, scene: &Scene) -> Result<(), Stop> {
     let spinner = scene.output.spinner("asking the gateway");
     let link = Link::open(scene).await?;
-    let asked = link.call(Method::AccountSummary, Params::NONE).await;
+    let asked = ask(&link).await;
     drop(spinner);
     link.close().await;
-    let account: Summary = asked?;
+    let (account, pending) = asked?;
     if balance.json {
-        return scene.output.json(&account);
+        return scene.output.json(&Report {
+            account: &account,
+            pending: &pending,
+        });
     }
-    let rows = rows(&account);
+    let mut rows = rows(&account);
+    rows.extend(pending.iter().map(|top_up| ("pending", in_words(top_up))));
     let blocked = account.owed > Nanos::ZERO;
     scene.output.pairs(&rows, |row| {
         (row == 0).then_some(if blocked { Mark::Red } else { Mark::Green })
     })
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    account: &'a Summary,
+    /// Top-ups that are not paid yet.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pending: &'a [TopUpStatus],
+}
+
+async fn ask(link: &Link) -> Result<(Summary, Vec<TopUpStatus>), Error> {
+    let account = link.call(Method::AccountSummary, Params::NONE).await?;
+    let pending = link.call(Method::PaymentsPending, Params::NONE).await;
+    // The figures are worth showing without it.
+    Ok((account, pending.unwrap_or_default()))
+}
+
+fn in_words(top_up: &TopUpStatus) -> String {
+    let amount = Nanos::from_cents(top_up.amount_cents).unwrap_or_default();
+    let how = if top_up.state == TopUpState::Processing {
+        "paid, and the bank has not said yes yet"
+    } else {
+        "to be paid"
+    };
+    format!("{amount} {how} ({})", top_up.session)
 }
 
 fn rows(account: &Summary) -> Vec<(&'static str, String)> {

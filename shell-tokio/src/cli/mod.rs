@@ -23,6 +23,7 @@ mod receipt;
 mod status;
 mod table;
 mod tier;
+mod topup;
 mod up;
 mod usage;
 
@@ -211,6 +212,7 @@ async fn run(command: &Command, scene: &Scene) -> Result<(), Stop> {
                     .or(tier::provider_key(command, scene))
                     .await
             }
+            Cloud::Topup(topup) => topup::run(topup, scene).await,
             Cloud::Ping(ping) => Interrupts::new()?.or(ping::run(ping, scene)).await,
             Cloud::Ask(ask) => ask::run(ask, scene).await,
         },

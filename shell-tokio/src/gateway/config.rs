@@ -3,6 +3,7 @@
 //! `default.toml` beside this file is the documentation and the defaults at once: it is what
 //! `synesis gateway --print-config` prints, and every configuration is read on top of it.
 
+mod payments;
 mod prices;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use mesh_core::wire::message::DialectName;
 use serde::Deserialize;
 
 use super::store::{Database, Place};
+pub use self::payments::{Meter, Stripe};
 use super::upstream::models::{Day, ModelRow, ModelTarget};
 use super::upstream::{ProviderConfig, ProviderKey};
 use crate::error::Error;
@@ -47,6 +49,8 @@ pub struct Config {
     pub http: Http,
     /// For new accounts, and what accounts may choose.
     pub billing: Billing,
+    /// Being paid, if it was set up.
+    pub stripe: Option<Stripe>,
     /// Where seals over the ledger are exported to; a folder of the data folder's if `None`.
     pub seals_dir: Option<PathBuf>,
     /// Model servers.
@@ -131,6 +135,7 @@ struct File {
     tunnel: TunnelFile,
     http: HttpFile,
     billing: BillingFile,
+    stripe: payments::File,
     ledger: LedgerFile,
     #[serde(default)]
     provider: Vec<ProviderFile>,
@@ -310,6 +315,7 @@ impl Config {
                 return Err("tunnel.public_address must be host:port".to_owned());
             }
         }
+        let stripe = payments::stripe(file.stripe, sources)?;
         let table = prices::table(&file.billing.price_file)?;
         let mut prices = Vec::new();
         let mut models = Vec::new();
@@ -333,6 +339,7 @@ impl Config {
             http,
             billing: billing(&file.billing)?,
             seals_dir: Some(file.ledger.seals_dir).filter(|dir| !dir.as_os_str().is_empty()),
+            stripe,
             providers: providers.collect::<Result<_, _>>()?,
             models,
             prices,
@@ -404,6 +411,7 @@ struct Partial {
     tunnel: Option<PartialTunnel>,
     http: Option<PartialHttp>,
     billing: Option<PartialBilling>,
+    stripe: Option<payments::Partial>,
     ledger: Option<PartialLedger>,
     provider: Option<Vec<ProviderFile>>,
     model: Option<Vec<ModelFile>>,

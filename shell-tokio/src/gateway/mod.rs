@@ -6,6 +6,7 @@ pub mod chores;
 pub mod config;
 pub mod http;
 pub mod keys;
+pub mod payments;
 pub mod server;
 mod services;
 pub mod store;

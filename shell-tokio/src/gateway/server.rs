@@ -29,6 +29,7 @@ use super::chores::Chores;
 use super::config::{Config, HttpTls};
 use super::http;
 use super::keys::Keys;
+use super::payments::{Https, Payments};
 use super::services::Services;
 use super::store::{Role, Store, StoreError};
 use super::upstream::discover::{self, Found};
@@ -57,6 +58,8 @@ pub struct Server {
     driver: JoinHandle<()>,
     revocations: JoinHandle<()>,
     chores: JoinHandle<()>,
+    /// Looks after payments.
+    watching: Option<JoinHandle<()>>,
 }
 
 /// What the driver's host is told.
@@ -130,6 +133,23 @@ impl Server {
                 Some(tls::https_server(&own)?)
             }
         };
+        let http_url = config.http_url(
+            listener
+                .local_addr()
+                .map_err(|error| Error::io("the HTTP socket", error))?,
+        );
+        let payments = match config.stripe.clone() {
+            Some(stripe) => {
+                let https = Https::new(&stripe.api_base, &stripe.key)?;
+                Some(Payments::new(
+                    stripe,
+                    Box::new(https),
+                    store.clone(),
+                    &http_url,
+                ))
+            }
+            None => None,
+        };
         let tunnel_address = config
             .tunnel
             .public_address
@@ -140,6 +160,7 @@ impl Server {
             http_tls,
             http::State {
                 store: store.clone(),
+                payments: payments.clone(),
                 ca: Arc::clone(&ca),
                 tunnel_address,
             },
@@ -155,6 +176,7 @@ impl Server {
                     billing: config.billing.clone(),
                     providers: upstreams.with_keys(),
                 },
+                payments: payments.clone(),
             },
             keys: Arc::clone(&keys),
             upstreams,
@@ -165,6 +187,10 @@ impl Server {
         let driver = tokio::spawn(async move {
             driver.run(commands).await;
         });
+        let watching = payments.map(|payments| {
+            let clock = Clock::new();
+            tokio::spawn(payments.run(move || clock.now().wall))
+        });
         let revocations = tokio::spawn(watch_revocations(store.clone(), inbox.clone()));
         let chores = Chores {
             store: store.clone(),
@@ -174,7 +200,7 @@ impl Server {
         let chores = tokio::spawn(chores.run(move || clock.now().wall));
         Ok(Self {
             tunnel_addr: bound,
-            http_url: config.http_url(http.local_addr()),
+            http_url,
             http,
             store,
             ca,
@@ -184,6 +210,7 @@ impl Server {
             driver,
             revocations,
             chores,
+            watching,
         })
     }
 
@@ -227,6 +254,9 @@ impl Server {
     pub async fn stop(self) {
         self.revocations.abort();
         self.chores.abort();
+        if let Some(watching) = self.watching {
+            watching.abort();
+        }
         self.http.shutdown().await;
         // If the driver has ended already, so much the better.
         let _ended = self.inbox.send(Command::Stop).await;

@@ -9,6 +9,7 @@ use mesh_core::wire::message::ErrorMessage;
 use serde_json::value::RawValue;
 
 use super::accounts::Accounts;
+use super::payments::Payments;
 use super::store::{Store, StoreError};
 
 /// See the module documentation; clones share what they work with.
@@ -16,6 +17,7 @@ use super::store::{Store, StoreError};
 pub(super) struct Services {
     pub(super) store: Store,
     pub(super) accounts: Accounts,
+    pub(super) payments: Option<Payments>,
 }
 
 impl Services {
@@ -41,11 +43,36 @@ impl Services {
                 let query = params.read()?;
                 api::encode(&self.accounts.provider_key(account, query, now).await?)
             }
+            Method::PaymentsCheckout => {
+                let wish = params.read()?;
+                api::encode(&self.payments()?.checkout(account, wish, now).await?)
+            }
+            Method::PaymentsStatus => {
+                let named = params.read()?;
+                api::encode(&self.payments()?.status(account, &named, now).await?)
+            }
+            Method::PaymentsPending => {
+                let pending = match &self.payments {
+                    Some(payments) => payments.pending(account).await?,
+                    None => Vec::new(),
+                };
+                api::encode(&pending)
+            }
             Method::Ping => Err(api::refusal(
                 ErrorCode::InvalidRequest,
                 "the tunnel answers this itself",
             )),
         }
+    }
+
+    fn payments(&self) -> Result<&Payments, ErrorMessage> {
+        self.payments.as_ref().ok_or_else(|| {
+            api::refusal(
+                ErrorCode::NotFound,
+                "this gateway takes no payments; on its machine, `synesis admin credit` gives an \
+                 account money",
+            )
+        })
     }
 }
 

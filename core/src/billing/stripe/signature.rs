@@ -121,15 +121,17 @@ impl<'a> Header<'a> {
         }
         let mut seconds = None;
         let mut signatures = Vec::new();
+        let mut told = 0;
         for item in text.split(',') {
             let (scheme, value) = item.split_once('=').ok_or(BadSignature::Malformed)?;
             match scheme.trim() {
                 "t" if seconds.is_some() => return Err(BadSignature::Malformed),
                 "t" => seconds = Some(value.trim()),
-                "v1" if signatures.len() >= WEBHOOK_SIGNATURES_MAX => {
-                    return Err(BadSignature::TooLong);
+                "v1" if told >= WEBHOOK_SIGNATURES_MAX => return Err(BadSignature::TooLong),
+                "v1" => {
+                    told += 1;
+                    signatures.extend(hex(value.trim()));
                 }
-                "v1" => signatures.extend(hex(value.trim())),
                 _ => {}
             }
         }

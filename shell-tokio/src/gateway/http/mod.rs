@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `GET /healthz` | 200: the process lives |
 //! | `GET /readyz` | 200 when the store answers, else 503 |
+//! | `GET /v2/payments/paid`, `…/cancelled` | 200: where people are sent who come from Stripe |
+//! | `POST /v2/webhooks/stripe` | 200 when what has happened is booked, see `webhook` |
 //! | `POST /v2/devices` | 201 with an [`Enrolled`](mesh_core::api::Enrolled), see `enrol` |
 //!
 //! Every refusal has an [`ErrorMessage`] as its JSON body, and its code's status; but 405 (the method)
-//! and 503 (not ready) say more than their codes' own would.
+//! and 503 (not ready, not now) say more than their codes' own would.
 //!
 //! # Invariants
 //!
@@ -19,6 +21,7 @@
 mod enrol;
 mod serve;
 mod throttle;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -30,12 +33,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use mesh_core::error::ErrorCode;
-use mesh_core::limits::{HTTP_BODY_BYTES_MAX, STORE_TIMEOUT};
+use mesh_core::limits::{HTTP_BODY_BYTES_MAX, STORE_TIMEOUT, WEBHOOK_BODY_BYTES_MAX};
 use mesh_core::wire::message::ErrorMessage;
 
 pub use self::serve::{Serving, bind, serve};
 use self::throttle::BadKeys;
 use super::ca::CertificateAuthority;
+use super::payments::Payments;
 use super::store::{Store, StoreError};
 use crate::driver::Clock;
 
@@ -44,6 +48,8 @@ use crate::driver::Clock;
 pub struct State {
     /// Knows the keys, keeps the devices.
     pub store: Store,
+    /// Takes payments, if that was set up.
+    pub payments: Option<Payments>,
     /// Signs the devices.
     pub ca: Arc<CertificateAuthority>,
     /// Where enrolled devices find the tunnel, `host:port`.
@@ -62,6 +68,10 @@ struct Api {
 #[derive(Clone, Copy, Debug)]
 struct Peer(SocketAddr);
 
+/// What people read who come back from paying.
+const PAID: &str = "Thank you. What you paid is credited in a moment; you can close this page.\n";
+const CANCELLED: &str = "Nothing was paid; you can close this page.\n";
+
 fn router(state: State) -> Router {
     let api = Api {
         state,
@@ -72,6 +82,12 @@ fn router(state: State) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/v2/devices", post(enrol::enrol))
+        .route("/v2/payments/paid", get(async || PAID))
+        .route("/v2/payments/cancelled", get(async || CANCELLED))
+        .route(
+            "/v2/webhooks/stripe",
+            post(webhook::stripe).layer(DefaultBodyLimit::max(WEBHOOK_BODY_BYTES_MAX)),
+        )
         .method_not_allowed_fallback(async || not_allowed())
         .fallback(async || {
             Refusal::new(

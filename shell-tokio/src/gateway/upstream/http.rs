@@ -243,7 +243,8 @@ pub(super) async fn carry<T, F: Fn(News) -> T>(
     Ok(())
 }
 
-fn base_client() -> ClientBuilder {
+/// For other machines: no redirects, a kept connection, certificates of public authorities.
+pub(in crate::gateway) fn base_client() -> ClientBuilder {
     // Another part of the process may have installed the same one before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
@@ -258,12 +259,12 @@ fn base_client() -> ClientBuilder {
 
 /// For addresses of this machine: no proxy whatever the environment says, and no certificate
 /// authorities.
-pub(super) fn local_client() -> reqwest::Result<Client> {
+pub(in crate::gateway) fn local_client() -> reqwest::Result<Client> {
     base_client().no_proxy().tls_certs_only([]).build()
 }
 
 /// Whether a URL's host is this machine by its very name, without asking any resolver.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(in crate::gateway) fn is_loopback(url: &Url) -> bool {
     match url.host_str() {
         Some("localhost") => true,
         Some(host) => host

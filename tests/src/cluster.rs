@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use mesh_core::billing::ledger::{Charge, Entry};
+use mesh_core::billing::ledger::{Charge, Entry, Record};
 use mesh_tokio::gateway::store::{self, Database, Role, Store};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::process::{Ended, Printed, Process, binary, lite_binary};
 use crate::relay::Relay;
+use crate::stripe::{FakeStripe, SECRET_KEY, WEBHOOK_SECRET};
 use crate::upstream::{Dialect, FakeUpstream};
 
 /// The provider key that the gateway is given: recognised wherever it turns up.
@@ -45,6 +46,8 @@ pub struct Setup {
     price: Option<&'static str>,
     log: Option<&'static str>,
     settings: Vec<(&'static str, String)>,
+    /// What the gateway's process has in its environment besides.
+    secrets: Vec<(&'static str, &'static str)>,
 }
 
 impl Setup {
@@ -97,6 +100,14 @@ impl Setup {
     pub fn set(mut self, path: &'static str, value: &str) -> Self {
         self.settings.push((path, value.to_owned()));
         self
+    }
+
+    /// Lets accounts pay in through a small Stripe.
+    #[must_use]
+    pub fn paid_through(mut self, stripe: &FakeStripe) -> Self {
+        self.secrets.push(("STRIPE_SECRET_KEY", SECRET_KEY));
+        self.secrets.push(("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET));
+        self.set("stripe.api_base", &stripe.base())
     }
 
     fn config(&self) -> String {
@@ -194,6 +205,7 @@ impl Cluster {
             folder,
             log: setup.log.unwrap_or(LOG),
             settings,
+            secrets: setup.secrets,
         };
         let Started {
             gateway,
@@ -250,6 +262,11 @@ impl Cluster {
     pub async fn stop_gateway(&mut self) {
         self.gateway.terminate();
         let _ = self.gateway.wait().await;
+    }
+
+    /// Waits until the gateway has printed a line with that text since it was started last.
+    pub async fn gateway_says(&self, text: &str) {
+        self.gateway.line_with(text).await;
     }
 
     /// Tries to start the gateway again, for a start that must fail.
@@ -321,6 +338,18 @@ impl Cluster {
     ///
     /// When it cannot be read.
     pub async fn charges(&self) -> Vec<Charge> {
+        let records = self.records().await.into_iter();
+        records
+            .filter_map(|record| record.charge().cloned())
+            .collect()
+    }
+
+    /// Everything that the account's ledger on disk has, in order.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be read.
+    pub async fn records(&self) -> Vec<Record> {
         let place = self.store();
         let store = match Store::open_at(&place, Role::Administration).await {
             Ok(store) => store,
@@ -337,9 +366,7 @@ impl Cluster {
                     Err(e) => panic!("entry {} cannot be read: {e}", stored.sequence),
                 },
             );
-        records
-            .filter_map(|record| record.charge().cloned())
-            .collect()
+        records.collect()
     }
 
     /// A device's folder: credentials, sessions, control socket.
@@ -512,6 +539,8 @@ struct Place {
     folder: TempDir,
     log: &'static str,
     settings: Vec<(&'static str, String)>,
+    /// What the gateway's process has in its environment besides.
+    secrets: Vec<(&'static str, &'static str)>,
 }
 
 /// A gateway that is ready, and where.
@@ -552,6 +581,7 @@ impl Place {
     fn gateway(&self) -> Command {
         let mut command = self.synesis("gateway");
         command
+            .envs(self.secrets.iter().copied())
             .args(["gateway", "--config"])
             .arg(self.folder.path().join("gateway.toml"));
         command

@@ -4,6 +4,7 @@
 //! - [`upstream`]: a fake model server on a real TCP socket, speaking both dialects.
 //! - [`cluster`]: a gateway and its devices as real processes.
 //! - [`process`]: a running process with everything it prints, and where the binary is.
+//! - [`stripe`]: a small Stripe, which takes payments and forgets.
 //! - [`relay`]: a userspace UDP relay between a device and its gateway.
 //!
 //! Everything here waits for events, never for time to pass, except where time itself is what is
@@ -15,4 +16,5 @@ pub mod cluster;
 pub mod forge;
 pub mod process;
 pub mod relay;
+pub mod stripe;
 pub mod upstream;

@@ -41,7 +41,7 @@ impl Request {
 }
 
 /// Reads the next request; `None` when the client closed between requests.
-pub(super) async fn read_request(
+pub(crate) async fn read_request(
     stream: &mut TcpStream,
     unread: &mut BytesMut,
 ) -> io::Result<Option<Request>> {
@@ -139,7 +139,7 @@ fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
 }
 
 /// A whole reply with a length.
-pub(super) fn whole(status: u16, extra: &[(&str, String)], body: &str) -> Bytes {
+pub(crate) fn whole(status: u16, extra: &[(&str, String)], body: &str) -> Bytes {
     let mut head = format!(
         "HTTP/1.1 {status} Scripted\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
         body.len()

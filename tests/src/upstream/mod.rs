@@ -16,7 +16,7 @@
 //! 3. A client that goes away while an answer is under way is noticed at once, at the gate too, and
 //!    recorded as [`Event::Disconnected`].
 
-mod http;
+pub(crate) mod http;
 mod script;
 
 use std::collections::VecDeque;

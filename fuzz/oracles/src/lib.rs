@@ -33,6 +33,7 @@ pub mod reassembly;
 pub mod sse;
 pub mod text;
 pub mod tunnel;
+pub mod webhook;
 
 /// A target's name and its check.
 pub type Target = (&'static str, fn(&[u8]));
@@ -56,4 +57,5 @@ pub const TARGETS: &[Target] = &[
     ("certificate", certificate::run),
     ("csr", csr::run),
     ("prices", prices::run),
+    ("webhook", webhook::run),
 ];

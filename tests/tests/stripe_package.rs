@@ -48,11 +48,7 @@ fn cases(secret: &WebhookSecret, now: u64) -> Vec<Case> {
         let at = now - ago;
         let header = sign(secret, UnixMillis(at * 1000), body.as_bytes());
         let changed = header.replacen("t=1", "t=2", 1);
-        let other = sign(
-            secret,
-            UnixMillis(at * 1000),
-            format!("{body} ").as_bytes(),
-        );
+        let other = sign(secret, UnixMillis(at * 1000), format!("{body} ").as_bytes());
         let several = header.replace(",v1=", &format!(",v0=ff,v1={},v1=", "0".repeat(64)));
         let good = |header: &str| Case {
             at,

@@ -18,8 +18,8 @@ use mesh_core::dialect::MaxTokensField;
 use mesh_core::wire::message::DialectName;
 use serde::Deserialize;
 
-use super::store::{Database, Place};
 pub use self::payments::{Meter, Stripe};
+use super::store::{Database, Place};
 use super::upstream::models::{Day, ModelRow, ModelTarget};
 use super::upstream::{ProviderConfig, ProviderKey};
 use crate::error::Error;

@@ -29,6 +29,7 @@ pub mod gateway;
 pub mod heartbeat;
 pub mod message;
 pub mod prices;
+pub mod privacy;
 pub mod reassembly;
 pub mod sse;
 pub mod text;
@@ -56,4 +57,5 @@ pub const TARGETS: &[Target] = &[
     ("certificate", certificate::run),
     ("csr", csr::run),
     ("prices", prices::run),
+    ("privacy", privacy::run),
 ];

@@ -35,17 +35,20 @@ pub enum Method {
     /// A key of the account's own for a provider. See [`account::ProviderKeyQuery`].
     #[serde(rename = "account.provider_key")]
     AccountProviderKey,
+    /// What models are there? Answered by [`Models`].
+    Models,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Ping,
         Self::AccountSummary,
         Self::AccountUsage,
         Self::AccountInvoice,
         Self::AccountTier,
         Self::AccountProviderKey,
+        Self::Models,
     ];
 
     /// The method's name on the wire.
@@ -58,6 +61,7 @@ impl Method {
             Self::AccountInvoice => "account.invoice",
             Self::AccountTier => "account.tier",
             Self::AccountProviderKey => "account.provider_key",
+            Self::Models => "models",
         }
     }
 
@@ -126,6 +130,13 @@ impl fmt::Debug for Params {
 pub struct Pong {
     /// The gateway's wall clock.
     pub server_time: UnixMillis,
+}
+
+/// The result of [`Method::Models`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Models {
+    /// What may be asked for, `auto` first.
+    pub names: Vec<String>,
 }
 
 /// The body of `POST /v2/devices`: enrol a device.

@@ -36,6 +36,7 @@ pub enum Method {
     #[serde(rename = "account.provider_key")]
     AccountProviderKey,
     /// What models are there? Answered by [`Models`].
+    #[serde(rename = "models")]
     Models,
 }
 

@@ -41,7 +41,7 @@ impl Services {
                 let query = params.read()?;
                 api::encode(&self.accounts.provider_key(account, query, now).await?)
             }
-            Method::Ping => Err(api::refusal(
+            Method::Ping | Method::Models => Err(api::refusal(
                 ErrorCode::InvalidRequest,
                 "the tunnel answers this itself",
             )),

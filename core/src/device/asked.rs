@@ -6,23 +6,30 @@
 //!     └──────────────▶ Failed ◀──────────────┘
 //! ```
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::value::RawValue;
 
+use super::inflow::Inflow;
 use super::{AnswerEvent, AskError, Device, Failure, Output};
 use crate::api::Method;
+use crate::dialect::chat::Delta;
 use crate::escalation::request::{first_piece_timeout, validate};
 use crate::ids::RequestId;
 use crate::limits;
-use crate::stream::reassembly::Reassembly;
+use crate::privacy::restore::{Form, Restorer};
+use crate::privacy::{self, Mapping, json};
+use crate::stream::reassembly::{Reassembly, Released};
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, Read, StreamId, Transport};
 use crate::tunnel::State;
 use crate::wire::close::CloseCode;
 use crate::wire::codec;
 use crate::wire::frame::{Direction, FrameDecoder, StreamKind};
-use crate::wire::message::{Call, Cancel, EscalationRequest, Message, StreamChunk};
+use crate::wire::message::{
+    Call, Cancel, EscalationRequest, EscalationResponse, Message, StreamChunk,
+};
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +45,7 @@ pub(super) struct Question {
     place: Option<(ConnId, StreamId)>,
     decoder: FrameDecoder,
     pieces: Reassembly,
+    inflow: Inflow,
     overdue_at: Instant,
     paused: bool,
 }
@@ -78,12 +86,13 @@ impl<T: Transport> Device<T> {
             return self.answer(id, AnswerEvent::Failed(AskError::Duplicate));
         }
         match self.prepare(request) {
-            Ok((frame, patience)) => {
+            Ok((frame, patience, hidden)) => {
                 let question = Question {
                     frame,
                     place: None,
                     decoder: FrameDecoder::new(),
                     pieces: Reassembly::new(),
+                    inflow: Inflow::new(hidden),
                     overdue_at: now.instant + patience,
                     paused: false,
                 };
@@ -100,15 +109,18 @@ impl<T: Transport> Device<T> {
 
     fn prepare(
         &self,
-        request: Box<EscalationRequest>,
-    ) -> Result<(Vec<u8>, std::time::Duration), AskError> {
+        mut request: Box<EscalationRequest>,
+    ) -> Result<(Vec<u8>, std::time::Duration, Mapping), AskError> {
+        validate(&request)?;
+        let hidden = privacy::hide(&self.config.privacy, &mut request)?;
+        // A token may be longer than what it stands for.
         validate(&request)?;
         self.may_wait()?;
         let patience = first_piece_timeout(&request);
         let mut frame = Vec::new();
         codec::encode(&Message::EscalationRequest(request), &mut frame)
             .map_err(|_| AskError::TooLarge)?;
-        Ok((frame, patience))
+        Ok((frame, patience, hidden))
     }
 
     /// Whether something more may be asked in this state.
@@ -311,16 +323,23 @@ impl<T: Transport> Device<T> {
     fn question_message(&mut self, id: RequestId, message: Message) {
         match message {
             Message::StreamChunk(chunk) if chunk.request_id == id => self.piece(id, &chunk),
-            Message::StreamEnd(end) if end.request_id == id => {
+            Message::StreamEnd(mut end) if end.request_id == id => {
                 let Some(question) = self.questions.get_mut(&id) else {
                     return;
                 };
                 match question.pieces.end() {
-                    Ok(()) => self.finish_question(id, AnswerEvent::Ended(end)),
+                    Ok(()) => {
+                        end.hidden = count(question.inflow.hidden());
+                        self.flush(id);
+                        self.finish_question(id, AnswerEvent::Ended(end));
+                    }
                     Err(error) => self.fail_question(id, AskError::Protocol(error.to_string())),
                 }
             }
-            Message::EscalationResponse(answer) if answer.request_id == id => {
+            Message::EscalationResponse(mut answer) if answer.request_id == id => {
+                if let Some(question) = self.questions.get(&id) {
+                    restore_whole(question.inflow.hidden(), &mut answer);
+                }
                 self.finish_question(id, AnswerEvent::Whole(answer));
             }
             Message::Error(error) => self.fail_question(id, AskError::Remote(Box::new(error))),
@@ -335,15 +354,41 @@ impl<T: Transport> Device<T> {
         let Some(question) = self.questions.get_mut(&id) else {
             return;
         };
-        let taken = question
-            .pieces
-            .accept(chunk.sequence, &chunk.content, chunk.is_final);
-        let text = question.pieces.take();
-        if !text.is_empty() {
-            self.answer(id, AnswerEvent::Chunk(text));
+        let delta = chunk.delta.as_deref().map(RawValue::get);
+        let taken =
+            question
+                .pieces
+                .accept_with(chunk.sequence, &chunk.content, delta, chunk.is_final);
+        let mut events = Vec::new();
+        let mut understood = true;
+        for part in question.pieces.take_all() {
+            match part {
+                Released::Text(text) => question.inflow.text(text, &mut events),
+                Released::Delta(json) => match Delta::from_json(&json) {
+                    Some(delta) => question.inflow.delta(delta, &mut events),
+                    None => understood = false,
+                },
+            }
         }
-        if let Err(error) = taken {
-            self.fail_question(id, AskError::Protocol(error.to_string()));
+        for event in events {
+            self.answer(id, event);
+        }
+        let error = match taken {
+            Err(error) => error.to_string(),
+            Ok(_) if !understood => "a delta of no known kind".to_owned(),
+            Ok(_) => return,
+        };
+        self.fail_question(id, AskError::Protocol(error));
+    }
+
+    /// Hands out what was held back because it could have become a token.
+    fn flush(&mut self, id: RequestId) {
+        let mut events = Vec::new();
+        if let Some(question) = self.questions.get_mut(&id) {
+            question.inflow.finish(&mut events);
+        }
+        for event in events {
+            self.answer(id, event);
         }
     }
 
@@ -383,6 +428,7 @@ impl<T: Transport> Device<T> {
     }
 
     fn fail_question(&mut self, id: RequestId, error: AskError) {
+        self.flush(id);
         if self.remove_question(id) {
             self.stats.requests_failed += 1;
             self.answer(id, AnswerEvent::Failed(error));
@@ -472,6 +518,45 @@ impl<T: Transport> Device<T> {
             .min()
             .map(|at| (at, "a question is overdue"))
     }
+}
+
+/// How many values a question had hidden.
+fn count(hidden: &Mapping) -> u32 {
+    u32::try_from(hidden.len()).unwrap_or(u32::MAX)
+}
+
+/// Puts what was hidden back into a whole answer.
+fn restore_whole(hidden: &Arc<Mapping>, answer: &mut EscalationResponse) {
+    answer.hidden = count(hidden);
+    if hidden.is_empty() {
+        return;
+    }
+    let restored = |text: &mut String| {
+        *text = Restorer::whole(hidden, Form::Text, std::mem::take(text));
+    };
+    restored(&mut answer.content);
+    answer.sources.iter_mut().for_each(restored);
+    let body = answer.body.as_deref().map(RawValue::get);
+    if let Some(body) = body.and_then(|body| restored_body(hidden, body)) {
+        answer.body = Some(body);
+    }
+}
+
+/// A client's own body of an answer; the arguments of tools in it are JSON inside of JSON.
+fn restored_body(hidden: &Arc<Mapping>, body: &str) -> Option<Box<RawValue>> {
+    let written = json::rewrite(body, |literal| {
+        let form = match literal.of {
+            Some("arguments") => Form::Json,
+            Some(_) | None => Form::Text,
+        };
+        let text = literal.text.as_ref();
+        let restored = Restorer::whole(hidden, form, text.to_owned());
+        (restored != text).then_some(restored)
+    });
+    written
+        .ok()
+        .flatten()
+        .and_then(|body| RawValue::from_string(body).ok())
 }
 
 #[cfg(test)]

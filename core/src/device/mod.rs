@@ -11,7 +11,8 @@
 //!
 //! * `link`: an attempt's addresses, connections and control stream.
 //! * `asked`: questions and typed calls under way.
-//! * [`status`]: how it fares, for whoever asks; [`control`]: how other programs ask.
+//! * [`status`]: how it fares, for whoever asks; [`control`]: how other programs ask;
+//!   [`endpoint`]: who may use the local HTTP endpoint, and for what.
 //!
 //! # Invariants
 //!
@@ -19,10 +20,13 @@
 //! 2. What is asked before the tunnel is up waits, bounded in number and time, and is sent once.
 //! 3. Text of an answer is handed out in order, each piece once, and never more than was sent.
 //! 4. A frame on the wrong stream or in the wrong direction ends what it is on, never the machine.
-//! 5. At most one attempt dials, and of its connections the first to complete wins.
+//! 5. What is private in a question is hidden before it is encoded, and what it was stays here.
+//! 6. At most one attempt dials, and of its connections the first to complete wins.
 
 mod asked;
 pub mod control;
+pub mod endpoint;
+mod inflow;
 mod link;
 pub mod status;
 #[cfg(test)]
@@ -40,12 +44,14 @@ use self::link::Link;
 use crate::api::Method;
 use crate::buggify;
 use crate::buggify::Buggify;
+use crate::dialect::chat::Delta;
 use crate::error::ErrorClass;
 use crate::escalation::request::Invalid;
 use crate::heartbeat::Traffic;
 use crate::ids::{DeviceId, RequestId};
 use crate::limits;
 use crate::machine::{Machine, RootMachine};
+use crate::privacy::{NotSent, Policy};
 use crate::rng::Seed;
 use crate::time::{Monotonic, Now, UnixMillis, earliest};
 use crate::transport::{self, ConnId, Datagram, StreamId, Transmit, Transport};
@@ -66,6 +72,8 @@ pub struct Config {
     pub agent: String,
     /// How often a lost session is tried to be had back.
     pub attempts: Attempts,
+    /// What of a question stays on the device.
+    pub privacy: Policy,
 }
 
 /// What a device takes.
@@ -159,6 +167,8 @@ pub enum Output {
 pub enum AnswerEvent {
     /// The next text, in order.
     Chunk(String),
+    /// The next of what is no text, for a question that was asked with a client's own body.
+    Delta(Delta),
     /// A streamed answer is complete. Last.
     Ended(StreamEnd),
     /// An unstreamed answer. Last.
@@ -171,6 +181,7 @@ impl std::fmt::Debug for AnswerEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Chunk(text) => write!(f, "Chunk({} bytes)", text.len()),
+            Self::Delta(delta) => f.debug_tuple("Delta").field(delta).finish(),
             Self::Ended(end) => f.debug_tuple("Ended").field(end).finish(),
             Self::Whole(answer) => write!(f, "Whole({} bytes)", answer.content.len()),
             Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
@@ -187,6 +198,9 @@ pub enum AskError {
     /// The question breaks a rule; nothing was sent.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The question has something that is to stay on the device; nothing was sent.
+    #[error(transparent)]
+    Private(#[from] NotSent),
     /// The question does not fit one message; nothing was sent.
     #[error("the question with its context is too large for one message; send less context")]
     TooLarge,
@@ -219,7 +233,9 @@ impl AskError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::Remote(message) => message.code.class(),
-            Self::Invalid(_) | Self::TooLarge | Self::Duplicate => ErrorClass::Validation,
+            Self::Invalid(_) | Self::Private(_) | Self::TooLarge | Self::Duplicate => {
+                ErrorClass::Validation
+            }
             Self::Busy => ErrorClass::RateLimit,
             Self::NotConnected(Some(failure)) => failure.kind.class(),
             Self::NotConnected(None) => ErrorClass::NotConnected,

@@ -188,7 +188,7 @@ impl<T: Transport> Gateway<T> {
             max_tokens_field: model.max_tokens_field,
         };
         let call = dialect::build_request(&target, request)
-            .map_err(|error| terms::untranslatable(error, id))?;
+            .map_err(|error| terms::untranslatable(&error, id))?;
         let body = request::body_hash(request).map_err(|_| terms::unreadable(id))?;
         let hold = Hold {
             id: hold,
@@ -332,6 +332,14 @@ impl<T: Transport> Gateway<T> {
             Some(api::Method::Ping) => {
                 let result = api::Pong {
                     server_time: now.wall,
+                };
+                self.reply(now, conn, stream, call.id, api::encode(&result));
+            }
+            Some(api::Method::Models) => {
+                let known = self.config.models.iter().map(|model| model.name.clone());
+                let names = std::iter::once("auto".to_owned()).chain(known);
+                let result = api::Models {
+                    names: names.take(limits::MODELS_LISTED_MAX).collect(),
                 };
                 self.reply(now, conn, stream, call.id, api::encode(&result));
             }

@@ -97,6 +97,20 @@ pub enum Command {
         #[command(subcommand)]
         command: Ledger,
     },
+    /// Print the lines that make OpenAI's and Anthropic's clients use this device's endpoint.
+    Env(EnvLines),
+    /// Keys of this device's endpoint.
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        command: LocalKey,
+    },
+    /// What stays on this device when it asks.
+    Privacy {
+        /// What to do.
+        #[command(subcommand)]
+        command: Privacy,
+    },
     /// Find out what does not work, and what to do about it.
     Doctor(Doctor),
     /// Print a completion script for your shell.
@@ -159,6 +173,52 @@ pub struct Gateway {
 
 Enrol the device first with `synesis cloud login`. The agent reconnects for ever.")]
 pub struct Agent {}
+
+/// `synesis env`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  eval \"$(synesis env)\"
+  synesis env >> ~/.profile
+
+The agent serves the endpoint: `synesis agent`.")]
+pub struct EnvLines {}
+
+/// `synesis key …`.
+#[derive(Debug, Subcommand)]
+pub enum LocalKey {
+    /// Make a key for a program on this device; it is shown once. An agent that runs already knows it
+    /// after its next start.
+    Create {
+        /// What it is for.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+    },
+}
+
+/// `synesis privacy …`.
+#[derive(Debug, Subcommand)]
+pub enum Privacy {
+    /// Show a text as it would leave this device.
+    Check(PrivacyCheck),
+}
+
+/// `synesis privacy check`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  synesis privacy check prompt.txt
+  git diff | synesis privacy check -
+  synesis privacy check notes.md --json | jq -r .tokens[]
+
+The text goes to stdout with tokens such as [EMAIL_1] in it, what was found to stderr.
+Settings: synesis.toml in the device's folder, or SYNESIS_PRIVACY=on|block|off.")]
+pub struct PrivacyCheck {
+    /// The file; `-` reads stdin.
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// `synesis cloud …`.
 #[derive(Debug, Subcommand)]

@@ -19,12 +19,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_core::api::{Method, Params, Pong};
+use mesh_core::api::{Method, Models, Params, Pong};
 use mesh_core::billing::account::Summary;
 use mesh_core::device::{AttemptId, State};
 use mesh_core::escalation::context::Question;
 use mesh_core::escalation::request::validate;
 use mesh_core::ids::{DeviceId, RequestId};
+use mesh_core::privacy::Policy;
 use mesh_core::wire::message::{EscalationRequest, Vitals};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -55,6 +56,8 @@ pub struct Options {
     pub persistent: bool,
     /// Measure this machine's load, with the disk that holds this folder, for its heartbeats.
     pub vitals_of: Option<PathBuf>,
+    /// What of a question stays on this machine, and in what form.
+    pub privacy: Policy,
 }
 
 /// What the host is told to do.
@@ -304,6 +307,15 @@ impl Client {
     /// As [`Self::ping`].
     pub async fn account(&self) -> Result<Summary, Error> {
         self.call(Method::AccountSummary, Params::NONE).await
+    }
+
+    /// What models the gateway has.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ping`].
+    pub async fn models(&self) -> Result<Models, Error> {
+        self.call(Method::Models, Params::NONE).await
     }
 
     /// The whole report: tunnel, counters, and the account if the gateway can be asked.

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod machine;
+pub mod privacy;
 pub mod quic;
 pub mod rng;
 pub mod stream;

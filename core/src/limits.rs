@@ -314,3 +314,15 @@ pub const TOPUP_LOOK_MAX: Duration = Duration::from_secs(60 * 60);
 pub const TOPUP_OPEN_MAX: Duration = Duration::from_secs(48 * 60 * 60);
 /// How long one that the bank has not said yes to is looked at. Over it: forgotten.
 pub const TOPUP_BANK_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A device's own patterns of what is private. Over it: refused.
+pub const PRIVACY_CUSTOM_MAX: usize = 64;
+/// Memory of one such pattern, compiled. Over it: refused.
+pub const PRIVACY_REGEX_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of the name that such a pattern's tokens bear. Over it: refused.
+pub const PRIVACY_NAME_BYTES_MAX: usize = 32;
+/// Bytes between the brackets of what a person wrote that may look like a token. Over it: it looks
+/// like none, for no token of ours is as long.
+pub const PRIVACY_TOKEN_BYTES_MAX: usize = PRIVACY_NAME_BYTES_MAX + 24;
+/// Bytes from which on base64 in a chat body is a picture, a sound or a file. Under it: text.
+pub const PRIVACY_MEDIA_BYTES_MIN: usize = 64;

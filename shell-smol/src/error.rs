@@ -78,6 +78,7 @@ impl From<AskError> for Error {
             AskError::Remote(message) => (*message).into(),
             AskError::NotConnected(Some(failure)) => failure.into(),
             AskError::Invalid(_)
+            | AskError::Private(_)
             | AskError::TooLarge
             | AskError::Duplicate
             | AskError::Busy

@@ -6,6 +6,7 @@
 //!     └──────────────▶ Failed ◀──────────────┘
 //! ```
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::value::RawValue;
@@ -15,6 +16,8 @@ use crate::api::Method;
 use crate::escalation::request::{first_piece_timeout, validate};
 use crate::ids::RequestId;
 use crate::limits;
+use crate::privacy::restore::{Form, Restorer};
+use crate::privacy::{self, Mapping};
 use crate::stream::reassembly::Reassembly;
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, Read, StreamId, Transport};
@@ -22,7 +25,9 @@ use crate::tunnel::State;
 use crate::wire::close::CloseCode;
 use crate::wire::codec;
 use crate::wire::frame::{Direction, FrameDecoder, StreamKind};
-use crate::wire::message::{Call, Cancel, EscalationRequest, Message, StreamChunk};
+use crate::wire::message::{
+    Call, Cancel, EscalationRequest, EscalationResponse, Message, StreamChunk,
+};
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +43,9 @@ pub(super) struct Question {
     place: Option<(ConnId, StreamId)>,
     decoder: FrameDecoder,
     pieces: Reassembly,
+    /// What was hidden in the question, to be put back into the answer.
+    hidden: Arc<Mapping>,
+    text: Restorer,
     overdue_at: Instant,
     paused: bool,
 }
@@ -78,12 +86,15 @@ impl<T: Transport> Device<T> {
             return self.answer(id, AnswerEvent::Failed(AskError::Duplicate));
         }
         match self.prepare(request) {
-            Ok((frame, patience)) => {
+            Ok((frame, patience, hidden)) => {
+                let hidden = Arc::new(hidden);
                 let question = Question {
                     frame,
                     place: None,
                     decoder: FrameDecoder::new(),
                     pieces: Reassembly::new(),
+                    text: Restorer::new(Arc::clone(&hidden), Form::Text),
+                    hidden,
                     overdue_at: now.instant + patience,
                     paused: false,
                 };
@@ -100,15 +111,18 @@ impl<T: Transport> Device<T> {
 
     fn prepare(
         &self,
-        request: Box<EscalationRequest>,
-    ) -> Result<(Vec<u8>, std::time::Duration), AskError> {
+        mut request: Box<EscalationRequest>,
+    ) -> Result<(Vec<u8>, std::time::Duration, Mapping), AskError> {
+        validate(&request)?;
+        let hidden = privacy::hide(&self.config.privacy, &mut request)?;
+        // A token may be longer than what it stands for.
         validate(&request)?;
         self.may_wait()?;
         let patience = first_piece_timeout(&request);
         let mut frame = Vec::new();
         codec::encode(&Message::EscalationRequest(request), &mut frame)
             .map_err(|_| AskError::TooLarge)?;
-        Ok((frame, patience))
+        Ok((frame, patience, hidden))
     }
 
     /// Whether something more may be asked in this state.
@@ -311,16 +325,23 @@ impl<T: Transport> Device<T> {
     fn question_message(&mut self, id: RequestId, message: Message) {
         match message {
             Message::StreamChunk(chunk) if chunk.request_id == id => self.piece(id, &chunk),
-            Message::StreamEnd(end) if end.request_id == id => {
+            Message::StreamEnd(mut end) if end.request_id == id => {
                 let Some(question) = self.questions.get_mut(&id) else {
                     return;
                 };
                 match question.pieces.end() {
-                    Ok(()) => self.finish_question(id, AnswerEvent::Ended(end)),
+                    Ok(()) => {
+                        end.hidden = count(&question.hidden);
+                        self.flush(id);
+                        self.finish_question(id, AnswerEvent::Ended(end));
+                    }
                     Err(error) => self.fail_question(id, AskError::Protocol(error.to_string())),
                 }
             }
-            Message::EscalationResponse(answer) if answer.request_id == id => {
+            Message::EscalationResponse(mut answer) if answer.request_id == id => {
+                if let Some(question) = self.questions.get(&id) {
+                    restore_whole(&question.hidden, &mut answer);
+                }
                 self.finish_question(id, AnswerEvent::Whole(answer));
             }
             Message::Error(error) => self.fail_question(id, AskError::Remote(Box::new(error))),
@@ -338,12 +359,20 @@ impl<T: Transport> Device<T> {
         let taken = question
             .pieces
             .accept(chunk.sequence, &chunk.content, chunk.is_final);
-        let text = question.pieces.take();
+        let text = question.text.push(question.pieces.take());
         if !text.is_empty() {
             self.answer(id, AnswerEvent::Chunk(text));
         }
         if let Err(error) = taken {
             self.fail_question(id, AskError::Protocol(error.to_string()));
+        }
+    }
+
+    /// Hands out what was held back because it could have become a token.
+    fn flush(&mut self, id: RequestId) {
+        let held = self.questions.get_mut(&id).map(|q| q.text.finish());
+        if let Some(text) = held.filter(|text| !text.is_empty()) {
+            self.answer(id, AnswerEvent::Chunk(text));
         }
     }
 
@@ -383,6 +412,7 @@ impl<T: Transport> Device<T> {
     }
 
     fn fail_question(&mut self, id: RequestId, error: AskError) {
+        self.flush(id);
         if self.remove_question(id) {
             self.stats.requests_failed += 1;
             self.answer(id, AnswerEvent::Failed(error));
@@ -472,6 +502,24 @@ impl<T: Transport> Device<T> {
             .min()
             .map(|at| (at, "a question is overdue"))
     }
+}
+
+/// How many values a question had hidden.
+fn count(hidden: &Mapping) -> u32 {
+    u32::try_from(hidden.len()).unwrap_or(u32::MAX)
+}
+
+/// Puts what was hidden back into a whole answer.
+fn restore_whole(hidden: &Arc<Mapping>, answer: &mut EscalationResponse) {
+    answer.hidden = count(hidden);
+    if hidden.is_empty() {
+        return;
+    }
+    let restored = |text: &mut String| {
+        *text = Restorer::whole(hidden, Form::Text, std::mem::take(text));
+    };
+    restored(&mut answer.content);
+    answer.sources.iter_mut().for_each(restored);
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@
 //! 2. What is asked before the tunnel is up waits, bounded in number and time, and is sent once.
 //! 3. Text of an answer is handed out in order, each piece once, and never more than was sent.
 //! 4. A frame on the wrong stream or in the wrong direction ends what it is on, never the machine.
-//! 5. At most one attempt dials, and of its connections the first to complete wins.
+//! 5. What is private in a question is hidden before it is encoded, and what it was stays here.
+//! 6. At most one attempt dials, and of its connections the first to complete wins.
 
 mod asked;
 pub mod control;
@@ -46,6 +47,7 @@ use crate::heartbeat::Traffic;
 use crate::ids::{DeviceId, RequestId};
 use crate::limits;
 use crate::machine::{Machine, RootMachine};
+use crate::privacy::{NotSent, Policy};
 use crate::rng::Seed;
 use crate::time::{Monotonic, Now, UnixMillis, earliest};
 use crate::transport::{self, ConnId, Datagram, StreamId, Transmit, Transport};
@@ -66,6 +68,8 @@ pub struct Config {
     pub agent: String,
     /// How often a lost session is tried to be had back.
     pub attempts: Attempts,
+    /// What of a question stays on the device.
+    pub privacy: Policy,
 }
 
 /// What a device takes.
@@ -187,6 +191,9 @@ pub enum AskError {
     /// The question breaks a rule; nothing was sent.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The question has something that is to stay on the device; nothing was sent.
+    #[error(transparent)]
+    Private(#[from] NotSent),
     /// The question does not fit one message; nothing was sent.
     #[error("the question with its context is too large for one message; send less context")]
     TooLarge,
@@ -219,7 +226,9 @@ impl AskError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::Remote(message) => message.code.class(),
-            Self::Invalid(_) | Self::TooLarge | Self::Duplicate => ErrorClass::Validation,
+            Self::Invalid(_) | Self::Private(_) | Self::TooLarge | Self::Duplicate => {
+                ErrorClass::Validation
+            }
             Self::Busy => ErrorClass::RateLimit,
             Self::NotConnected(Some(failure)) => failure.kind.class(),
             Self::NotConnected(None) => ErrorClass::NotConnected,

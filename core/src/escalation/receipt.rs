@@ -28,6 +28,8 @@ pub struct Receipt {
     finish_reason: FinishReason,
     /// Whether tokens were estimated because the provider counted none.
     estimated: bool,
+    /// How many values were replaced by tokens before the question left the device.
+    hidden: u32,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -69,6 +71,7 @@ impl From<&StreamEnd> for Receipt {
             latency_ms: end.latency_ms,
             finish_reason: end.finish_reason,
             estimated: end.estimated,
+            hidden: end.hidden,
         }
     }
 }
@@ -88,8 +91,13 @@ pub fn line(end: &StreamEnd) -> String {
         read => format!(" ({} cached)", grouped(read)),
     };
     let estimated = if end.estimated { ", estimated" } else { "" };
+    let hidden = match end.hidden {
+        0 => String::new(),
+        1 => " · 1 private value stayed here".to_owned(),
+        more => format!(" · {} private values stayed here", grouped(more.into())),
+    };
     format!(
-        "{} · {} in{cached}, {} out{estimated} · {} · {} · {}",
+        "{} · {} in{cached}, {} out{estimated} · {} · {} · {}{hidden}",
         model(end),
         grouped(used.prompt),
         grouped(used.completion),
@@ -158,6 +166,7 @@ mod tests {
             finish_reason: FinishReason::Stop,
             latency_ms: 7,
             estimated: false,
+            hidden: 2,
         };
         let json = serde_json::to_value(Receipt::from(&end)).unwrap();
         assert_eq!(json["charge"], "$0.010815");
@@ -165,5 +174,7 @@ mod tests {
         assert_eq!(json["markup"], "$0.000315");
         assert_eq!(json["markup_nanos"], 315_000);
         assert_eq!(json["tokens"]["total"], 1500);
+        assert_eq!(json["hidden"], 2);
+        assert!(line(&end).contains("2 private values stayed here"));
     }
 }

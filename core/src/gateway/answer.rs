@@ -587,6 +587,7 @@ impl Answer {
                 finish_reason: reason,
                 latency_ms,
                 estimated: bill.estimated,
+                hidden: 0,
             }));
         } else {
             let content = std::mem::take(&mut self.text);
@@ -604,6 +605,7 @@ impl Answer {
                 lora_applied: false,
                 finish_reason: reason,
                 estimated: bill.estimated,
+                hidden: 0,
                 body: None,
             })));
         }

@@ -277,6 +277,14 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_none_hidden(n: &u32) -> bool {
+    *n == 0
+}
+
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -325,6 +333,10 @@ pub struct EscalationResponse {
     /// Whether usage was estimated because the provider sent none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimated: bool,
+    /// How many values were replaced by tokens before the question was sent. The device's own word,
+    /// never the gateway's.
+    #[serde(default, skip_serializing_if = "is_none_hidden")]
+    pub hidden: u32,
     /// The answer in the client's own dialect, when asked with `chat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Box<RawValue>>,
@@ -360,6 +372,7 @@ impl EscalationResponse {
             finish_reason: self.finish_reason,
             latency_ms: self.latency_ms,
             estimated: self.estimated,
+            hidden: self.hidden,
         };
         (self.content, end)
     }
@@ -387,6 +400,10 @@ pub struct StreamEnd {
     /// Whether usage was estimated because the provider sent none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimated: bool,
+    /// How many values were replaced by tokens before the question was sent. The device's own word,
+    /// never the gateway's.
+    #[serde(default, skip_serializing_if = "is_none_hidden")]
+    pub hidden: u32,
 }
 
 /// Either way, any stream: something was refused or failed.

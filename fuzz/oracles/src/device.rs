@@ -234,6 +234,7 @@ impl World {
             } else {
                 Attempts::AtMost(3)
             },
+            privacy: mesh_core::privacy::Policy::default(),
         };
         Self {
             now: steps::origin(),

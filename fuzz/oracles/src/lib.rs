@@ -29,6 +29,7 @@ pub mod gateway;
 pub mod heartbeat;
 pub mod message;
 pub mod prices;
+pub mod privacy;
 pub mod reassembly;
 pub mod sse;
 pub mod text;
@@ -58,4 +59,5 @@ pub const TARGETS: &[Target] = &[
     ("csr", csr::run),
     ("prices", prices::run),
     ("webhook", webhook::run),
+    ("privacy", privacy::run),
 ];

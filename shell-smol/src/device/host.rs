@@ -19,6 +19,7 @@ use mesh_core::identity::GATEWAY_NAME;
 use mesh_core::identity::enrolment::Enrolment;
 use mesh_core::ids::RequestId;
 use mesh_core::machine::Machine as _;
+use mesh_core::privacy::Policy;
 use mesh_core::quic::{ClientConfig, Quic};
 use mesh_core::time::Now;
 use mesh_core::wire::message::{EscalationRequest, Vitals};
@@ -124,6 +125,7 @@ pub(super) fn driver(
         device_id: enrolment.device_id,
         agent: concat!("synesis-lite/", env!("CARGO_PKG_VERSION")).to_owned(),
         attempts,
+        privacy: Policy::default(),
     };
     let machine = Device::new(quic, config, &seed.child("device"));
     let host = DeviceHost {

@@ -97,6 +97,12 @@ pub enum Command {
         #[command(subcommand)]
         command: Ledger,
     },
+    /// What stays on this device when it asks.
+    Privacy {
+        /// What to do.
+        #[command(subcommand)]
+        command: Privacy,
+    },
     /// Find out what does not work, and what to do about it.
     Doctor(Doctor),
     /// Print a completion script for your shell.
@@ -159,6 +165,31 @@ pub struct Gateway {
 
 Enrol the device first with `synesis cloud login`. The agent reconnects for ever.")]
 pub struct Agent {}
+
+/// `synesis privacy …`.
+#[derive(Debug, Subcommand)]
+pub enum Privacy {
+    /// Show a text as it would leave this device.
+    Check(PrivacyCheck),
+}
+
+/// `synesis privacy check`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  synesis privacy check prompt.txt
+  git diff | synesis privacy check -
+  synesis privacy check notes.md --json | jq -r .tokens[]
+
+The text goes to stdout with tokens such as [EMAIL_1] in it, what was found to stderr.
+Settings: synesis.toml in the device's folder, or SYNESIS_PRIVACY=on|block|off.")]
+pub struct PrivacyCheck {
+    /// The file; `-` reads stdin.
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// `synesis cloud …`.
 #[derive(Debug, Subcommand)]

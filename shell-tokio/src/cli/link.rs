@@ -13,6 +13,7 @@ use crate::device::answer::Answer;
 use crate::device::client::{Client, Options};
 use crate::device::control::AgentLink;
 use crate::device::credentials::{Credentials, not_enrolled};
+use crate::device::settings::Settings;
 use crate::device::status::Status;
 use crate::error::Error;
 
@@ -39,7 +40,11 @@ impl Link {
         let Some(credentials) = Credentials::load(&folder)? else {
             return Err(not_enrolled());
         };
-        let client = Client::start(credentials, Options::default())?;
+        let options = Options {
+            privacy: Settings::load(&folder)?.privacy,
+            ..Options::default()
+        };
+        let client = Client::start(credentials, options)?;
         match tokio::time::timeout(PERSON_TIMEOUT, client.connected()).await {
             Ok(connected) => connected.map(|()| Self::Own(client)),
             Err(_) => {

@@ -18,6 +18,7 @@ mod link;
 mod login;
 mod output;
 mod ping;
+mod privacy;
 mod question;
 mod receipt;
 mod status;
@@ -218,6 +219,7 @@ async fn run(command: &Command, scene: &Scene) -> Result<(), Stop> {
         },
         Command::Admin { command } => admin::run(command, scene).await,
         Command::Ledger { command } => ledger::run(command, scene).await,
+        Command::Privacy { command } => privacy::run(command, scene),
         Command::Doctor(doctor) => Interrupts::new()?.or(doctor::run(doctor, scene)).await,
         Command::Completions(completions) => completions::run(completions, scene.output),
     }

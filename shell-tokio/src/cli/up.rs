@@ -23,6 +23,7 @@ use crate::device::agent::Agent;
 use crate::device::client::{Client, Options};
 use crate::device::credentials::Credentials;
 use crate::device::enrol::enrol;
+use crate::device::settings::Settings;
 use crate::error::Error;
 use crate::gateway::config::{Config, Sources};
 use crate::gateway::server::Server;
@@ -83,6 +84,7 @@ impl Stage {
         let options = Options {
             persistent: true,
             vitals_of: Some(paths.device()),
+            privacy: Settings::load(&paths.device())?.privacy,
         };
         let client = Client::start(credentials, options)?;
         tokio::time::timeout(CONNECT_PATIENCE, client.connected())

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::client::{Client, Options};
 use super::control::{self, ControlSocket};
 use super::credentials::{Credentials, not_enrolled};
+use super::settings::Settings;
 use crate::error::Error;
 
 /// A running agent.
@@ -26,6 +27,7 @@ impl Agent {
         let options = Options {
             persistent: true,
             vitals_of: Some(folder.to_owned()),
+            privacy: Settings::load(folder)?.privacy,
         };
         Ok(Self {
             client: Client::start(credentials, options)?,

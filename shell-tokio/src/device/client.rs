@@ -25,6 +25,7 @@ use mesh_core::device::{AttemptId, State};
 use mesh_core::escalation::context::Question;
 use mesh_core::escalation::request::validate;
 use mesh_core::ids::{DeviceId, RequestId};
+use mesh_core::privacy::Policy;
 use mesh_core::wire::message::{EscalationRequest, Vitals};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -55,6 +56,8 @@ pub struct Options {
     pub persistent: bool,
     /// Measure this machine's load, with the disk that holds this folder, for its heartbeats.
     pub vitals_of: Option<PathBuf>,
+    /// What of a question stays on this machine, and in what form.
+    pub privacy: Policy,
 }
 
 /// What the host is told to do.

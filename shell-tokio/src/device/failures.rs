@@ -41,7 +41,7 @@ pub(super) fn of_ask(error: AskError, patience: Duration) -> Error {
     match error {
         AskError::Remote(message) => Error::Gateway(message),
         AskError::Invalid(invalid) => invalid.into(),
-        AskError::TooLarge | AskError::Duplicate => Error::Validation(words),
+        AskError::Private(_) | AskError::TooLarge | AskError::Duplicate => Error::Validation(words),
         AskError::Busy => refusal(ErrorCode::RateLimited, words, None),
         AskError::NotConnected(Some(failure)) => failure.into(),
         AskError::NotConnected(None) => Error::NotConnected { doing: "asking" },

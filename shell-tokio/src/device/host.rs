@@ -56,6 +56,7 @@ pub(super) fn start(
         } else {
             Attempts::default()
         },
+        privacy: options.privacy.clone(),
     };
     let machine = Device::new(quic, config, &seed.child("device"));
     let host = DeviceHost {

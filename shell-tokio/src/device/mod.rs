@@ -15,6 +15,7 @@ mod failures;
 mod host;
 mod route;
 pub mod sessions;
+pub mod settings;
 pub mod vitals;
 
 pub use mesh_core::device::status;

@@ -6,6 +6,7 @@ use mesh_core::device::{AnswerEvent, Attempts, Config, Device, Input, Output, St
 use mesh_core::identity::Fingerprint;
 use mesh_core::ids::RequestId;
 use mesh_core::machine::{Machine as _, RootMachine as _};
+use mesh_core::privacy::Policy;
 use mesh_core::time::Now;
 use mesh_core::transport::Datagram;
 
@@ -112,6 +113,7 @@ impl<W: Wire> World<W> {
             device_id: device_id(at),
             agent: "mesh-sim".to_owned(),
             attempts: Attempts::Forever,
+            privacy: Policy::default(),
         };
         node.machine = Some(Device::new(transport, config, &seed));
         node.prewarmed_at = None;

@@ -14,6 +14,7 @@ use crate::error::ErrorCode;
 use crate::escalation::context::Question as Asking;
 use crate::ids::DeviceId;
 use crate::machine::Machine;
+use crate::privacy::{Mode, Policy};
 use crate::rng::Seed;
 use crate::time::{UnixMillis, origin};
 use crate::transport::{self, CloseReason, ConnStats, ConnectError, Datagram, Transmit};
@@ -125,6 +126,7 @@ impl Play {
             device_id: DeviceId::from_u128(7),
             agent: "test".to_owned(),
             attempts: Attempts::default(),
+            privacy: Policy::default(),
         };
         let now = Now {
             instant: origin(),
@@ -267,6 +269,7 @@ fn end(request_id: RequestId) -> Message {
         finish_reason: FinishReason::Stop,
         latency_ms: 1,
         estimated: false,
+        hidden: 0,
     })
 }
 
@@ -466,4 +469,71 @@ fn a_session_that_is_silent_still_counts_its_beats() {
     let [_, _, beats, acked] = counted(&play);
     assert!((1..=2).contains(&beats), "{beats}");
     assert_eq!(acked, 0);
+}
+
+#[test]
+fn what_is_private_leaves_as_a_token_and_the_answer_has_it_again() {
+    let mut play = Play::established();
+    let question = Asking::new("Is ada@example.com valid?").into_request(ID);
+    play.give(Input::Escalate(Box::new(question)));
+    let stream = StreamId(play.device.transport.streams - 1);
+    let sent = &play.device.transport.sent[&(FIRST, stream)];
+    let sent = String::from_utf8_lossy(sent).into_owned();
+    assert!(
+        sent.contains("Is [EMAIL_1] valid?") && !sent.contains("ada"),
+        "{sent}"
+    );
+    let pieces = [
+        chunk(0, "Yes: [EMA", false),
+        chunk(1, "IL_1], [EMAIL", true),
+        end(ID),
+    ];
+    play.gateway_sends(stream, &pieces);
+    assert_eq!(
+        play.news(),
+        [
+            "chunk Yes: ",
+            "chunk ada@example.com, ",
+            "chunk [EMAIL",
+            "ended"
+        ]
+    );
+    let hidden = play.said.iter().find_map(|output| match output {
+        Output::Answer {
+            event: AnswerEvent::Ended(end),
+            ..
+        } => Some(end.hidden),
+        _ => None,
+    });
+    assert_eq!(hidden, Some(1));
+}
+
+#[test]
+fn a_whole_answer_has_what_was_private_again_and_a_failed_one_what_was_held_back() {
+    for (said, news) in [
+        (whole("Dear [EMAIL_1]"), vec!["whole Dear ada@example.com"]),
+        (
+            chunk(0, "Dear [EM", true),
+            vec!["chunk Dear ", "chunk [EM", "no"],
+        ),
+    ] {
+        let mut play = Play::established();
+        let question = Asking::new("Write to ada@example.com").into_request(ID);
+        play.give(Input::Escalate(Box::new(question)));
+        let stream = StreamId(play.device.transport.streams - 1);
+        play.gateway_sends(stream, &[said, error("no")]);
+        assert_eq!(play.news(), news);
+    }
+}
+
+#[test]
+fn a_device_that_blocks_sends_nothing_private_and_says_what_was_found() {
+    let mut play = Play::established();
+    play.device.config.privacy.mode = Mode::Block;
+    let streams = play.device.transport.streams;
+    let question = Asking::new("Is ada@example.com valid?").into_request(ID);
+    play.give(Input::Escalate(Box::new(question)));
+    assert_eq!(play.device.transport.streams, streams);
+    let news = play.news().concat();
+    assert!(news.contains("1 EMAIL") && !news.contains("ada"), "{news}");
 }

@@ -23,6 +23,7 @@ use crate::gateway::{
 };
 use crate::ids::{AccountId, DeviceId, RequestId};
 use crate::machine::{Machine, RootMachine};
+use crate::privacy::Policy;
 use crate::quic::Quic;
 use crate::quic::tests::{Leaf, WALL, World};
 use crate::rng::Seed;
@@ -247,6 +248,7 @@ pub(super) fn device_config() -> Config {
         device_id: DEVICE,
         agent: "test/1".into(),
         attempts: Attempts::Forever,
+        privacy: Policy::default(),
     }
 }
 

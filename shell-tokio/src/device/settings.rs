@@ -1,0 +1,141 @@
+//! What the owner of a device has decided for it: `synesis.toml` in the device's folder, if there is
+//! one.
+//!
+//! ```toml
+//! [privacy]
+//! mode = "on"             # "block" refuses to send what is private, "off" sends it as it is
+//! strict = false          # hide IP addresses and paths too
+//!
+//! [[privacy.pattern]]     # found besides: becomes [PROJECT_1]
+//! name = "PROJECT"
+//! regex = '\bproject-[a-z]+\b'
+//! ```
+//!
+//! `SYNESIS_PRIVACY` in the environment counts before the file's mode.
+
+use std::io;
+use std::path::Path;
+
+use mesh_core::privacy::{Custom, Mode, Patterns, Policy};
+use serde::Deserialize;
+
+use crate::error::Error;
+
+/// The file, in the device's folder.
+pub const FILE: &str = "synesis.toml";
+/// The mode, before the file's.
+const PRIVACY_VARIABLE: &str = "SYNESIS_PRIVACY";
+
+/// See the module documentation.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// What of a question stays on this machine.
+    pub privacy: Policy,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    privacy: Privacy,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Privacy {
+    mode: Option<String>,
+    strict: bool,
+    pattern: Vec<Pattern>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pattern {
+    name: String,
+    regex: String,
+}
+
+impl Settings {
+    /// The settings of a device; the defaults where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or says what cannot be: nothing is sent on a guess.
+    pub fn load(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(Error::file(&path, error)),
+        };
+        let mode = std::env::var(PRIVACY_VARIABLE).ok();
+        Self::read(&text, mode.as_deref())
+            .map_err(|what| Error::Validation(format!("{}: {what}", path.display())))
+    }
+
+    fn read(text: &str, mode: Option<&str>) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let words = |error: mesh_core::privacy::BadPattern| error.to_string();
+        let mode = match mode.or(file.privacy.mode.as_deref()) {
+            Some(name) => name
+                .parse()
+                .map_err(|error| format!("{error}, not {name:?}"))?,
+            None => Mode::default(),
+        };
+        let mut custom = Vec::new();
+        for pattern in &file.privacy.pattern {
+            custom.push(Custom::new(&pattern.name, &pattern.regex).map_err(words)?);
+        }
+        let patterns = Patterns::new(file.privacy.strict, custom).map_err(words)?;
+        Ok(Self {
+            privacy: Policy { mode, patterns },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privacy_is_on_unless_the_file_or_the_environment_says_otherwise() {
+        let mode = |text: &str, variable: Option<&str>| {
+            Settings::read(text, variable).map(|settings| settings.privacy.mode)
+        };
+        assert_eq!(mode("", None), Ok(Mode::On));
+        assert_eq!(mode("[privacy]\nmode = \"block\"", None), Ok(Mode::Block));
+        assert_eq!(
+            mode("[privacy]\nmode = \"block\"", Some("off")),
+            Ok(Mode::Off)
+        );
+        for (text, variable) in [
+            ("[privacy]\nmode = \"of\"", None),
+            ("", Some("yes")),
+            ("[privcy]", None),
+            ("[[privacy.pattern]]\nname = \"A\"\nregex = \"(\"", None),
+            ("[[privacy.pattern]]\nname = \"a\"\nregex = \"x\"", None),
+        ] {
+            assert!(mode(text, variable).is_err(), "{text} {variable:?}");
+        }
+    }
+
+    #[test]
+    fn a_devices_own_patterns_and_strictness_count() {
+        let text = "[privacy]\nstrict = true\n[[privacy.pattern]]\nname = \"PROJECT\"\nregex = 'falcon-\\d+'";
+        let patterns = Settings::read(text, None).unwrap().privacy.patterns;
+        let found = patterns.find("falcon-7 at 10.0.0.1");
+        let labels: Vec<_> = found.iter().map(|find| patterns.label(find.kind)).collect();
+        assert_eq!(labels, ["PROJECT", "IPV4"]);
+    }
+
+    #[test]
+    fn the_example_in_the_documentation_is_one() {
+        let example: String = include_str!("settings.rs")
+            .lines()
+            .skip_while(|line| *line != "//! ```toml")
+            .skip(1)
+            .take_while(|line| *line != "//! ```")
+            .map(|line| line.trim_start_matches("//!").to_owned() + "\n")
+            .collect();
+        assert!(Settings::read(&example, None).is_ok(), "{example}");
+    }
+}

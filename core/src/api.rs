@@ -46,11 +46,13 @@ pub enum Method {
     /// Which of the account's top-ups are not over? Answered by [`TopUpStatus`]es.
     #[serde(rename = "payments.pending")]
     PaymentsPending,
+    /// What models are there? Answered by [`Models`].
+    Models,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ping,
         Self::AccountSummary,
         Self::AccountUsage,
@@ -60,6 +62,7 @@ impl Method {
         Self::PaymentsCheckout,
         Self::PaymentsStatus,
         Self::PaymentsPending,
+        Self::Models,
     ];
 
     /// The method's name on the wire.
@@ -75,6 +78,7 @@ impl Method {
             Self::PaymentsCheckout => "payments.checkout",
             Self::PaymentsStatus => "payments.status",
             Self::PaymentsPending => "payments.pending",
+            Self::Models => "models",
         }
     }
 
@@ -222,6 +226,13 @@ impl TopUpState {
     pub const fn is_pending(self) -> bool {
         matches!(self, Self::Open | Self::Processing)
     }
+}
+
+/// The result of [`Method::Models`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Models {
+    /// What may be asked for, `auto` first.
+    pub names: Vec<String>,
 }
 
 /// The body of `POST /v2/devices`: enrol a device.

@@ -326,3 +326,30 @@ pub const PRIVACY_NAME_BYTES_MAX: usize = 32;
 pub const PRIVACY_TOKEN_BYTES_MAX: usize = PRIVACY_NAME_BYTES_MAX + 24;
 /// Bytes from which on base64 in a chat body is a picture, a sound or a file. Under it: text.
 pub const PRIVACY_MEDIA_BYTES_MIN: usize = 64;
+
+/// The longest answer when a client's own body says nothing, tokens: what every model can write.
+pub const CHAT_MAX_TOKENS_DEFAULT: u32 = 4096;
+/// What a picture or a file of a chat body may come to, tokens, for the hold.
+pub const MEDIA_TOKENS_MAX: u64 = 16 * 1024;
+/// Tool calls of one answer. Over it: the answer fails as too large.
+pub const TOOL_CALLS_MAX: usize = 128;
+/// Characters of a tool call's id or name. Over it: cut.
+pub const TOOL_NAME_CHARS_MAX: usize = 256;
+/// Names of a gateway's list of models. Over it: the first are listed.
+pub const MODELS_LISTED_MAX: usize = 1000;
+/// A client's body on a device's local endpoint. Over it: `TOO_LARGE`. Leaves room for the envelope
+/// within [`FRAME_ESCALATION_BYTES_MAX`].
+pub const ENDPOINT_BODY_BYTES_MAX: usize = FRAME_ESCALATION_BYTES_MAX - 64 * 1024;
+/// Connections to a device's local endpoint at once. Over it: they wait in the listener's queue.
+pub const ENDPOINT_CONNECTIONS_MAX: usize = 256;
+/// From an endpoint's request to the end of its body. Over it: refused.
+pub const ENDPOINT_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// To the first piece of an answer that a client of the endpoint asked for, seconds.
+pub const ENDPOINT_TIMEOUT_SECS: u32 = 300;
+/// Between two signs of life on a stream of the endpoint; also how long its status waits for the
+/// first piece.
+pub const ENDPOINT_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Keys of a device's local endpoint. Over it: refused.
+pub const ENDPOINT_KEYS_MAX: usize = 100;
+/// Bytes of an `Idempotency-Key`. Over it: refused.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;

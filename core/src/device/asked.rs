@@ -11,14 +11,16 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 
+use super::inflow::Inflow;
 use super::{AnswerEvent, AskError, Device, Failure, Output};
 use crate::api::Method;
+use crate::dialect::chat::Delta;
 use crate::escalation::request::{first_piece_timeout, validate};
 use crate::ids::RequestId;
 use crate::limits;
 use crate::privacy::restore::{Form, Restorer};
-use crate::privacy::{self, Mapping};
-use crate::stream::reassembly::Reassembly;
+use crate::privacy::{self, Mapping, json};
+use crate::stream::reassembly::{Reassembly, Released};
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, Read, StreamId, Transport};
 use crate::tunnel::State;
@@ -43,9 +45,7 @@ pub(super) struct Question {
     place: Option<(ConnId, StreamId)>,
     decoder: FrameDecoder,
     pieces: Reassembly,
-    /// What was hidden in the question, to be put back into the answer.
-    hidden: Arc<Mapping>,
-    text: Restorer,
+    inflow: Inflow,
     overdue_at: Instant,
     paused: bool,
 }
@@ -87,14 +87,12 @@ impl<T: Transport> Device<T> {
         }
         match self.prepare(request) {
             Ok((frame, patience, hidden)) => {
-                let hidden = Arc::new(hidden);
                 let question = Question {
                     frame,
                     place: None,
                     decoder: FrameDecoder::new(),
                     pieces: Reassembly::new(),
-                    text: Restorer::new(Arc::clone(&hidden), Form::Text),
-                    hidden,
+                    inflow: Inflow::new(hidden),
                     overdue_at: now.instant + patience,
                     paused: false,
                 };
@@ -331,7 +329,7 @@ impl<T: Transport> Device<T> {
                 };
                 match question.pieces.end() {
                     Ok(()) => {
-                        end.hidden = count(&question.hidden);
+                        end.hidden = count(question.inflow.hidden());
                         self.flush(id);
                         self.finish_question(id, AnswerEvent::Ended(end));
                     }
@@ -340,7 +338,7 @@ impl<T: Transport> Device<T> {
             }
             Message::EscalationResponse(mut answer) if answer.request_id == id => {
                 if let Some(question) = self.questions.get(&id) {
-                    restore_whole(&question.hidden, &mut answer);
+                    restore_whole(question.inflow.hidden(), &mut answer);
                 }
                 self.finish_question(id, AnswerEvent::Whole(answer));
             }
@@ -356,23 +354,41 @@ impl<T: Transport> Device<T> {
         let Some(question) = self.questions.get_mut(&id) else {
             return;
         };
-        let taken = question
-            .pieces
-            .accept(chunk.sequence, &chunk.content, chunk.is_final);
-        let text = question.text.push(question.pieces.take());
-        if !text.is_empty() {
-            self.answer(id, AnswerEvent::Chunk(text));
+        let delta = chunk.delta.as_deref().map(RawValue::get);
+        let taken =
+            question
+                .pieces
+                .accept_with(chunk.sequence, &chunk.content, delta, chunk.is_final);
+        let mut events = Vec::new();
+        let mut understood = true;
+        for part in question.pieces.take_all() {
+            match part {
+                Released::Text(text) => question.inflow.text(text, &mut events),
+                Released::Delta(json) => match Delta::from_json(&json) {
+                    Some(delta) => question.inflow.delta(delta, &mut events),
+                    None => understood = false,
+                },
+            }
         }
-        if let Err(error) = taken {
-            self.fail_question(id, AskError::Protocol(error.to_string()));
+        for event in events {
+            self.answer(id, event);
         }
+        let error = match taken {
+            Err(error) => error.to_string(),
+            Ok(_) if !understood => "a delta of no known kind".to_owned(),
+            Ok(_) => return,
+        };
+        self.fail_question(id, AskError::Protocol(error));
     }
 
     /// Hands out what was held back because it could have become a token.
     fn flush(&mut self, id: RequestId) {
-        let held = self.questions.get_mut(&id).map(|q| q.text.finish());
-        if let Some(text) = held.filter(|text| !text.is_empty()) {
-            self.answer(id, AnswerEvent::Chunk(text));
+        let mut events = Vec::new();
+        if let Some(question) = self.questions.get_mut(&id) {
+            question.inflow.finish(&mut events);
+        }
+        for event in events {
+            self.answer(id, event);
         }
     }
 
@@ -520,6 +536,27 @@ fn restore_whole(hidden: &Arc<Mapping>, answer: &mut EscalationResponse) {
     };
     restored(&mut answer.content);
     answer.sources.iter_mut().for_each(restored);
+    let body = answer.body.as_deref().map(RawValue::get);
+    if let Some(body) = body.and_then(|body| restored_body(hidden, body)) {
+        answer.body = Some(body);
+    }
+}
+
+/// A client's own body of an answer; the arguments of tools in it are JSON inside of JSON.
+fn restored_body(hidden: &Arc<Mapping>, body: &str) -> Option<Box<RawValue>> {
+    let written = json::rewrite(body, |literal| {
+        let form = match literal.of {
+            Some("arguments") => Form::Json,
+            Some(_) | None => Form::Text,
+        };
+        let text = literal.text.as_ref();
+        let restored = Restorer::whole(hidden, form, text.to_owned());
+        (restored != text).then_some(restored)
+    });
+    written
+        .ok()
+        .flatten()
+        .and_then(|body| RawValue::from_string(body).ok())
 }
 
 #[cfg(test)]

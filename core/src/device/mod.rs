@@ -11,7 +11,8 @@
 //!
 //! * `link`: an attempt's addresses, connections and control stream.
 //! * `asked`: questions and typed calls under way.
-//! * [`status`]: how it fares, for whoever asks; [`control`]: how other programs ask.
+//! * [`status`]: how it fares, for whoever asks; [`control`]: how other programs ask;
+//!   [`endpoint`]: who may use the local HTTP endpoint, and for what.
 //!
 //! # Invariants
 //!
@@ -24,6 +25,8 @@
 
 mod asked;
 pub mod control;
+pub mod endpoint;
+mod inflow;
 mod link;
 pub mod status;
 #[cfg(test)]
@@ -41,6 +44,7 @@ use self::link::Link;
 use crate::api::Method;
 use crate::buggify;
 use crate::buggify::Buggify;
+use crate::dialect::chat::Delta;
 use crate::error::ErrorClass;
 use crate::escalation::request::Invalid;
 use crate::heartbeat::Traffic;
@@ -163,6 +167,8 @@ pub enum Output {
 pub enum AnswerEvent {
     /// The next text, in order.
     Chunk(String),
+    /// The next of what is no text, for a question that was asked with a client's own body.
+    Delta(Delta),
     /// A streamed answer is complete. Last.
     Ended(StreamEnd),
     /// An unstreamed answer. Last.
@@ -175,6 +181,7 @@ impl std::fmt::Debug for AnswerEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Chunk(text) => write!(f, "Chunk({} bytes)", text.len()),
+            Self::Delta(delta) => f.debug_tuple("Delta").field(delta).finish(),
             Self::Ended(end) => f.debug_tuple("Ended").field(end).finish(),
             Self::Whole(answer) => write!(f, "Whole({} bytes)", answer.content.len()),
             Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::Target;
 use super::count::Count;
@@ -62,6 +63,9 @@ pub(super) fn body(target: &Target<'_>, prompt: &Prompt<'_>) -> serde_json::Resu
 struct Event<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
+    /// Of a block.
+    #[serde(default)]
+    index: Option<u64>,
     #[serde(borrow, default)]
     message: Option<Message<'a>>,
     #[serde(borrow, default)]
@@ -96,6 +100,20 @@ struct Block<'a> {
     text: Option<Text<'a>>,
     #[serde(borrow, default)]
     thinking: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    signature: Option<Text<'a>>,
+    /// `tool_use` is the one that matters.
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    name: Option<Text<'a>>,
+    /// Whole, in an answer that is not streamed.
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    partial_json: Option<Text<'a>>,
     #[serde(borrow, default)]
     stop_reason: Option<Text<'a>>,
 }
@@ -174,8 +192,8 @@ impl Parser {
                 // word.
                 self.message(message, answer, Answer::usage_at_first)?;
             }
-            "content_block_start" => block(event.content_block, answer)?,
-            "content_block_delta" => block(event.delta, answer)?,
+            "content_block_start" => block(event.index, event.content_block, answer)?,
+            "content_block_delta" => block(event.index, event.delta, answer)?,
             "message_delta" => {
                 self.counted(event.usage, answer, Answer::usage);
                 stopped(event.delta.and_then(|delta| delta.stop_reason), answer);
@@ -210,8 +228,8 @@ impl Parser {
         if let Some(model) = message.model {
             answer.model(&model.0);
         }
-        for content in message.content {
-            block(Some(content), answer)?;
+        for (at, content) in (0..).zip(message.content) {
+            block(Some(at), Some(content), answer)?;
         }
         self.counted(message.usage, answer, take);
         stopped(message.stop_reason, answer);
@@ -233,7 +251,11 @@ impl Parser {
     }
 }
 
-fn block(block: Option<Block<'_>>, answer: &mut Answer) -> Result<(), UpstreamFailure> {
+fn block(
+    index: Option<u64>,
+    block: Option<Block<'_>>,
+    answer: &mut Answer,
+) -> Result<(), UpstreamFailure> {
     let Some(block) = block else {
         return Ok(());
     };
@@ -242,6 +264,26 @@ fn block(block: Option<Block<'_>>, answer: &mut Answer) -> Result<(), UpstreamFa
     }
     if let Some(text) = block.text {
         answer.text(&text.0)?;
+    }
+    if let Some(signature) = block.signature {
+        answer.signature(&signature.0)?;
+    }
+    let index = index.unwrap_or(0);
+    if block.kind.is_some_and(|kind| kind.0 == "tool_use") {
+        let text =
+            |text: &Option<Text<'_>>| text.as_ref().map_or(String::new(), |t| t.0.to_string());
+        answer.call(index, &text(&block.id), &text(&block.name))?;
+        // A stream begins a call with an empty one.
+        if let Some(input) = block
+            .input
+            .map(RawValue::get)
+            .filter(|input| *input != "{}")
+        {
+            answer.arguments(index, input)?;
+        }
+    }
+    if let Some(json) = block.partial_json {
+        answer.arguments(index, &json.0)?;
     }
     Ok(())
 }

@@ -7,6 +7,8 @@
 //!                              └ sse ▸ openai | anthropic ▸ neutral::Answer
 //! ```
 //!
+//! A client's own body ([`chat`]) goes around the prompt, and its answer comes back in its own form.
+//!
 //! Everything here is a function of bytes: no socket, no clock. A shell carries the bytes.
 //!
 //! # Invariants
@@ -14,6 +16,7 @@
 //! 1. Text of questions and answers never appears in `Debug`, nor do keys in failures.
 //! 2. What a model server sends is data: the worst it can do is to make its own answer fail.
 
+pub mod chat;
 pub mod exchange;
 pub mod failure;
 pub mod neutral;
@@ -25,6 +28,7 @@ mod openai;
 
 use bytes::Bytes;
 
+use self::chat::fields::BadField;
 use crate::error::ErrorCode;
 use crate::wire::message::{DialectName, EscalationRequest};
 use neutral::Prompt;
@@ -89,11 +93,11 @@ impl std::fmt::Debug for ModelRequest {
 }
 
 /// Why a question cannot be put to a model server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
-    /// A client's own body.
-    #[error("this gateway does not take ready-made chat bodies; send the question as a query")]
-    Chat,
+    /// A client's own body has a field that cannot be carried.
+    #[error(transparent)]
+    Chat(#[from] BadField),
     /// An adapter.
     #[error("this gateway does not apply adapters; leave lora_id out")]
     Adapter,
@@ -105,9 +109,9 @@ pub enum BuildError {
 impl BuildError {
     /// The code to refuse the question with.
     #[must_use]
-    pub const fn code(self) -> ErrorCode {
+    pub const fn code(&self) -> ErrorCode {
         match self {
-            Self::Chat | Self::Adapter => ErrorCode::InvalidRequest,
+            Self::Chat(_) | Self::Adapter => ErrorCode::InvalidRequest,
             Self::Encoding => ErrorCode::Internal,
         }
     }
@@ -123,20 +127,27 @@ pub fn build_request(
     target: &Target<'_>,
     request: &EscalationRequest,
 ) -> Result<ModelRequest, BuildError> {
-    if request.chat.is_some() {
-        return Err(BuildError::Chat);
-    }
     if request.lora_id.is_some() {
         return Err(BuildError::Adapter);
     }
+    let (path, headers) = match target.dialect {
+        DialectName::Openai => (openai::PATH, openai::HEADERS),
+        DialectName::Anthropic => (anthropic::PATH, anthropic::HEADERS),
+    };
+    if let Some(chat) = &request.chat {
+        let (body, input_tokens_max) = chat::outgoing::build(target, chat, request.max_tokens)?;
+        return Ok(ModelRequest {
+            dialect: target.dialect,
+            path,
+            headers,
+            body: body.into(),
+            input_tokens_max,
+        });
+    }
     let prompt = Prompt::from_request(request);
-    let (path, headers, body) = match target.dialect {
-        DialectName::Openai => (openai::PATH, openai::HEADERS, openai::body(target, &prompt)),
-        DialectName::Anthropic => (
-            anthropic::PATH,
-            anthropic::HEADERS,
-            anthropic::body(target, &prompt),
-        ),
+    let body = match target.dialect {
+        DialectName::Openai => openai::body(target, &prompt),
+        DialectName::Anthropic => anthropic::body(target, &prompt),
     };
     Ok(ModelRequest {
         dialect: target.dialect,
@@ -228,7 +239,7 @@ mod tests {
     #[test]
     fn what_this_gateway_cannot_do_is_refused_and_not_ignored() {
         let target = Target::new(DialectName::Openai, "tiny");
-        let raw = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+        let raw = serde_json::value::RawValue::from_string(r#"{"n":2}"#.to_owned()).unwrap();
         let dialect = DialectName::Openai;
         let chat = EscalationRequest {
             chat: Some(Chat { dialect, body: raw }),

@@ -186,6 +186,24 @@ pub enum Piece {
     Text(String),
     /// The model's reasoning, where the provider shows it.
     Reasoning(String),
+    /// What proves the reasoning to be the model's own (Anthropic).
+    Signature(String),
+    /// A tool call begins.
+    ToolCall {
+        /// The how-manieth, from 0.
+        index: u32,
+        /// Its id.
+        id: String,
+        /// The tool.
+        name: String,
+    },
+    /// More of a call's arguments.
+    Arguments {
+        /// Which call's.
+        index: u32,
+        /// JSON, or a part of it.
+        json: String,
+    },
     /// What has been counted so far, cumulative: each replaces the one before.
     Usage(TokensUsed),
     /// Nothing yet, but the server is alive.
@@ -198,6 +216,11 @@ impl fmt::Debug for Piece {
             Self::Model(name) => f.debug_tuple("Model").field(name).finish(),
             Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
             Self::Reasoning(text) => write!(f, "Reasoning({} bytes)", text.len()),
+            Self::Signature(text) => write!(f, "Signature({} bytes)", text.len()),
+            Self::ToolCall { index, .. } => write!(f, "ToolCall({index})"),
+            Self::Arguments { index, json } => {
+                write!(f, "Arguments({index}, {} bytes)", json.len())
+            }
             Self::Usage(usage) => f.debug_tuple("Usage").field(usage).finish(),
             Self::KeepAlive => f.write_str("KeepAlive"),
         }
@@ -209,6 +232,8 @@ impl fmt::Debug for Piece {
 pub(super) struct Answer {
     pieces: VecDeque<Piece>,
     text_bytes: usize,
+    /// What the server calls each call that has begun.
+    calls: Vec<u64>,
     model_known: bool,
     usage: Option<TokensUsed>,
     /// Whether `usage` is of the whole answer, not of its beginning.
@@ -227,15 +252,76 @@ impl Answer {
     pub(super) fn text(&mut self, text: &str) -> Result<(), UpstreamFailure> {
         self.append(text, Piece::Text, |piece| match piece {
             Piece::Text(last) => Some(last),
-            Piece::Model(_) | Piece::Reasoning(_) | Piece::Usage(_) | Piece::KeepAlive => None,
+            Piece::Model(_)
+            | Piece::Reasoning(_)
+            | Piece::Signature(_)
+            | Piece::ToolCall { .. }
+            | Piece::Arguments { .. }
+            | Piece::Usage(_)
+            | Piece::KeepAlive => None,
         })
     }
 
     pub(super) fn reasoning(&mut self, text: &str) -> Result<(), UpstreamFailure> {
         self.append(text, Piece::Reasoning, |piece| match piece {
             Piece::Reasoning(last) => Some(last),
-            Piece::Model(_) | Piece::Text(_) | Piece::Usage(_) | Piece::KeepAlive => None,
+            Piece::Model(_)
+            | Piece::Text(_)
+            | Piece::Signature(_)
+            | Piece::ToolCall { .. }
+            | Piece::Arguments { .. }
+            | Piece::Usage(_)
+            | Piece::KeepAlive => None,
         })
+    }
+
+    pub(super) fn signature(&mut self, text: &str) -> Result<(), UpstreamFailure> {
+        self.append(text, Piece::Signature, |_| None)
+    }
+
+    /// A call, which the server names by `key`; said again, it is the same call.
+    pub(super) fn call(&mut self, key: u64, id: &str, name: &str) -> Result<(), UpstreamFailure> {
+        if self.calls.contains(&key) {
+            return Ok(());
+        }
+        if self.calls.len() >= limits::TOOL_CALLS_MAX {
+            return Err(FailureKind::TooLarge.into());
+        }
+        let index = u32::try_from(self.calls.len()).unwrap_or(u32::MAX);
+        self.calls.push(key);
+        self.text_bytes = self.text_bytes.saturating_add(id.len() + name.len());
+        let short = |text: &str| text.chars().take(limits::TOOL_NAME_CHARS_MAX).collect();
+        let id = if id.is_empty() {
+            format!("call_{index}")
+        } else {
+            short(id)
+        };
+        let name = short(name);
+        self.pieces.push_back(Piece::ToolCall { index, id, name });
+        Ok(())
+    }
+
+    /// More of a call's arguments; those of a call that never began are nobody's.
+    pub(super) fn arguments(&mut self, key: u64, json: &str) -> Result<(), UpstreamFailure> {
+        let Some(index) = self.calls.iter().position(|known| *known == key) else {
+            return Ok(());
+        };
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        self.append(
+            json,
+            |json| Piece::Arguments { index, json },
+            |piece| match piece {
+                Piece::Arguments { index: last, json } if *last == index => Some(json),
+                Piece::Model(_)
+                | Piece::Text(_)
+                | Piece::Reasoning(_)
+                | Piece::Signature(_)
+                | Piece::ToolCall { .. }
+                | Piece::Arguments { .. }
+                | Piece::Usage(_)
+                | Piece::KeepAlive => None,
+            },
+        )
     }
 
     /// Appends text to the last undrained piece if it is of the same kind: what arrived together

@@ -120,6 +120,28 @@ struct Content<'a> {
     /// OpenRouter, Ollama, vLLM.
     #[serde(borrow, default)]
     reasoning: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    tool_calls: Option<Vec<Call<'a>>>,
+}
+
+/// A tool call, or more of one.
+#[derive(Deserialize)]
+struct Call<'a> {
+    /// Missing in a whole answer, where the order tells.
+    #[serde(default)]
+    index: Option<u32>,
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Function<'a> {
+    #[serde(borrow, default)]
+    name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    arguments: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -202,6 +224,9 @@ pub(super) fn handle_completion(json: &[u8], answer: &mut Answer) -> Result<(), 
             for text in [content.content, content.refusal].into_iter().flatten() {
                 answer.text(&text.0)?;
             }
+            for (at, call) in (0..).zip(content.tool_calls.into_iter().flatten()) {
+                tool_call(at, &call, answer)?;
+            }
         }
         if let Some(reason) = choice.finish_reason {
             answer.finish(finish_reason(&reason.0)?);
@@ -209,6 +234,22 @@ pub(super) fn handle_completion(json: &[u8], answer: &mut Answer) -> Result<(), 
     }
     if let Some(usage) = completion.usage.and_then(|usage| usage.tokens()) {
         answer.usage(usage);
+    }
+    Ok(())
+}
+
+fn tool_call(at: u64, call: &Call<'_>, answer: &mut Answer) -> Result<(), UpstreamFailure> {
+    let key = call.index.map_or(at, u64::from);
+    let Some(function) = &call.function else {
+        return Ok(());
+    };
+    // Only a beginning has the name.
+    if let Some(name) = function.name.as_ref().filter(|name| !name.0.is_empty()) {
+        let id = call.id.as_ref().map_or("", |id| id.0.as_ref());
+        answer.call(key, id, &name.0)?;
+    }
+    if let Some(arguments) = &function.arguments {
+        answer.arguments(key, &arguments.0)?;
     }
     Ok(())
 }

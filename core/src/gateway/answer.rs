@@ -24,10 +24,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Instant;
 
+use serde_json::value::RawValue;
+
 use crate::billing::account::Denied;
 use crate::billing::ledger::Charge;
 use crate::billing::money::Nanos;
 use crate::dialect::ModelRequest;
+use crate::dialect::chat::Delta;
+use crate::dialect::chat::reply::{Composer, Heading};
 use crate::dialect::exchange::{self, Broken, Exchange, Head};
 use crate::dialect::failure::UpstreamFailure;
 use crate::dialect::neutral::Piece;
@@ -179,6 +183,10 @@ pub(super) struct Answer {
     produced_bytes: u64,
     /// Text that is not sent yet: all of it when unstreamed, what came in this step when streamed.
     text: String,
+    /// The dialect of the client whose own body was asked with.
+    client: Option<DialectName>,
+    /// What such a client is answered with, when unstreamed.
+    composer: Composer,
     model_used: String,
     usage: Option<TokensUsed>,
     /// Whether `usage` is the provider's last word on a whole answer.
@@ -251,6 +259,8 @@ impl Answer {
             produced: false,
             produced_bytes: 0,
             text: String::new(),
+            client: request.chat.as_ref().map(|chat| chat.dialect),
+            composer: Composer::default(),
             model_used: String::new(),
             usage: None,
             counted: false,
@@ -382,19 +392,44 @@ impl Answer {
                 self.produced = true;
                 self.produced_bytes += text.len() as u64;
                 self.text.push_str(&text);
-                if !self.streamed && self.text.len() > limits::ANSWER_TEXT_BYTES_MAX {
-                    let error = terms::answer_too_large(self.request_id);
-                    self.outputs.push_back(Output::Abandon);
-                    self.settle(Verdict::Failed(error));
+                if !self.streamed && self.client.is_some() {
+                    self.composer.text(&text);
                 }
+                self.check_size();
             }
-            Piece::Reasoning(text) => {
-                self.produced = true;
-                self.produced_bytes += text.len() as u64;
-            }
+            Piece::Reasoning(text) => self.delta(&Delta::Reasoning(text)),
+            Piece::Signature(text) => self.delta(&Delta::Signature(text)),
+            Piece::ToolCall { index, id, name } => self.delta(&Delta::ToolCall { index, id, name }),
+            Piece::Arguments { index, json } => self.delta(&Delta::Arguments { index, json }),
             Piece::Model(name) => self.model_used = name,
             Piece::Usage(usage) => self.usage = Some(usage),
             Piece::KeepAlive => {}
+        }
+    }
+
+    /// What text cannot carry: for a client that asked with its own body, in its dialect.
+    fn delta(&mut self, delta: &Delta) {
+        self.produced = true;
+        self.produced_bytes += delta.written_bytes();
+        let Some(dialect) = self.client else {
+            return;
+        };
+        if !self.streamed {
+            self.composer.delta(delta);
+            self.check_size();
+        } else if let Some(json) = delta.to_json(dialect) {
+            self.send_text(false);
+            self.send_chunk(String::new(), false, Some(json));
+        }
+    }
+
+    /// An unstreamed answer must fit one message.
+    fn check_size(&mut self) {
+        let held = self.text.len().max(self.composer.bytes());
+        if !self.streamed && held > limits::ANSWER_TEXT_BYTES_MAX {
+            let error = terms::answer_too_large(self.request_id);
+            self.outputs.push_back(Output::Abandon);
+            self.settle(Verdict::Failed(error));
         }
     }
 
@@ -592,6 +627,7 @@ impl Answer {
         } else {
             let content = std::mem::take(&mut self.text);
             let sources = std::mem::take(&mut self.sources);
+            let body = self.client_body(now, &model_used, reason, bill.tokens);
             self.send(Message::EscalationResponse(Box::new(EscalationResponse {
                 request_id: self.request_id,
                 content,
@@ -606,9 +642,27 @@ impl Answer {
                 finish_reason: reason,
                 estimated: bill.estimated,
                 hidden: 0,
-                body: None,
+                body,
             })));
         }
+    }
+
+    /// The whole answer in the dialect of the client that asked with its own body.
+    fn client_body(
+        &mut self,
+        now: Now,
+        model: &str,
+        reason: FinishReason,
+        tokens: TokensUsed,
+    ) -> Option<Box<RawValue>> {
+        let heading = Heading {
+            dialect: self.client?,
+            id: self.request_id.to_string(),
+            created: now.wall.as_secs(),
+            model: model.to_owned(),
+        };
+        let composer = std::mem::take(&mut self.composer);
+        serde_json::value::to_raw_value(&composer.body(&heading, reason, tokens)).ok()
     }
 
     /// Sends the text that waits as pieces; the last one is final if asked.
@@ -618,14 +672,14 @@ impl Answer {
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(floor_char(rest, limits::CHUNK_TEXT_BYTES_MAX));
             rest = after;
-            self.send_chunk(piece.to_owned(), end && rest.is_empty());
+            self.send_chunk(piece.to_owned(), end && rest.is_empty(), None);
         }
         if end && text.is_empty() {
-            self.send_chunk(String::new(), true);
+            self.send_chunk(String::new(), true, None);
         }
     }
 
-    fn send_chunk(&mut self, content: String, is_final: bool) {
+    fn send_chunk(&mut self, content: String, is_final: bool, delta: Option<Box<RawValue>>) {
         let sequence = self.sequence;
         self.sequence += 1;
         let request_id = self.request_id;
@@ -634,7 +688,7 @@ impl Answer {
             content,
             sequence,
             is_final,
-            delta: None,
+            delta,
         };
         self.send(Message::StreamChunk(chunk));
     }

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::limits;
+
 /// A string holds an escape that stands for no character (half of a surrogate pair).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a string of the body holds half a character (a lone surrogate)")]
@@ -57,6 +59,21 @@ pub fn escaped(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     let end = quoted.len().saturating_sub(1);
     quoted.get(1..end).unwrap_or_default().to_owned()
+}
+
+/// A picture, a sound or a file in base64: long, and nothing that a person wrote.
+pub(crate) fn is_media(literal: &Literal<'_>) -> bool {
+    let base64 = |text: &str| {
+        let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+        text.len() >= limits::PRIVACY_MEDIA_BYTES_MIN && text.bytes().all(fine)
+    };
+    let text: &Cow<'_, str> = &literal.text;
+    match text.strip_prefix("data:") {
+        Some(url) => url
+            .split_once(";base64,")
+            .is_some_and(|(kind, data)| kind.len() <= limits::NAME_CHARS_MAX && base64(data)),
+        None => literal.of == Some("data") && base64(text),
+    }
 }
 
 fn unescaped<'a>(json: &'a str, inside: &Range<usize>) -> Result<Cow<'a, str>, HalfCharacter> {

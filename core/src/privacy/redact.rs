@@ -1,6 +1,5 @@
 //! A request's private data replaced by tokens, and what each token stands for.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
@@ -8,7 +7,7 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::json::{self, Literal};
+use super::json;
 use super::patterns::{Kind, Patterns};
 use super::{Mode, Policy, scan};
 use crate::limits;
@@ -262,7 +261,7 @@ impl<'a> Redactor<'a> {
     /// [`json::HalfCharacter`].
     pub fn hide_in_json(&mut self, json: &str) -> Result<Option<String>, json::HalfCharacter> {
         json::rewrite(json, |literal| {
-            if is_media(literal) {
+            if json::is_media(literal) {
                 return None;
             }
             let value = literal.text.as_bytes();
@@ -296,21 +295,6 @@ impl<'a> Redactor<'a> {
         self.mapping.insert(token.clone(), value.to_owned());
         self.tokens.insert(key, token.clone());
         token
-    }
-}
-
-/// A picture, a sound or a file in base64: long, and nothing that a person wrote.
-fn is_media(literal: &Literal<'_>) -> bool {
-    let base64 = |text: &str| {
-        let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
-        text.len() >= limits::PRIVACY_MEDIA_BYTES_MIN && text.bytes().all(fine)
-    };
-    let text: &Cow<'_, str> = &literal.text;
-    match text.strip_prefix("data:") {
-        Some(url) => url
-            .split_once(";base64,")
-            .is_some_and(|(kind, data)| kind.len() <= limits::NAME_CHARS_MAX && base64(data)),
-        None => literal.of == Some("data") && base64(text),
     }
 }
 

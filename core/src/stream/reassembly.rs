@@ -67,6 +67,24 @@ pub enum Accepted {
     },
 }
 
+/// A part of what was released.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Released {
+    /// Text.
+    Text(String),
+    /// What text cannot carry, JSON.
+    Delta(String),
+}
+
+impl std::fmt::Debug for Released {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::Delta(json) => write!(f, "Delta({} bytes)", json.len()),
+        }
+    }
+}
+
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub struct Reassembly {
@@ -78,12 +96,15 @@ pub struct Reassembly {
     waiting: BTreeMap<u64, Piece>,
     waiting_bytes: usize,
     released: String,
+    /// What came beside text, and before which byte of `released`.
+    deltas: Vec<(usize, String)>,
     error: Option<StreamError>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Piece {
     content: String,
+    delta: Option<String>,
     is_final: bool,
 }
 
@@ -105,10 +126,25 @@ impl Reassembly {
         content: &str,
         is_final: bool,
     ) -> Result<Accepted, StreamError> {
+        self.accept_with(sequence, content, None, is_final)
+    }
+
+    /// Takes a piece with what its text cannot carry.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::accept`].
+    pub fn accept_with(
+        &mut self,
+        sequence: u64,
+        content: &str,
+        delta: Option<&str>,
+        is_final: bool,
+    ) -> Result<Accepted, StreamError> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let result = self.try_accept(sequence, content, is_final);
+        let result = self.try_accept(sequence, content, delta, is_final);
         self.error = result.err();
         result
     }
@@ -117,6 +153,7 @@ impl Reassembly {
         &mut self,
         sequence: u64,
         content: &str,
+        delta: Option<&str>,
         is_final: bool,
     ) -> Result<Accepted, StreamError> {
         if let Some(last) = self.last
@@ -125,10 +162,13 @@ impl Reassembly {
             return Err(StreamError::AfterFinal { sequence, last });
         }
         if sequence < self.next {
-            return self.repeat_of_released(sequence, content, is_final);
+            return self.repeat_of_released(sequence, content, delta, is_final);
         }
         if let Some(waiting) = self.waiting.get(&sequence) {
-            return if waiting.content == content && waiting.is_final == is_final {
+            return if waiting.content == content
+                && waiting.delta.as_deref() == delta
+                && waiting.is_final == is_final
+            {
                 Ok(Accepted::Repeat)
             } else {
                 Err(StreamError::Contradiction { sequence })
@@ -145,12 +185,12 @@ impl Reassembly {
             self.last = Some(sequence);
         }
         if sequence > self.next {
-            return self.wait(sequence, content, is_final);
+            return self.wait(sequence, content, delta, is_final);
         }
-        self.release(content, is_final);
+        self.release(content, delta, is_final);
         while let Some(piece) = self.waiting.remove(&self.next) {
-            self.waiting_bytes -= piece.content.len();
-            self.release(&piece.content, piece.is_final);
+            self.waiting_bytes -= weight(&piece.content, piece.delta.as_deref());
+            self.release(&piece.content, piece.delta.as_deref(), piece.is_final);
         }
         Ok(Accepted::Released)
     }
@@ -159,12 +199,13 @@ impl Reassembly {
         &self,
         sequence: u64,
         content: &str,
+        delta: Option<&str>,
         is_final: bool,
     ) -> Result<Accepted, StreamError> {
         let known = usize::try_from(sequence)
             .ok()
             .and_then(|at| self.seen.get(at));
-        if known == Some(&digest(content, is_final)) {
+        if known == Some(&digest(content, delta, is_final)) {
             Ok(Accepted::Repeat)
         } else {
             Err(StreamError::Contradiction { sequence })
@@ -175,10 +216,11 @@ impl Reassembly {
         &mut self,
         sequence: u64,
         content: &str,
+        delta: Option<&str>,
         is_final: bool,
     ) -> Result<Accepted, StreamError> {
         let missing = self.next;
-        let bytes = self.waiting_bytes + content.len();
+        let bytes = self.waiting_bytes + weight(content, delta);
         if self.waiting.len() >= limits::REASSEMBLY_WINDOW_CHUNKS_MAX
             || bytes > limits::REASSEMBLY_WINDOW_BYTES_MAX
         {
@@ -189,21 +231,46 @@ impl Reassembly {
             sequence,
             Piece {
                 content: content.to_owned(),
+                delta: delta.map(str::to_owned),
                 is_final,
             },
         );
         Ok(Accepted::Gap { missing })
     }
 
-    fn release(&mut self, content: &str, is_final: bool) {
-        self.seen.push(digest(content, is_final));
+    fn release(&mut self, content: &str, delta: Option<&str>, is_final: bool) {
+        self.seen.push(digest(content, delta, is_final));
         self.released.push_str(content);
+        if let Some(delta) = delta {
+            self.deltas.push((self.released.len(), delta.to_owned()));
+        }
         self.next += 1;
     }
 
     /// Text released since the last call, empty when there is none.
     pub fn take(&mut self) -> String {
+        self.deltas.clear();
         std::mem::take(&mut self.released)
+    }
+
+    /// The same with what came beside text, each at its place.
+    pub fn take_all(&mut self) -> Vec<Released> {
+        let deltas = std::mem::take(&mut self.deltas);
+        let text = self.take();
+        let mut parts = Vec::with_capacity(2 * deltas.len() + 1);
+        let mut taken = 0;
+        let push = |from: usize, to: usize, parts: &mut Vec<Released>| {
+            if let Some(part) = text.get(from..to).filter(|part| !part.is_empty()) {
+                parts.push(Released::Text(part.to_owned()));
+            }
+        };
+        for (at, delta) in deltas {
+            push(taken, at, &mut parts);
+            parts.push(Released::Delta(delta));
+            taken = at;
+        }
+        push(taken, text.len(), &mut parts);
+        parts
     }
 
     /// The first piece that has not come.
@@ -236,10 +303,17 @@ impl Reassembly {
     }
 }
 
-fn digest(content: &str, is_final: bool) -> [u8; 8] {
+/// What a piece takes of the window.
+fn weight(content: &str, delta: Option<&str>) -> usize {
+    content.len() + delta.map_or(0, str::len)
+}
+
+fn digest(content: &str, delta: Option<&str>, is_final: bool) -> [u8; 8] {
     let mut hash = Sha256::new();
-    hash.update([u8::from(is_final)]);
+    hash.update([u8::from(is_final), u8::from(delta.is_some())]);
+    hash.update((content.len() as u64).to_be_bytes());
     hash.update(content.as_bytes());
+    hash.update(delta.unwrap_or_default().as_bytes());
     let full: [u8; 32] = hash.finalize().into();
     let mut short = [0; 8];
     short.copy_from_slice(&full[..8]);

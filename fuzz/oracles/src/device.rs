@@ -295,6 +295,7 @@ impl World {
                 let right = whole.starts_with(&entry.text);
                 assert!(right || self.contradicted, "{}", entry.text);
             }
+            AnswerEvent::Delta(_) => assert!(entry.ended < entry.asked, "a delta after the end"),
             AnswerEvent::Failed(AskError::Duplicate) => {
                 assert!(entry.ended + 1 < entry.asked, "a duplicate of nothing");
                 entry.ended += 1;

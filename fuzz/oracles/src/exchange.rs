@@ -72,6 +72,15 @@ fn push(pieces: &mut Vec<Piece>, piece: Piece) {
         (_, Piece::KeepAlive) => {}
         (Some(Piece::Text(last)), Piece::Text(text))
         | (Some(Piece::Reasoning(last)), Piece::Reasoning(text)) => last.push_str(&text),
+        (
+            Some(Piece::Arguments { index, json }),
+            Piece::Arguments {
+                index: same,
+                json: more,
+            },
+        ) if *index == same => {
+            json.push_str(&more);
+        }
         (_, piece) => pieces.push(piece),
     }
 }
@@ -146,7 +155,13 @@ fn judge(dialect: DialectName, response: &Response<'_>, outcome: &Outcome) {
     assert!(written <= growth * response.body.len(), "text from nowhere");
     let counted = outcome.pieces.iter().filter_map(|piece| match piece {
         Piece::Usage(usage) => Some(usage),
-        Piece::Model(_) | Piece::Text(_) | Piece::Reasoning(_) | Piece::KeepAlive => None,
+        Piece::Model(_)
+        | Piece::Text(_)
+        | Piece::Reasoning(_)
+        | Piece::Signature(_)
+        | Piece::ToolCall { .. }
+        | Piece::Arguments { .. }
+        | Piece::KeepAlive => None,
     });
     counted.for_each(believable);
     match &outcome.end {
@@ -175,7 +190,12 @@ fn judge(dialect: DialectName, response: &Response<'_>, outcome: &Outcome) {
 
 fn written(piece: &Piece) -> usize {
     match piece {
-        Piece::Text(text) | Piece::Reasoning(text) | Piece::Model(text) => text.len(),
+        Piece::Text(text)
+        | Piece::Reasoning(text)
+        | Piece::Model(text)
+        | Piece::Signature(text)
+        | Piece::Arguments { json: text, .. } => text.len(),
+        Piece::ToolCall { name, .. } => name.len(),
         Piece::Usage(_) | Piece::KeepAlive => 0,
     }
 }
@@ -187,6 +207,9 @@ fn said(outcome: &Outcome, reasoning: bool) -> String {
         Piece::Model(_)
         | Piece::Text(_)
         | Piece::Reasoning(_)
+        | Piece::Signature(_)
+        | Piece::ToolCall { .. }
+        | Piece::Arguments { .. }
         | Piece::Usage(_)
         | Piece::KeepAlive => "",
     });

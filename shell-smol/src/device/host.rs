@@ -289,6 +289,8 @@ impl DeviceHost {
                 }
                 return;
             }
+            // For clients with a body of their own, which this shell has none of.
+            AnswerEvent::Delta(_) => return,
             AnswerEvent::Ended(end) => tell(News::Ended(Box::new(end))),
             AnswerEvent::Whole(answer) => {
                 let (content, end) = answer.into_parts();

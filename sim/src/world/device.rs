@@ -424,6 +424,8 @@ impl<W: Wire> World<W> {
                 self.text(request, &text);
                 return;
             }
+            // Questions of a simulation are no client's own bodies.
+            AnswerEvent::Delta(_) => return,
             AnswerEvent::Ended(end) => Outcome::Answered {
                 charged: end.cost_nanos.0,
                 tokens: end.tokens_used,

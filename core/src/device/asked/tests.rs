@@ -235,6 +235,7 @@ impl Play {
             };
             Some(match event {
                 AnswerEvent::Chunk(text) => format!("chunk {text}"),
+                AnswerEvent::Delta(delta) => format!("{delta:?}"),
                 AnswerEvent::Ended(_) => "ended".to_owned(),
                 AnswerEvent::Whole(answer) => format!("whole {}", answer.content),
                 AnswerEvent::Failed(AskError::Remote(error)) => error.message.clone(),
@@ -498,12 +499,15 @@ fn what_is_private_leaves_as_a_token_and_the_answer_has_it_again() {
             "ended"
         ]
     );
-    let hidden = play.said.iter().find_map(|output| match output {
-        Output::Answer {
+    let hidden = play.said.iter().find_map(|output| {
+        let Output::Answer {
             event: AnswerEvent::Ended(end),
             ..
-        } => Some(end.hidden),
-        _ => None,
+        } = output
+        else {
+            return None;
+        };
+        Some(end.hidden)
     });
     assert_eq!(hidden, Some(1));
 }

@@ -463,6 +463,7 @@ impl Net {
                     end.chunks += 1;
                     end.texts.entry(request).or_default().push_str(&text);
                 }
+                AnswerEvent::Delta(_) => {}
                 AnswerEvent::Ended(receipt) => {
                     assert!(end.ended.insert(request, receipt).is_none(), "two ends");
                 }

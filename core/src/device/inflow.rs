@@ -1,0 +1,140 @@
+//! An answer on its way in: what was hidden in its question is put back, in text, in reasoning and in
+//! the arguments of tools, and everything stays in order.
+
+use std::sync::Arc;
+
+use super::AnswerEvent;
+use crate::dialect::chat::Delta;
+use crate::privacy::Mapping;
+use crate::privacy::restore::{Form, Restorer};
+
+/// What the end of the answer so far is, and may be held back of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Text,
+    Reasoning,
+    Arguments(u32),
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) struct Inflow {
+    hidden: Arc<Mapping>,
+    open: Open,
+    restorer: Restorer,
+}
+
+impl Inflow {
+    pub(super) fn new(hidden: Mapping) -> Self {
+        let hidden = Arc::new(hidden);
+        Self {
+            open: Open::Text,
+            restorer: Restorer::new(Arc::clone(&hidden), Form::Text),
+            hidden,
+        }
+    }
+
+    pub(super) const fn hidden(&self) -> &Arc<Mapping> {
+        &self.hidden
+    }
+
+    /// More text.
+    pub(super) fn text(&mut self, text: String, events: &mut Vec<AnswerEvent>) {
+        self.push(Open::Text, text, events);
+    }
+
+    /// More of what is no text.
+    pub(super) fn delta(&mut self, delta: Delta, events: &mut Vec<AnswerEvent>) {
+        match delta {
+            Delta::Reasoning(text) => self.push(Open::Reasoning, text, events),
+            Delta::Arguments { index, json } => self.push(Open::Arguments(index), json, events),
+            whole @ (Delta::Signature(_) | Delta::ToolCall { .. }) => {
+                self.finish(events);
+                events.push(AnswerEvent::Delta(whole));
+            }
+        }
+    }
+
+    /// Hands out what was held back because it could have become a token.
+    pub(super) fn finish(&mut self, events: &mut Vec<AnswerEvent>) {
+        let held = self.restorer.finish();
+        self.hand_out(held, events);
+    }
+
+    fn push(&mut self, open: Open, piece: String, events: &mut Vec<AnswerEvent>) {
+        if self.open != open {
+            self.finish(events);
+            self.open = open;
+            let form = match open {
+                Open::Text | Open::Reasoning => Form::Text,
+                Open::Arguments(_) => Form::Json,
+            };
+            self.restorer = Restorer::new(Arc::clone(&self.hidden), form);
+        }
+        let restored = self.restorer.push(piece);
+        self.hand_out(restored, events);
+    }
+
+    fn hand_out(&self, piece: String, events: &mut Vec<AnswerEvent>) {
+        if piece.is_empty() {
+            return;
+        }
+        events.push(match self.open {
+            Open::Text => AnswerEvent::Chunk(piece),
+            Open::Reasoning => AnswerEvent::Delta(Delta::Reasoning(piece)),
+            Open::Arguments(index) => AnswerEvent::Delta(Delta::Arguments { index, json: piece }),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_is_restored_in_its_own_form_and_order_is_kept() {
+        let values = [("[SECRET_1]", "a\"b"), ("[EMAIL_1]", "x@y.zz")];
+        let values = values.map(|(token, value)| (token.to_owned(), value.to_owned()));
+        let mut inflow = Inflow::new(Mapping::from(BTreeMap::from(values)));
+        let mut events = Vec::new();
+        inflow.text("to [EMA".to_owned(), &mut events);
+        inflow.delta(Delta::Reasoning("hm [EMAIL_1] [S".to_owned()), &mut events);
+        let call = Delta::ToolCall {
+            index: 0,
+            id: "c".to_owned(),
+            name: "f".to_owned(),
+        };
+        inflow.delta(call, &mut events);
+        for json in ["{\"p\":\"[SEC", "RET_1]\"}"] {
+            let json = json.to_owned();
+            inflow.delta(Delta::Arguments { index: 0, json }, &mut events);
+        }
+        inflow.text("done [".to_owned(), &mut events);
+        inflow.finish(&mut events);
+        let told: Vec<String> = events
+            .iter()
+            .map(|event| match event {
+                AnswerEvent::Chunk(text) => format!("text {text}"),
+                AnswerEvent::Delta(Delta::Reasoning(text)) => format!("reasoning {text}"),
+                AnswerEvent::Delta(Delta::Arguments { json, .. }) => format!("arguments {json}"),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "text to ",
+                "text [EMA",
+                "reasoning hm x@y.zz ",
+                "reasoning [S",
+                "Delta(ToolCall(0))",
+                "arguments {\"p\":\"",
+                "arguments a\\\"b\"}",
+                "text done ",
+                "text [",
+            ]
+        );
+    }
+}

@@ -573,6 +573,7 @@ impl Place {
         let folder = self.folder.path();
         command
             .env("HOME", folder)
+            .env("SYNESIS_ENDPOINT", "127.0.0.1:0")
             .env("TEST_PROVIDER_KEY", PROVIDER_KEY);
         command.arg("--data-dir").arg(folder.join(who));
         command

@@ -5,6 +5,18 @@ use mesh_core::tunnel::State;
 use super::{Scene, Stop, until_stopped};
 use crate::device::agent::Agent;
 
+/// Where programs of this machine can ask.
+pub(super) fn say_endpoint(agent: &Agent, scene: &Scene) {
+    match agent.endpoint() {
+        Some(Ok(endpoint)) => scene.output.note(&format!(
+            "Endpoint http://{}/v1 for OpenAI's and Anthropic's clients; `synesis env` has the key.",
+            endpoint.address()
+        )),
+        Some(Err(error)) => scene.output.note(&format!("No endpoint: {error}")),
+        None => {}
+    }
+}
+
 /// Runs it.
 pub(super) async fn run(scene: &Scene) -> Result<(), Stop> {
     let output = scene.output;
@@ -14,6 +26,7 @@ pub(super) async fn run(scene: &Scene) -> Result<(), Stop> {
         agent.client().device_id(),
         agent.client().gateway()
     ));
+    say_endpoint(&agent, scene);
     let mut standing = agent.client().subscribe();
     let report = async {
         // Not worth a word: it is connecting in the next moment.

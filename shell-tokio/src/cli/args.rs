@@ -97,6 +97,14 @@ pub enum Command {
         #[command(subcommand)]
         command: Ledger,
     },
+    /// Print the lines that make OpenAI's and Anthropic's clients use this device's endpoint.
+    Env(EnvLines),
+    /// Keys of this device's endpoint.
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        command: LocalKey,
+    },
     /// What stays on this device when it asks.
     Privacy {
         /// What to do.
@@ -165,6 +173,27 @@ pub struct Gateway {
 
 Enrol the device first with `synesis cloud login`. The agent reconnects for ever.")]
 pub struct Agent {}
+
+/// `synesis env`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  eval \"$(synesis env)\"
+  synesis env >> ~/.profile
+
+The agent serves the endpoint: `synesis agent`.")]
+pub struct EnvLines {}
+
+/// `synesis key …`.
+#[derive(Debug, Subcommand)]
+pub enum LocalKey {
+    /// Make a key for a program on this device; it is shown once. An agent that runs already knows it
+    /// after its next start.
+    Create {
+        /// What it is for.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+    },
+}
 
 /// `synesis privacy …`.
 #[derive(Debug, Subcommand)]

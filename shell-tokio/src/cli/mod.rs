@@ -11,6 +11,7 @@ mod balance;
 mod completions;
 mod csv;
 mod doctor;
+mod endpoint;
 mod gateway;
 mod invoice;
 mod ledger;
@@ -219,6 +220,8 @@ async fn run(command: &Command, scene: &Scene) -> Result<(), Stop> {
         },
         Command::Admin { command } => admin::run(command, scene).await,
         Command::Ledger { command } => ledger::run(command, scene).await,
+        Command::Env(_) => endpoint::env(scene),
+        Command::Key { command } => endpoint::key(command, scene),
         Command::Privacy { command } => privacy::run(command, scene),
         Command::Doctor(doctor) => Interrupts::new()?.or(doctor::run(doctor, scene)).await,
         Command::Completions(completions) => completions::run(completions, scene.output),

@@ -110,6 +110,7 @@ impl Stage {
             }
         }
         let agent = Agent::of(self.client.clone(), &paths.device())?;
+        super::agent::say_endpoint(&agent, scene);
         let folder = paths.root().display();
         scene.output.note(&format!(
             "Ready. Ask from another terminal:\n  \

@@ -5,6 +5,8 @@ use std::path::Path;
 use super::client::{Client, Options};
 use super::control::{self, ControlSocket};
 use super::credentials::{Credentials, not_enrolled};
+use super::endpoint::Endpoint;
+use super::endpoint::keys::Keys;
 use super::settings::Settings;
 use crate::error::Error;
 
@@ -13,6 +15,7 @@ use crate::error::Error;
 pub struct Agent {
     client: Client,
     socket: ControlSocket,
+    endpoint: Option<Result<Endpoint, Error>>,
 }
 
 impl Agent {
@@ -24,15 +27,14 @@ impl Agent {
     pub fn start(folder: &Path) -> Result<Self, Error> {
         let credentials = Credentials::load(folder)?.ok_or_else(not_enrolled)?;
         let socket = ControlSocket::bind(folder)?;
+        let settings = Settings::load(folder)?;
         let options = Options {
             persistent: true,
             vitals_of: Some(folder.to_owned()),
-            privacy: Settings::load(folder)?.privacy,
+            privacy: settings.privacy.clone(),
         };
-        Ok(Self {
-            client: Client::start(credentials, options)?,
-            socket,
-        })
+        let client = Client::start(credentials, options)?;
+        Ok(Self::serving(client, socket, folder, &settings))
     }
 
     /// Lets other programs ask through a tunnel that is there already.
@@ -41,10 +43,28 @@ impl Agent {
     ///
     /// When another agent runs for the folder, or the system refuses.
     pub fn of(client: Client, folder: &Path) -> Result<Self, Error> {
-        Ok(Self {
+        let socket = ControlSocket::bind(folder)?;
+        let settings = Settings::load(folder)?;
+        Ok(Self::serving(client, socket, folder, &settings))
+    }
+
+    /// With the endpoint, if it can be had: a port that is taken is no reason to be without a tunnel.
+    fn serving(client: Client, socket: ControlSocket, folder: &Path, settings: &Settings) -> Self {
+        let endpoint = settings.endpoint.map(|address| {
+            let keys = Keys::open(folder)?;
+            Endpoint::start(address, client.clone(), keys)
+        });
+        Self {
             client,
-            socket: ControlSocket::bind(folder)?,
-        })
+            socket,
+            endpoint,
+        }
+    }
+
+    /// The local endpoint, or why there is none; `None` when none is wanted.
+    #[must_use]
+    pub const fn endpoint(&self) -> Option<&Result<Endpoint, Error>> {
+        self.endpoint.as_ref()
     }
 
     /// The agent's tunnel.

@@ -1,5 +1,6 @@
 //! One answer as it comes, from this process's own tunnel or through the agent.
 
+use mesh_core::dialect::chat::Delta;
 use mesh_core::ids::RequestId;
 use mesh_core::wire::message::StreamEnd;
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +15,8 @@ pub(crate) const PIECES_WAITING_MAX: usize = 64;
 pub(crate) enum News {
     /// The next piece of the text.
     Piece(String),
+    /// The next of what is no text.
+    Delta(Delta),
     /// It is whole: usage and charge.
     Ended(Box<StreamEnd>),
     /// It failed; pieces before this stay true.
@@ -28,6 +31,15 @@ pub struct Answer {
     cancel: Option<oneshot::Sender<()>>,
     receipt: Option<Box<StreamEnd>>,
     over: bool,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Text.
+    Text(String),
+    /// What is no text, for a question that was asked with a client's own body.
+    Delta(Delta),
 }
 
 /// A whole answer.
@@ -85,11 +97,27 @@ impl Answer {
     ///
     /// When the answer fails; what came before is all there will be.
     pub async fn recv_chunk(&mut self) -> Result<Option<String>, Error> {
+        loop {
+            match self.recv().await? {
+                Some(Part::Text(text)) => return Ok(Some(text)),
+                Some(Part::Delta(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next part of the answer, text or not; else as [`Self::recv_chunk`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::recv_chunk`].
+    pub async fn recv(&mut self) -> Result<Option<Part>, Error> {
         if self.over {
             return Ok(None);
         }
         match self.news.recv().await {
-            Some(News::Piece(text)) => Ok(Some(text)),
+            Some(News::Piece(text)) => Ok(Some(Part::Text(text))),
+            Some(News::Delta(delta)) => Ok(Some(Part::Delta(delta))),
             Some(News::Ended(receipt)) => {
                 self.over = true;
                 self.receipt = Some(receipt);

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_core::api::{Method, Params, Pong};
+use mesh_core::api::{Method, Models, Params, Pong};
 use mesh_core::billing::account::Summary;
 use mesh_core::device::{AttemptId, State};
 use mesh_core::escalation::context::Question;
@@ -307,6 +307,15 @@ impl Client {
     /// As [`Self::ping`].
     pub async fn account(&self) -> Result<Summary, Error> {
         self.call(Method::AccountSummary, Params::NONE).await
+    }
+
+    /// What models the gateway has.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ping`].
+    pub async fn models(&self) -> Result<Models, Error> {
+        self.call(Method::Models, Params::NONE).await
     }
 
     /// The whole report: tunnel, counters, and the account if the gateway can be asked.

@@ -235,6 +235,7 @@ impl DeviceHost {
         };
         match event {
             AnswerEvent::Chunk(text) => open.waiting.push_back(News::Piece(text)),
+            AnswerEvent::Delta(delta) => open.waiting.push_back(News::Delta(delta)),
             AnswerEvent::Ended(end) => open.waiting.push_back(News::Ended(Box::new(end))),
             AnswerEvent::Whole(answer) => {
                 let (content, end) = answer.into_parts();
@@ -259,7 +260,7 @@ impl DeviceHost {
             return true;
         };
         while let Some(news) = open.waiting.pop_front() {
-            let last = !matches!(news, News::Piece(_));
+            let last = !matches!(news, News::Piece(_) | News::Delta(_));
             match open.news.try_send(news) {
                 Ok(()) if last => {
                     self.answers.remove(&id);

@@ -9,13 +9,18 @@
 //! [[privacy.pattern]]     # found besides: becomes [PROJECT_1]
 //! name = "PROJECT"
 //! regex = '\bproject-[a-z]+\b'
+//!
+//! [endpoint]
+//! listen = "127.0.0.1:4141"  # or "off"
 //! ```
 //!
-//! `SYNESIS_PRIVACY` in the environment counts before the file's mode.
+//! `SYNESIS_PRIVACY` and `SYNESIS_ENDPOINT` in the environment count before the file.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use mesh_core::device::endpoint::PORT;
 use mesh_core::privacy::{Custom, Mode, Patterns, Policy};
 use serde::Deserialize;
 
@@ -25,18 +30,29 @@ use crate::error::Error;
 pub const FILE: &str = "synesis.toml";
 /// The mode, before the file's.
 const PRIVACY_VARIABLE: &str = "SYNESIS_PRIVACY";
+/// Where the endpoint listens, before the file's word.
+const ENDPOINT_VARIABLE: &str = "SYNESIS_ENDPOINT";
 
 /// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// What of a question stays on this machine.
     pub privacy: Policy,
+    /// Where the local endpoint listens, if it does.
+    pub endpoint: Option<SocketAddr>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
     privacy: Privacy,
+    endpoint: Endpoint,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Endpoint {
+    listen: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -68,11 +84,12 @@ impl Settings {
             Err(error) => return Err(Error::file(&path, error)),
         };
         let mode = std::env::var(PRIVACY_VARIABLE).ok();
-        Self::read(&text, mode.as_deref())
+        let listen = std::env::var(ENDPOINT_VARIABLE).ok();
+        Self::read(&text, mode.as_deref(), listen.as_deref())
             .map_err(|what| Error::Validation(format!("{}: {what}", path.display())))
     }
 
-    fn read(text: &str, mode: Option<&str>) -> Result<Self, String> {
+    fn read(text: &str, mode: Option<&str>, listen: Option<&str>) -> Result<Self, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
         let words = |error: mesh_core::privacy::BadPattern| error.to_string();
         let mode = match mode.or(file.privacy.mode.as_deref()) {
@@ -86,8 +103,22 @@ impl Settings {
             custom.push(Custom::new(&pattern.name, &pattern.regex).map_err(words)?);
         }
         let patterns = Patterns::new(file.privacy.strict, custom).map_err(words)?;
+        let endpoint = match listen.or(file.endpoint.listen.as_deref()) {
+            None => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))),
+            Some("off") => None,
+            Some(address) => {
+                let address = address
+                    .parse()
+                    .ok()
+                    .filter(|a: &SocketAddr| a.ip().is_loopback());
+                Some(address.ok_or(
+                    "the endpoint listens at an address of loopback, 127.0.0.1:4141, or is `off`",
+                )?)
+            }
+        };
         Ok(Self {
             privacy: Policy { mode, patterns },
+            endpoint,
         })
     }
 }
@@ -99,7 +130,7 @@ mod tests {
     #[test]
     fn privacy_is_on_unless_the_file_or_the_environment_says_otherwise() {
         let mode = |text: &str, variable: Option<&str>| {
-            Settings::read(text, variable).map(|settings| settings.privacy.mode)
+            Settings::read(text, variable, None).map(|settings| settings.privacy.mode)
         };
         assert_eq!(mode("", None), Ok(Mode::On));
         assert_eq!(mode("[privacy]\nmode = \"block\"", None), Ok(Mode::Block));
@@ -119,9 +150,29 @@ mod tests {
     }
 
     #[test]
+    fn the_endpoint_listens_on_loopback_or_not_at_all() {
+        let listens = |text: &str, variable: Option<&str>| {
+            Settings::read(text, None, variable).map(|settings| settings.endpoint)
+        };
+        let at = |address: &str| Ok(Some(address.parse().unwrap()));
+        assert_eq!(listens("", None), at("127.0.0.1:4141"));
+        assert_eq!(
+            listens("[endpoint]\nlisten = \"[::1]:1\"", None),
+            at("[::1]:1")
+        );
+        assert_eq!(
+            listens("[endpoint]\nlisten = \"[::1]:1\"", Some("off")),
+            Ok(None)
+        );
+        for address in ["0.0.0.0:4141", "192.168.0.1:80", "localhost:4141", ""] {
+            assert!(listens("", Some(address)).is_err(), "{address}");
+        }
+    }
+
+    #[test]
     fn a_devices_own_patterns_and_strictness_count() {
         let text = "[privacy]\nstrict = true\n[[privacy.pattern]]\nname = \"PROJECT\"\nregex = 'falcon-\\d+'";
-        let patterns = Settings::read(text, None).unwrap().privacy.patterns;
+        let patterns = Settings::read(text, None, None).unwrap().privacy.patterns;
         let found = patterns.find("falcon-7 at 10.0.0.1");
         let labels: Vec<_> = found.iter().map(|find| patterns.label(find.kind)).collect();
         assert_eq!(labels, ["PROJECT", "IPV4"]);
@@ -136,6 +187,6 @@ mod tests {
             .take_while(|line| *line != "//! ```")
             .map(|line| line.trim_start_matches("//!").to_owned() + "\n")
             .collect();
-        assert!(Settings::read(&example, None).is_ok(), "{example}");
+        assert!(Settings::read(&example, None, None).is_ok(), "{example}");
     }
 }

@@ -193,6 +193,12 @@ impl Writer {
         }
     }
 
+    /// The client's dialect.
+    #[must_use]
+    pub const fn dialect(&self) -> DialectName {
+        self.heading.dialect
+    }
+
     /// More text.
     pub fn text(&mut self, text: &str) -> String {
         let mut out = self.begin();

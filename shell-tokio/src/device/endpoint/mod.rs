@@ -160,6 +160,3 @@ const fn other(anthropic: bool) -> DialectName {
         DialectName::Openai
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -188,7 +188,7 @@ impl<T: Transport> Gateway<T> {
             max_tokens_field: model.max_tokens_field,
         };
         let call = dialect::build_request(&target, request)
-            .map_err(|error| terms::untranslatable(error, id))?;
+            .map_err(|error| terms::untranslatable(&error, id))?;
         let body = request::body_hash(request).map_err(|_| terms::unreadable(id))?;
         let hold = Hold {
             id: hold,

@@ -40,8 +40,15 @@ pub(super) fn invalid(why: &Invalid, id: RequestId) -> ErrorMessage {
     error(ErrorCode::InvalidRequest, Some(id), why.to_string())
 }
 
-pub(super) fn untranslatable(why: BuildError, id: RequestId) -> ErrorMessage {
-    error(why.code(), Some(id), why.to_string())
+pub(super) fn untranslatable(why: &BuildError, id: RequestId) -> ErrorMessage {
+    let details = match why {
+        BuildError::Chat(bad) => Some(json!({ "field": bad.field() })),
+        BuildError::Adapter | BuildError::Encoding => None,
+    };
+    ErrorMessage {
+        details,
+        ..error(why.code(), Some(id), why.to_string())
+    }
 }
 
 pub(super) fn unreadable(id: RequestId) -> ErrorMessage {

@@ -7,6 +7,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use hyper::body::Body as _;
 use mesh_core::device::endpoint::{idempotent_id, request};
 use mesh_core::dialect::chat::Facts;
 use mesh_core::dialect::chat::reply::Heading;
@@ -82,17 +83,22 @@ async fn read(
     body: Body,
 ) -> Result<(EscalationRequest, Facts), Refuse> {
     let id = request_id(key, headers)?;
+    let too_large = || {
+        let words =
+            format!("the body must be whole and have at most {ENDPOINT_BODY_BYTES_MAX} bytes");
+        Refuse::new(ErrorCode::TooLarge, words).of(id)
+    };
+    // Said in the head: nothing of it needs to be read.
+    if body.size_hint().lower() > ENDPOINT_BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
     let read = tokio::time::timeout(
         ENDPOINT_BODY_TIMEOUT,
         to_bytes(body, ENDPOINT_BODY_BYTES_MAX),
     );
     let bytes = match read.await {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => {
-            let words =
-                format!("the body must be whole and have at most {ENDPOINT_BODY_BYTES_MAX} bytes");
-            return Err(Refuse::new(ErrorCode::TooLarge, words).of(id));
-        }
+        Ok(Err(_)) => return Err(too_large()),
         Err(_) => {
             let words = "the body did not come in time";
             return Err(Refuse::new(ErrorCode::InvalidRequest, words)

@@ -78,6 +78,11 @@ impl From<Error> for Refuse {
         let message = error.to_string();
         let refusal = match &error {
             Error::Gateway(said) => Refusal {
+                field: said
+                    .details
+                    .as_ref()
+                    .and_then(|details| details["field"].as_str())
+                    .map(str::to_owned),
                 retryable: said.retryable,
                 retry_after_secs: said.retry_after_secs,
                 ..Refusal::new(said.code, message)

@@ -390,6 +390,60 @@ async fn the_same_idempotency_key_asks_and_charges_once() {
     assert_eq!(world.cluster.charges().await.len(), 1);
 }
 
+/// The prompts that core's own tests hide, with what is private in each.
+fn prompts() -> Vec<(String, Vec<String>)> {
+    let lines = include_str!("../../core/src/privacy/testdata/prompts.jsonl").lines();
+    let read = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        // Written backwards, so that nobody's scanner takes them for lost keys.
+        let planted = line["backwards"].as_array().unwrap().iter();
+        let planted: Vec<String> = planted
+            .map(|value| value.as_str().unwrap().chars().rev().collect())
+            .collect();
+        let text = line["text"].as_str().unwrap().to_owned();
+        let text = planted
+            .iter()
+            .fold(text, |text, value| text.replacen("{}", value, 1));
+        (text, planted)
+    };
+    lines.map(read).collect()
+}
+
+#[tokio::test]
+async fn of_two_hundred_prompts_no_server_sees_what_is_private_and_the_answers_have_it_all() {
+    let world = World::start().await;
+    let prompts = prompts();
+    assert!(prompts.len() >= 200);
+    for (text, _) in &prompts {
+        let mut body = json!({"model": "openai", "messages": [{"role": "user", "content": text}]});
+        let reply = world.ask(OPENAI, "", &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        // The built-in model says what it was asked.
+        body["model"] = "loopback".into();
+        let reply = world.ask(OPENAI, "", &body).await;
+        let answer = reply.json()["choices"][0]["message"]["content"].clone();
+        assert!(
+            answer.as_str().unwrap_or_default().contains(text.as_str()),
+            "{text}: {}",
+            reply.body
+        );
+    }
+    let questions = world.upstream.questions();
+    assert_eq!(questions.len(), prompts.len());
+    let printed = world.cluster.everything_printed();
+    for (question, (text, planted)) in questions.iter().zip(&prompts) {
+        let seen = question.json()["messages"][0]["content"].clone();
+        let seen = seen.as_str().unwrap();
+        for value in planted {
+            assert!(
+                !seen.contains(value.as_str()),
+                "{value} of {text} was sent: {seen}"
+            );
+            assert!(!printed.contains(value.as_str()), "{value} was printed");
+        }
+    }
+}
+
 /// Where the official clients are installed; a line that cannot be overlooked when they are not.
 fn clients() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("TEST_CLIENTS_DIR") {

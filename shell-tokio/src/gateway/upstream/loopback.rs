@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mesh_core::dialect::ModelRequest;
 use mesh_core::dialect::exchange::{Broken, Head};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::{News, Outlet};
@@ -27,7 +27,32 @@ struct Body {
 #[derive(Deserialize)]
 struct Message {
     role: String,
+    #[serde(default, deserialize_with = "text_of")]
     content: String,
+}
+
+/// A string, or the texts of its parts; pictures and calls have none.
+fn text_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Content {
+        Text(String),
+        Parts(Vec<Part>),
+    }
+    #[derive(Deserialize)]
+    struct Part {
+        #[serde(default)]
+        text: String,
+    }
+    let content: Option<Content> = Option::deserialize(deserializer)?;
+    Ok(match content {
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => {
+            let texts: Vec<String> = parts.into_iter().map(|part| part.text).collect();
+            texts.join("\n")
+        }
+        None => String::new(),
+    })
 }
 
 /// An answer as the events of its stream.

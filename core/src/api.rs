@@ -47,6 +47,7 @@ pub enum Method {
     #[serde(rename = "payments.pending")]
     PaymentsPending,
     /// What models are there? Answered by [`Models`].
+    #[serde(rename = "models")]
     Models,
 }
 

@@ -73,7 +73,9 @@ fn text_of(value: &Value, place: impl Fn() -> String) -> Translated<&str> {
 fn list(value: Value, place: &str) -> Translated<Vec<Value>> {
     match value {
         Value::Array(list) => Ok(list),
-        _ => Err(BadField::new(place, "must be a list")),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            Err(BadField::new(place, "must be a list"))
+        }
     }
 }
 
@@ -255,7 +257,7 @@ fn openai_content(at: usize, content: &Value) -> Translated<Vec<Value>> {
             .enumerate()
             .map(|(part, value)| openai_part(at, part, value))
             .collect(),
-        _ => Err(BadField::new(
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => Err(BadField::new(
             format!("messages[{at}].content"),
             "must be a string or a list of parts",
         )),
@@ -384,7 +386,7 @@ fn anthropic_text(value: &Value, place: impl Fn() -> String) -> Translated<Strin
                 .collect::<Translated<_>>()?;
             Ok(texts.join("\n\n"))
         }
-        _ => Err(BadField::new(
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => Err(BadField::new(
             place(),
             "must be a string or a list of blocks",
         )),
@@ -403,7 +405,7 @@ fn anthropic_message(at: usize, message: &Value, out: &mut Vec<Value>) -> Transl
             return Ok(());
         }
         Value::Array(blocks) => blocks,
-        _ => {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
             return Err(BadField::new(
                 place(),
                 "must be a string or a list of blocks",

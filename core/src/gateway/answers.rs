@@ -335,6 +335,14 @@ impl<T: Transport> Gateway<T> {
                 };
                 self.reply(now, conn, stream, call.id, api::encode(&result));
             }
+            Some(api::Method::Models) => {
+                let known = self.config.models.iter().map(|model| model.name.clone());
+                let names = std::iter::once("auto".to_owned()).chain(known);
+                let result = api::Models {
+                    names: names.take(limits::MODELS_LISTED_MAX).collect(),
+                };
+                self.reply(now, conn, stream, call.id, api::encode(&result));
+            }
             Some(method) => {
                 let pending = Pending::Service {
                     conn,
@@ -348,14 +356,6 @@ impl<T: Transport> Gateway<T> {
                     params: call.params.clone().into(),
                 };
                 self.ask_store(now, pending, ask);
-            }
-            Some(api::Method::Models) => {
-                let known = self.config.models.iter().map(|model| model.name.clone());
-                let names = std::iter::once("auto".to_owned()).chain(known);
-                let result = api::Models {
-                    names: names.take(limits::MODELS_LISTED_MAX).collect(),
-                };
-                self.reply(now, conn, stream, call.id, api::encode(&result));
             }
             None => {
                 let error = terms::unknown_method(&call.method);

@@ -281,7 +281,7 @@ fn is_zero(n: &u64) -> bool {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde calls it with a reference"
 )]
-fn is_none_hidden(n: &u32) -> bool {
+fn hides_nothing(n: &u32) -> bool {
     *n == 0
 }
 
@@ -335,7 +335,7 @@ pub struct EscalationResponse {
     pub estimated: bool,
     /// How many values were replaced by tokens before the question was sent. The device's own word,
     /// never the gateway's.
-    #[serde(default, skip_serializing_if = "is_none_hidden")]
+    #[serde(default, skip_serializing_if = "hides_nothing")]
     pub hidden: u32,
     /// The answer in the client's own dialect, when asked with `chat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -402,7 +402,7 @@ pub struct StreamEnd {
     pub estimated: bool,
     /// How many values were replaced by tokens before the question was sent. The device's own word,
     /// never the gateway's.
-    #[serde(default, skip_serializing_if = "is_none_hidden")]
+    #[serde(default, skip_serializing_if = "hides_nothing")]
     pub hidden: u32,
 }
 

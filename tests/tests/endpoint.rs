@@ -1,6 +1,8 @@
 //! The device's local endpoint, through a real tunnel to a scripted model server: by hand over raw
 //! sockets, and driven by the official clients of OpenAI and Anthropic.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
 use std::path::PathBuf;
 use std::process::Command;
 

@@ -4,7 +4,6 @@ use super::args::LocalKey;
 use super::{Scene, Stop};
 use crate::device::endpoint::keys::Keys;
 use crate::device::settings::Settings;
-use crate::error::Error;
 
 /// Prints the lines that a shell evaluates.
 pub(super) fn env(scene: &Scene) -> Result<(), Stop> {
@@ -32,7 +31,7 @@ pub(super) fn key(command: &LocalKey, scene: &Scene) -> Result<(), Stop> {
     match command {
         LocalKey::Create { label } => {
             let mut keys = Keys::open(&scene.paths.device())?;
-            let key = keys.create(label).map_err(Error::from)?;
+            let key = keys.create(label)?;
             scene.output.line(key.reveal())
         }
     }

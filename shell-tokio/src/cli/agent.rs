@@ -54,6 +54,8 @@ pub(super) async fn run(scene: &Scene) -> Result<(), Stop> {
         }
     };
     tokio::select! {
+        // First, so that signals are listened for before anything is said.
+        biased;
         () = until_stopped() => {}
         () = report => {}
         () = agent.serve() => {}

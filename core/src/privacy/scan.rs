@@ -201,15 +201,10 @@ impl Scan<'_> {
             .find(|c: char| !c.is_alphanumeric() && c != '-' && c != '.')
             .unwrap_or(tail.len());
         let domain = tail.get(..length).unwrap_or_default();
-        let domain = domain.trim_end_matches(['.', '-']);
-        let top = domain.rsplit('.').next().unwrap_or_default();
-        let named = domain.contains('.')
-            && !domain.starts_with(['.', '-'])
-            && !domain.contains("..")
-            && top.chars().count() >= 2
-            && top.chars().any(char::is_alphabetic);
-        if start < at && named {
-            self.found(start..at + 1 + domain.len(), Kind::Email);
+        if start < at
+            && let Some(bytes) = domain_bytes(domain)
+        {
+            self.found(start..at + 1 + bytes, Kind::Email);
         }
     }
 
@@ -329,6 +324,20 @@ impl Scan<'_> {
             self.keys_end = end;
             self.found(start..end, Kind::Jwt);
         }
+    }
+}
+
+/// How much of a text is a domain: labels with single dots between, the last of letters and longer
+/// than one; what follows that one is the sentence's.
+fn domain_bytes(text: &str) -> Option<usize> {
+    let mut domain = text.split("..").next().unwrap_or_default();
+    loop {
+        domain = domain.trim_end_matches(['.', '-']);
+        let (head, top) = domain.rsplit_once('.')?;
+        if top.chars().count() >= 2 && top.chars().any(char::is_alphabetic) {
+            return (!domain.starts_with(['.', '-'])).then_some(domain.len());
+        }
+        domain = head;
     }
 }
 

@@ -48,7 +48,8 @@ fn question(policy: &Policy, text: &str) {
     }
     assert!(text.contains('@') || !query.contains("[EMAIL_") || text.contains("[EMAIL_"));
     for obvious in obvious(text) {
-        assert!(!query.contains(obvious), "{obvious:?} is left");
+        let left = query.split_ascii_whitespace().any(|word| word == obvious);
+        assert!(!left, "{obvious:?} is left");
     }
     comes_back(&mapping, &query, text);
 }

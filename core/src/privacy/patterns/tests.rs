@@ -40,6 +40,8 @@ fn e_mail_addresses_are_found_whole_in_any_surroundings() {
         "'«jürgen.müller@bücher.example»'",
         "(«a@b.co»)",
         "email=«a-b@c-d.info»&x=1",
+        "«a@b.co».1 and more",
+        "«a@b.co»...x",
         "请写信给 «ada@example.com»。",
     ] {
         one(Kind::Email, marked);

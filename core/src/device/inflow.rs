@@ -119,10 +119,7 @@ mod tests {
                 AnswerEvent::Chunk(text) => format!("text {text}"),
                 AnswerEvent::Delta(Delta::Reasoning(text)) => format!("reasoning {text}"),
                 AnswerEvent::Delta(Delta::Arguments { json, .. }) => format!("arguments {json}"),
-                other @ (AnswerEvent::Delta(_)
-                | AnswerEvent::Ended(_)
-                | AnswerEvent::Whole(_)
-                | AnswerEvent::Failed(_)) => format!("{other:?}"),
+                other => format!("{other:?}"),
             })
             .collect();
         assert_eq!(

@@ -244,3 +244,34 @@ impl Drawing {
         self.say(at, account, order);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draw;
+
+    #[test]
+    fn months_turn_clocks_step_and_every_order_is_said_in_some_worlds() {
+        let plans: Vec<_> = (1..100).map(|seed| draw::plan(seed, "plain")).collect();
+        let turning = plans.iter().filter(|plan| plan.wall_ms != WALL_MS);
+        for plan in turning.clone() {
+            let end = plan.wall_ms + plan.faults_until / 1000;
+            assert!((plan.wall_ms..=end).contains(&DECEMBER_MS));
+        }
+        assert!((20..80).contains(&turning.count()));
+        let happenings = plans.iter().flat_map(|plan| &plan.happenings);
+        let said = |of: fn(&Deed) -> bool| {
+            happenings
+                .clone()
+                .any(|timed| matches!(&timed.what, Happening::Order { order, .. } if of(order)))
+        };
+        assert!(said(|deed| matches!(deed, Deed::Pay { .. })));
+        assert!(said(|deed| matches!(deed, Deed::Grant { .. })));
+        assert!(said(|deed| matches!(deed, Deed::Refund { .. })));
+        assert!(said(|deed| matches!(deed, Deed::Dispute { .. })));
+        assert!(said(|deed| matches!(deed, Deed::SetTier { .. })));
+        assert!(said(|deed| matches!(deed, Deed::SetCeiling { .. })));
+        let skews = |timed: &Timed| matches!(timed.what, Happening::SkewGateway { .. });
+        assert!(happenings.clone().any(skews));
+    }
+}

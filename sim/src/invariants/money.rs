@@ -490,3 +490,6 @@ fn rare_states(ledger: &Ledger, line: &Line, books: &Books) -> Vec<&'static str>
     let seen = seen.into_iter().filter(|(is, _)| *is);
     seen.map(|(_, sentence)| sentence).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -261,7 +261,7 @@ impl World {
             let now = self.now();
             assert_eq!(apply(&mut self.account, now, &entries[0]), Ok(()));
             self.model.holds.insert(request, held);
-            self.enough_is_there();
+            self.enough_is_there(Nanos(held.charge));
         }
     }
 

@@ -15,15 +15,14 @@ use super::{ACCOUNT, World};
 
 impl World {
     /// All that is set aside is there: in credits that have not ended, in advance, or within the ceiling.
-    pub(super) fn enough_is_there(&self) {
+    pub(super) fn enough_is_there(&self, new: Nanos) {
         let model = &self.model;
-        let held = model.holds.values().map(|hold| i128::from(hold.charge));
-        let held: i128 = held.sum();
-        let free = matches!(model.tier, Tier::Free { .. });
-        let last = model.holds.values().map(|hold| hold.charge).max();
-        if free || last == Some(0) {
+        // What costs nothing is let in also where funds have gone since the holds before it.
+        if matches!(model.tier, Tier::Free { .. }) || new.is_zero() {
             return;
         }
+        let held = model.holds.values().map(|hold| i128::from(hold.charge));
+        let held: i128 = held.sum();
         let month = model.judged(month(self.now_ms()));
         let within = i128::from(model.ceiling) - model.sum(Place::Spent(month));
         let funds = model.usable(self.now_ms()) + model.sum(Place::Prepaid);

@@ -404,8 +404,8 @@ fn a_refund_goes_back_to_where_the_charge_came_from_the_last_first() {
 
 #[test]
 fn a_refund_to_a_spent_credit_comes_back_until_its_end_and_ends_with_it_after() {
-    // Found by the simulator, seed 29: the order that gave the money back took the credit, which was
-    // spent, off the books before, and the money was nowhere.
+    // Found by the simulator: the order that gave the money back took the credit, which was spent, off
+    // the books before, and the money was nowhere.
     let spent = || {
         let mut books = Books::new(0);
         books.order(&order(1, grant(1030, 20))).unwrap();

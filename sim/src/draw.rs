@@ -1,6 +1,8 @@
 //! Plans from seeds: each seed decides which faults are on and how strong, how large the fleet is
 //! and what it asks.
 
+mod money;
+
 use crate::chance::Chance;
 use crate::net::{Bursts, Link};
 use crate::plan::{DevicePlan, Happening, Plan, Script, Timed, Trouble};
@@ -40,6 +42,18 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
     }
     draw.store_faults(&kinds);
     draw.faults_of_all(&kinds, gateways, devices.len());
+    let (accounts, nodes) = (
+        usize::try_from(accounts).unwrap_or(1),
+        usize::try_from(gateways).unwrap_or(1),
+    );
+    let money = money::money(
+        seed,
+        draw.until,
+        (accounts, nodes),
+        &devices,
+        &draw.happenings,
+    );
+    draw.happenings.extend(money.happenings);
     draw.happenings.sort_by_key(|timed| timed.at);
     Plan {
         seed,
@@ -47,6 +61,7 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
         unjittered: false,
         buggify: draw.chance.happens(500_000),
         faults_until: draw.until,
+        wall_ms: money.wall_ms,
         gateways: u32::try_from(gateways).unwrap_or(1),
         ceilings,
         devices,

@@ -5,6 +5,7 @@
 //! the list.
 
 pub mod at_end;
+pub mod money;
 
 use mesh_core::device::{AskError, State, Why};
 use mesh_core::ids::RequestId;

@@ -1,10 +1,20 @@
 //! What a run is made of, explicitly: who is there, how their links are, and everything that happens
 //! to them. A plan can be saved, edited, shrunk and run again without the seed that it was drawn from.
 
+mod money;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::money::{Deed, TierPlan};
 use crate::net::Link;
 use crate::queue::Micros;
+
+/// The wall clock when a world begins that does not say: 2026-11-18T11:06:40Z, ms since 1970.
+pub const WALL_MS: u64 = 1_795_000_000_000;
+
+const fn wall_ms() -> u64 {
+    WALL_MS
+}
 
 /// See the module documentation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +30,9 @@ pub struct Plan {
     pub unjittered: bool,
     /// How long faults strike, µs. After it everything heals, and all must come to a good end.
     pub faults_until: Micros,
+    /// The wall clock when the world begins, ms since 1970.
+    #[serde(default = "wall_ms")]
+    pub wall_ms: u64,
     /// Gateways of the deployment: with several, devices try them in turn.
     pub gateways: u32,
     /// What each account may spend in a month, nano-dollars.
@@ -156,6 +169,20 @@ pub enum Happening {
         device: usize,
         /// By so much, ms.
         by_ms: i64,
+    },
+    /// A gateway's wall clock jumps.
+    SkewGateway {
+        /// Which gateway.
+        gateway: usize,
+        /// By so much, ms.
+        by_ms: i64,
+    },
+    /// Something is done to an account, by whoever may.
+    Order {
+        /// Whose: an index into [`Plan::ceilings`].
+        account: usize,
+        /// What.
+        order: Deed,
     },
     /// A gateway's process dies; it comes back.
     CrashGateway {

@@ -2,7 +2,7 @@
 //! link.
 
 use crate::net::{Bursts, Link};
-use crate::plan::{DevicePlan, Happening, Plan, Script, Timed};
+use crate::plan::{DevicePlan, Happening, Plan, Script, Timed, WALL_MS};
 use crate::queue::{MILLI, Micros, SECOND};
 
 const RICH: i64 = 100_000_000_000;
@@ -25,6 +25,7 @@ pub fn fleet(transport: &str, devices: usize) -> Plan {
         buggify: false,
         unjittered: false,
         faults_until: Micros::MAX / 4,
+        wall_ms: WALL_MS,
         gateways: 1,
         ceilings: vec![RICH],
         devices: (0..devices).map(device).collect(),

@@ -17,6 +17,18 @@ pub const RARE: &[&str] = &[
     "an answer was cancelled and charged",
     "an answer without usage was estimated",
     "a newer session replaced an older one",
+    "a ceiling was lowered below what had been spent",
+    "a charge of an invoiced month was refunded",
+    "a clock was behind its account's month",
+    "a credit ended while money was set aside from it",
+    "a month turned while answers were running",
+    "a payment paid what was owed",
+    "a payment was disputed that had been spent",
+    "a reference was used for something else",
+    "a refund came to a credit that had left the books",
+    "an answer that a crash cut off was booked as a loss",
+    "an order was said twice",
+    "more was to be given back than there was",
 ];
 
 /// How often each was seen.

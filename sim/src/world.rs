@@ -12,12 +12,14 @@
 //!
 //! * `device`, `gateway`: a node's step and what its outputs lead to.
 //! * `happen`: what a plan lets happen, and the healing.
+//! * `money`: orders, the gateways' regular work on accounts, and who watches the ledgers.
 //!
 //! There are no threads. The first invariant that does not hold stops the run.
 
 mod device;
 mod gateway;
 mod happen;
+mod money;
 mod observe;
 
 use std::collections::BTreeMap;
@@ -32,6 +34,7 @@ use mesh_core::transport::{Datagram, Transmit};
 
 use self::device::DeviceNode;
 use self::gateway::{GatewayNode, StoreJob};
+use self::money::Watch;
 use crate::chance::{Chance, seed_of};
 use crate::invariants::{self, Seen};
 use crate::outside::store::Store;
@@ -45,8 +48,6 @@ use crate::trace::Trace;
 use crate::wire::certificates::Authority;
 use crate::wire::{Unbuildable, Wire};
 
-/// The wall clock when a world begins: 2026-11-18.
-const WALL_MS: u64 = 1_795_000_000_000;
 /// From the healing on, so long until every tunnel must be back: the longest backoff, an attempt, and
 /// what a resolver and a handshake take.
 const BACK_WITHIN: Micros = 80 * SECOND;
@@ -87,6 +88,8 @@ enum Event {
     Heal,
     Probe,
     StoreDone(Box<StoreJob>),
+    /// A gateway looks after the accounts.
+    Rounds(usize),
     Upstream(u64),
 }
 
@@ -122,6 +125,7 @@ pub struct World<W: Wire> {
     devices: Vec<DeviceNode<W>>,
     gateways: Vec<GatewayNode<W>>,
     store: Store,
+    money: Watch,
     store_chance: Chance,
     store_slow: (Micros, Micros),
     store_broken_until: Micros,
@@ -164,6 +168,7 @@ impl<W: Wire> World<W> {
             devices: Vec::new(),
             gateways: Vec::new(),
             store: Store::default(),
+            money: Watch::new(seed)?,
             store_chance: Chance::of(seed, "store", "delay"),
             store_slow: (0, 0),
             store_broken_until: 0,
@@ -185,12 +190,13 @@ impl<W: Wire> World<W> {
             let ceiling = world.plan.ceilings[account];
             world
                 .store
-                .open(account_id(account), ceiling, UnixMillis(WALL_MS))
+                .open(account_id(account), ceiling, UnixMillis(world.plan.wall_ms))
                 .map_err(Unbuildable)?;
         }
         for gateway in 0..world.plan.gateways as usize {
             world.gateways.push(GatewayNode::default());
             world.start_gateway(gateway)?;
+            world.queue.put(money::ROUNDS_EVERY, Event::Rounds(gateway));
         }
         for device in 0..world.plan.devices.len() {
             let node = DeviceNode::new(&world.plan, &world.authority, device)?;
@@ -314,6 +320,7 @@ impl<W: Wire> World<W> {
             Event::Heal => self.heal()?,
             Event::Probe => self.probe(),
             Event::StoreDone(job) => self.store_done(*job),
+            Event::Rounds(gateway) => self.rounds(gateway),
             Event::Upstream(call) => self.upstream(call),
         }
         if self.recorder.is_some() {
@@ -428,7 +435,7 @@ impl<W: Wire> World<W> {
     }
 
     fn wall(&self) -> UnixMillis {
-        UnixMillis(WALL_MS + self.queue.now() / 1000)
+        UnixMillis(self.plan.wall_ms + self.queue.now() / 1000)
     }
 
     /// Both clocks of a node that has slept `slept` µs and whose wall clock is `skew_ms` off.
@@ -489,7 +496,8 @@ impl<W: Wire> World<W> {
             connected: connected.iter().filter(|&&up| up).count(),
             probes: &self.probes,
         };
-        if let Err(violation) = invariants::at_end::check(&end) {
+        let judged = invariants::at_end::check(&end);
+        if let Err(violation) = judged.and_then(|()| self.judge_money()) {
             self.violation = Some(violation);
         }
     }

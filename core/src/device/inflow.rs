@@ -119,7 +119,10 @@ mod tests {
                 AnswerEvent::Chunk(text) => format!("text {text}"),
                 AnswerEvent::Delta(Delta::Reasoning(text)) => format!("reasoning {text}"),
                 AnswerEvent::Delta(Delta::Arguments { json, .. }) => format!("arguments {json}"),
-                other => format!("{other:?}"),
+                other @ (AnswerEvent::Delta(_)
+                | AnswerEvent::Ended(_)
+                | AnswerEvent::Whole(_)
+                | AnswerEvent::Failed(_)) => format!("{other:?}"),
             })
             .collect();
         assert_eq!(

@@ -27,10 +27,12 @@ pub mod exchange;
 pub mod frame;
 pub mod gateway;
 pub mod heartbeat;
+pub mod invoice;
 pub mod message;
 pub mod prices;
 pub mod privacy;
 pub mod reassembly;
+pub mod seal;
 pub mod sse;
 pub mod text;
 pub mod tunnel;
@@ -53,6 +55,8 @@ pub const TARGETS: &[Target] = &[
     ("device", device::run),
     ("gateway", gateway::run),
     ("account", account::run),
+    ("invoice", invoice::run),
+    ("seal", seal::run),
     ("text", text::run),
     ("config", config::run),
     ("certificate", certificate::run),

@@ -34,7 +34,6 @@ macro_rules! sentences {
 }
 
 const AT_END: &[(&str, Check)] = sentences![
-    debits_equal_credits_and_nothing_is_negative,
     everything_asked_is_answered_or_refused,
     every_tunnel_is_back,
     two_sessions_of_one_device_are_never_both_live,
@@ -109,10 +108,6 @@ fn no_hold_is_left_when_nothing_is_under_way(end: &End<'_>) -> Verdict {
         Some(request) if end.under_way == 0 => Err(format!("a hold for {request} is left")),
         Some(_) | None => Ok(()),
     }
-}
-
-fn debits_equal_credits_and_nothing_is_negative(end: &End<'_>) -> Verdict {
-    end.store.audit()
 }
 
 fn the_device_is_told_what_the_ledger_says(end: &End<'_>) -> Verdict {

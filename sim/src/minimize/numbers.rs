@@ -2,7 +2,7 @@
 
 use super::Search;
 use crate::net::{Bursts, Link};
-use crate::plan::{DevicePlan, Happening, Plan, Timed};
+use crate::plan::{Deed, DevicePlan, Happening, Plan, Timed, WALL_MS};
 use crate::queue::{MILLI, Micros, SECOND};
 
 /// How a calm link differs from a perfect one: it takes time.
@@ -75,6 +75,7 @@ pub(super) fn smaller(search: &mut Search<'_>) {
     search.keep_change(|plan| plan.buggify = false);
     search.keep_change(|plan| plan.store_us = (100, 100));
     search.keep_change(|plan| plan.upstream_us = (MILLI, MILLI));
+    search.keep_change(|plan| plan.wall_ms = WALL_MS);
     let least = last_moment(&search.plan).map_or(FAULTS_LEAST, |last| last + HEALS_AFTER);
     lower(search, least, |plan| Some(&mut plan.faults_until));
     for at in 0..search.plan.happenings.len() {
@@ -89,6 +90,11 @@ pub(super) fn smaller(search: &mut Search<'_>) {
             }
         });
         lower_words(search, at);
+        search.keep_change(|plan| {
+            if let Some(Happening::Order { order, .. }) = happening(plan, at) {
+                plain(order);
+            }
+        });
         let since = search.plan.happenings[at].at;
         lower(search, since + 1, |plan| {
             plan.happenings
@@ -148,6 +154,19 @@ fn lower_words(search: &mut Search<'_>, at: usize) {
     }
 }
 
+/// An order in round figures: a dollar, the whole charge.
+const fn plain(order: &mut Deed) {
+    const DOLLAR: i64 = 1_000_000_000;
+    match order {
+        Deed::Pay { nanos, .. }
+        | Deed::Grant { nanos, .. }
+        | Deed::Dispute { nanos, .. }
+        | Deed::SetCeiling { nanos, .. } => *nanos = DOLLAR,
+        Deed::Refund { share_ppm, .. } => *share_ppm = 1_000_000,
+        Deed::SetTier { .. } => {}
+    }
+}
+
 fn happening(plan: &mut Plan, at: usize) -> Option<&mut Happening> {
     plan.happenings.get_mut(at).map(|Timed { what, .. }| what)
 }
@@ -171,6 +190,8 @@ const fn until(what: &mut Happening) -> Option<&mut Micros> {
         | Happening::Rebind { .. }
         | Happening::Move { .. }
         | Happening::Skew { .. }
+        | Happening::SkewGateway { .. }
+        | Happening::Order { .. }
         | Happening::Revoke { .. }
         | Happening::Expire { .. } => None,
     }

@@ -68,12 +68,16 @@ fn drop_unused_accounts(plan: &mut Plan) {
         .iter()
         .filter_map(|&account| plan.ceilings.get(account).copied())
         .collect();
+    let renamed = |account: usize| used.iter().position(|&other| other == account);
     for device in &mut plan.devices {
-        device.account = used
-            .iter()
-            .position(|&account| account == device.account)
-            .unwrap_or_default();
+        device.account = renamed(device.account).unwrap_or_default();
     }
+    plan.happenings.retain_mut(|timed| {
+        let Happening::Order { account, .. } = &mut timed.what else {
+            return true;
+        };
+        renamed(*account).map(|to| *account = to).is_some()
+    });
 }
 
 /// The device that something happens to.
@@ -95,6 +99,8 @@ const fn device_of(what: &mut Happening) -> Option<&mut usize> {
         | Happening::Expire { device } => Some(device),
         Happening::CrashGateway { .. }
         | Happening::StopGateway { .. }
+        | Happening::SkewGateway { .. }
+        | Happening::Order { .. }
         | Happening::SlowStore { .. }
         | Happening::BrokenStore { .. } => None,
     }
@@ -103,9 +109,9 @@ const fn device_of(what: &mut Happening) -> Option<&mut usize> {
 /// The gateway that something happens to.
 const fn gateway_of(what: &mut Happening) -> Option<&mut usize> {
     match what {
-        Happening::CrashGateway { gateway, .. } | Happening::StopGateway { gateway, .. } => {
-            Some(gateway)
-        }
+        Happening::CrashGateway { gateway, .. }
+        | Happening::StopGateway { gateway, .. }
+        | Happening::SkewGateway { gateway, .. } => Some(gateway),
         Happening::Ask { .. }
         | Happening::Cancel { .. }
         | Happening::AskAgain { .. }
@@ -118,6 +124,7 @@ const fn gateway_of(what: &mut Happening) -> Option<&mut usize> {
         | Happening::CrashDevice { .. }
         | Happening::Suspend { .. }
         | Happening::Skew { .. }
+        | Happening::Order { .. }
         | Happening::SlowStore { .. }
         | Happening::BrokenStore { .. }
         | Happening::Revoke { .. }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::draw;
-use crate::plan::Happening;
+use crate::plan::{Deed, Happening, Timed};
 
 /// A large plan, whatever its seed: with several devices, gateways and kinds of fault.
 fn large() -> Plan {
@@ -83,6 +83,48 @@ fn sizes_halve_their_way_down_to_the_least_that_fails() {
     assert_eq!(plan.happenings.len(), 1);
     assert!(
         matches!(plan.happenings[0].what, Happening::Ask { words: 3..=5, context_bytes: 0, ref upstream, .. } if upstream.troubles.is_empty())
+    );
+}
+
+#[test]
+fn orders_follow_their_account_and_go_with_it() {
+    let pay = |account, payment| Timed {
+        at: 5,
+        what: Happening::Order {
+            account,
+            order: Deed::Pay {
+                payment,
+                nanos: 123,
+            },
+        },
+    };
+    let mut large = large();
+    large.ceilings = vec![1, 2, 3];
+    large
+        .devices
+        .iter_mut()
+        .for_each(|device| device.account = 2);
+    large.happenings = vec![pay(0, 1), pay(2, 2)];
+    let mut fails = |plan: &Plan| {
+        let of = |timed: &Timed| matches!(timed.what, Happening::Order { account, order: Deed::Pay { payment: 2, .. } } if plan.ceilings.get(account) == Some(&3));
+        plan.happenings.iter().any(of) && !plan.devices.is_empty()
+    };
+    assert!(fails(&large));
+    let plan = shrink(&large, 10_000, &mut fails, &mut silently).plan;
+    assert_eq!((plan.ceilings, plan.devices.len()), (vec![3], 1));
+    let pay = Deed::Pay {
+        payment: 2,
+        nanos: 1_000_000_000,
+    };
+    assert_eq!(
+        plan.happenings[..],
+        [Timed {
+            at: 5,
+            what: Happening::Order {
+                account: 0,
+                order: pay
+            }
+        }]
     );
 }
 

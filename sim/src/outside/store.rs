@@ -3,14 +3,16 @@
 //! What a gateway has asked and was not carried out when it dies is gone, and so is every hold of
 //! its: holds are void by a crash, charges are for ever.
 
+mod books;
+
 use std::collections::BTreeMap;
 
 use mesh_core::api;
-use mesh_core::billing::account::alert::{Alert, Mark};
-use mesh_core::billing::account::{
-    self, Account, Command, Denied, Entry, Facts, Lose, Prior, Release,
-};
-use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
+use mesh_core::billing::account::alert::Alert;
+use mesh_core::billing::account::order::{self, Order, Refused};
+use mesh_core::billing::account::{Command, Denied, Lose, Prior, Release};
+use mesh_core::billing::ledger::Charge;
+use mesh_core::billing::ledger::seal::{Head, Seal, SealKey};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
 use mesh_core::gateway::{
@@ -20,21 +22,8 @@ use mesh_core::identity::Fingerprint;
 use mesh_core::ids::{AccountId, DeviceId, RequestId};
 use mesh_core::time::UnixMillis;
 
+pub use self::books::{Books, Ordered};
 use crate::recorder::Balance;
-
-/// One account with its ledger.
-#[derive(Debug)]
-struct Books {
-    account: Account,
-    chain: Vec<Stored>,
-    head: Hash,
-    /// How each request ended that did, for ever.
-    ended: BTreeMap<RequestId, Prior>,
-    /// What is known of answers under way, and at which gateway.
-    checkpoints: BTreeMap<RequestId, (usize, Lose)>,
-    /// Which gateway made a hold.
-    holders: BTreeMap<RequestId, usize>,
-}
 
 /// See the module documentation.
 #[derive(Debug, Default)]
@@ -42,15 +31,6 @@ pub struct Store {
     books: BTreeMap<AccountId, Books>,
     devices: BTreeMap<DeviceId, (AccountId, Fingerprint, bool)>,
     epoch: u64,
-}
-
-impl Books {
-    fn charges(&self) -> impl Iterator<Item = &Charge> {
-        self.ended.values().filter_map(|prior| match prior {
-            Prior::Charged(charge) => Some(charge),
-            Prior::Lost(_) => None,
-        })
-    }
 }
 
 /// What a failure of the books is called.
@@ -64,16 +44,7 @@ impl Store {
     /// When the ledger cannot hold it.
     pub fn open(&mut self, id: AccountId, ceiling: i64, now: UnixMillis) -> Result<(), Broken> {
         let (tier, ceiling) = (Tier::MANAGED, Nanos(ceiling));
-        let mut books = Books {
-            account: Account::new(tier, ceiling),
-            chain: Vec::new(),
-            head: Hash::START,
-            ended: BTreeMap::new(),
-            checkpoints: BTreeMap::new(),
-            holders: BTreeMap::new(),
-        };
-        append(&mut books, id, now, Record::Opened { tier, ceiling })?;
-        self.books.insert(id, books);
+        self.books.insert(id, Books::open(id, tier, ceiling, now)?);
         Ok(())
     }
 
@@ -209,36 +180,58 @@ impl Store {
         id: AccountId,
         command: Command,
     ) -> Result<Result<Option<Alert>, Denied>, Broken> {
-        let Some(books) = self.books.get_mut(&id) else {
-            return Ok(Err(Denied::UnknownAccount));
-        };
-        let facts = Facts {
-            now,
-            prior: books.ended.get(&command.request()).cloned(),
-            provider_key: true,
-        };
-        let entries = match account::decide(&books.account, &facts, command) {
-            Ok(entries) => entries,
-            Err(denied) => return Ok(Err(denied)),
-        };
-        let before = Mark::of(&books.account);
-        for entry in entries {
-            account::apply(&mut books.account, now, &entry).map_err(|error| error.to_string())?;
-            let request = entry.request();
-            if matches!(entry, Entry::Held(..)) {
-                books.holders.insert(request, gateway);
-            } else {
-                books.holders.remove(&request);
-                books.checkpoints.remove(&request);
-            }
-            if let Some(record) = entry.record() {
-                if let Some(prior) = Prior::of(&record) {
-                    books.ended.insert(request, prior);
-                }
-                append(books, id, now, record)?;
-            }
+        match self.books.get_mut(&id) {
+            Some(books) => books.command(now, gateway, command),
+            None => Ok(Err(Denied::UnknownAccount)),
         }
-        Ok(Ok(Alert::passed(before, &books.account)))
+    }
+
+    /// Carries out what is ordered of an account.
+    ///
+    /// # Errors
+    ///
+    /// When an entry could not be written that had been decided on: never, if the rules hold.
+    pub fn order(
+        &mut self,
+        now: UnixMillis,
+        account: AccountId,
+        order: &Order,
+    ) -> Result<Result<Ordered, Refused>, Broken> {
+        let books = self.books.get_mut(&account);
+        books.ok_or("no such account")?.order(now, order)
+    }
+
+    /// Invoices the months that are over, and takes credits off the books that have ended.
+    ///
+    /// # Errors
+    ///
+    /// When a month that is due cannot be invoiced, or an entry could not be written: never, if the
+    /// rules hold.
+    pub fn close_and_lapse(&mut self, now: UnixMillis) -> Result<(), Broken> {
+        for books in self.books.values_mut() {
+            for month in order::due(&books.account, now) {
+                let closed = books.order(now, &Order::close(month))?;
+                closed.map_err(|refused| refused.to_string())?;
+            }
+            books.lapse(now)?;
+        }
+        Ok(())
+    }
+
+    /// Signs where all ledgers end.
+    #[must_use]
+    pub fn seal(&self, now: UnixMillis, key: &SealKey) -> Seal {
+        let head = |books: &Books| Head {
+            entries: books.chain.len() as u64,
+            hash: books.head(),
+        };
+        let heads = self.books.iter().map(|(&id, books)| (id, head(books)));
+        Seal::new(now, heads.collect(), key)
+    }
+
+    /// Every account's books.
+    pub fn books(&self) -> impl Iterator<Item = (AccountId, &Books)> {
+        self.books.iter().map(|(&id, books)| (id, books))
     }
 
     /// A gateway died: its holds are void, and what its answers had used is the operator's loss.
@@ -300,57 +293,4 @@ impl Store {
             Prior::Lost(_) => None,
         }
     }
-
-    /// Checks every account against its own ledger: the chain, the balance of every entry, what was
-    /// charged, and that nothing is negative.
-    ///
-    /// # Errors
-    ///
-    /// What does not agree.
-    pub fn audit(&self) -> Result<(), Broken> {
-        for (&id, books) in &self.books {
-            let verified = ledger::verify(id, books.chain.iter().cloned())
-                .map_err(|fault| fault.to_string())?;
-            let charged: i128 = books
-                .charges()
-                .map(|charge| i128::from(charge.charge.0))
-                .sum();
-            if i128::from(verified.charged.0) != charged {
-                return Err(format!("the ledger of {id} does not add up to its charges"));
-            }
-            let account = &books.account;
-            let figures = [account.spent, account.used, account.owed];
-            if figures.iter().any(|figure| figure.0 < 0) {
-                return Err(format!("a figure of {id} is negative"));
-            }
-            let sum = i128::from(account.spent.0) + i128::from(account.owed.0);
-            if sum != charged {
-                return Err(format!(
-                    "{id} was charged {charged}, its account says {sum}"
-                ));
-            }
-            let held: i128 = account
-                .holds
-                .values()
-                .map(|held| i128::from(held.charge.0))
-                .sum();
-            if i128::from(account.spent.0) + held > i128::from(account.ceiling.0) {
-                return Err(format!("holds and spending of {id} are over its ceiling"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn append(books: &mut Books, id: AccountId, now: UnixMillis, record: Record) -> Result<(), Broken> {
-    let sequence = books.chain.len() as u64;
-    let entry = ledger::Entry::new(sequence, now, record).map_err(|error| error.to_string())?;
-    let canonical = entry.canonical().map_err(|error| error.to_string())?;
-    books.head = ledger::link(id, books.head, &canonical);
-    books.chain.push(Stored {
-        sequence,
-        canonical,
-        hash: books.head,
-    });
-    Ok(())
 }

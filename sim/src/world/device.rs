@@ -329,6 +329,8 @@ impl<W: Wire> World<W> {
             | What::AskAgain { .. }
             | What::Pause { .. }
             | What::Load { .. }
+            | What::SkewGateway { .. }
+            | What::Order { .. }
             | What::SlowStore { .. }
             | What::BrokenStore { .. } => false,
         };

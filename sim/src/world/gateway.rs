@@ -29,6 +29,7 @@ pub(super) struct GatewayNode<W: Wire> {
     pub(super) machine: Option<Gateway<W>>,
     /// Lives of its process.
     pub(super) life: u32,
+    pub(super) skew_ms: i64,
     clock: WallClock,
     armed: Option<Micros>,
 }
@@ -38,6 +39,7 @@ impl<W: Wire> Default for GatewayNode<W> {
         Self {
             machine: None,
             life: 0,
+            skew_ms: 0,
             clock: WallClock::default(),
             armed: None,
         }
@@ -75,7 +77,7 @@ fn config() -> Config {
 impl<W: Wire> World<W> {
     /// Starts a gateway's process, anew after a crash.
     pub(super) fn start_gateway(&mut self, at: usize) -> Result<(), Unbuildable> {
-        let now = self.gateway_now();
+        let now = self.gateway_now(at);
         let node = &mut self.gateways[at];
         node.life += 1;
         node.clock.set(now.wall);
@@ -104,9 +106,7 @@ impl<W: Wire> World<W> {
             self.sometimes
                 .saw("a gateway crashed while it worked on an answer");
         }
-        if let Err(broken) = self.store.lose_all_of(self.wall(), at) {
-            self.note("store", format!("broken: {broken}"));
-        }
+        self.lose_all_of(at);
         let calls: Vec<u64> = self
             .calls
             .iter()
@@ -118,12 +118,12 @@ impl<W: Wire> World<W> {
         }
     }
 
-    fn gateway_now(&self) -> Now {
-        self.now_of(0, 0)
+    pub(super) fn gateway_now(&self, at: usize) -> Now {
+        self.now_of(0, self.gateways[at].skew_ms)
     }
 
     pub(super) fn give_gateway(&mut self, at: usize, input: Input) {
-        let now = self.gateway_now();
+        let now = self.gateway_now(at);
         let node = &mut self.gateways[at];
         node.clock.set(now.wall);
         let Some(machine) = &mut node.machine else {
@@ -136,7 +136,7 @@ impl<W: Wire> World<W> {
     }
 
     pub(super) fn gateway_datagram(&mut self, at: usize, datagram: Datagram) {
-        let now = self.gateway_now();
+        let now = self.gateway_now(at);
         let Some(node) = self.gateways.get_mut(at) else {
             return;
         };
@@ -148,7 +148,7 @@ impl<W: Wire> World<W> {
     }
 
     pub(super) fn gateway_timer(&mut self, at: usize) {
-        let now = self.gateway_now();
+        let now = self.gateway_now(at);
         let virtual_now = self.queue.now();
         let node = &mut self.gateways[at];
         if node.armed != Some(virtual_now) {
@@ -179,7 +179,7 @@ impl<W: Wire> World<W> {
             self.gateway_says(at, output);
         }
         self.see(&Seen::Outputs(outputs));
-        let now = self.gateway_now();
+        let now = self.gateway_now(at);
         let mut buf = std::mem::take(&mut self.buf);
         buf.clear();
         while let Some(transmit) = self.gateways[at]
@@ -302,7 +302,8 @@ impl<W: Wire> World<W> {
         let told = if self.queue.now() < self.store_broken_until {
             unavailable(&ask)
         } else {
-            match self.store.carry_out(self.wall(), gateway, &ask) {
+            let now = self.gateway_now(gateway).wall;
+            match self.store.carry_out(now, gateway, &ask) {
                 Ok(told) => told,
                 Err(broken) => {
                     self.note("store", format!("broken: {broken}"));
@@ -311,6 +312,7 @@ impl<W: Wire> World<W> {
             }
         };
         self.record_told(&ask, told.as_ref());
+        self.money_told(gateway, &ask, told.as_ref());
         if matches!(&told, Some(Told::Held(Err(HoldFailed::Denied(_))))) {
             self.sometimes.saw("a hold was denied");
         }
@@ -339,6 +341,7 @@ impl<W: Wire> World<W> {
         let attempt = asked.produced.len();
         asked.produced.push(String::new());
         asked.calling = true;
+        self.money.called(self.queue.now(), request);
         let usage = asked.usage;
         if attempt > 0 {
             self.sometimes.saw("a model server was asked again");
@@ -441,6 +444,7 @@ impl<W: Wire> World<W> {
         {
             produced.push_str(text);
             let so_far = produced.len();
+            self.money.produced(self.queue.now(), request, so_far);
             self.record_text(request, Text::Produced(so_far));
         }
     }

@@ -8,7 +8,7 @@ use mesh_core::wire::message::Vitals;
 use super::{Event, World, account_id, device_id, request_id};
 use crate::net::Link;
 use crate::outside::upstream;
-use crate::plan::Happening;
+use crate::plan::{Happening, Timed};
 use crate::queue::Micros;
 use crate::record::Asked;
 use crate::wire::{Unbuildable, Wire};
@@ -108,6 +108,10 @@ impl<W: Wire> World<W> {
             Happening::Skew { device, by_ms } => {
                 self.devices[device].skew_ms += by_ms;
             }
+            Happening::SkewGateway { gateway, by_ms } => {
+                self.gateways[gateway].skew_ms += by_ms;
+            }
+            Happening::Order { account, ref order } => self.order(index, account, order),
             Happening::CrashGateway { gateway, until } => {
                 self.kill_gateway(gateway);
                 self.queue.put(until, Event::Undo(index));
@@ -169,6 +173,8 @@ impl<W: Wire> World<W> {
             | Happening::Rebind { .. }
             | Happening::Move { .. }
             | Happening::Skew { .. }
+            | Happening::SkewGateway { .. }
+            | Happening::Order { .. }
             | Happening::SlowStore { .. }
             | Happening::BrokenStore { .. }
             | Happening::Revoke { .. }
@@ -253,6 +259,7 @@ impl<W: Wire> World<W> {
         self.store_slow = (0, 0);
         self.store_broken_until = 0;
         for gateway in 0..self.gateways.len() {
+            self.gateways[gateway].skew_ms = 0;
             // One that was stopped has to be started again; the others go on.
             let stopped = self.is_stopped(gateway);
             if stopped {
@@ -323,7 +330,9 @@ impl<W: Wire> World<W> {
     /// Whether its account cannot be relied on to have money left.
     fn is_poor(&self, device: usize) -> bool {
         const RICH: i64 = 100_000_000_000;
-        self.plan.ceilings[self.plan.devices[device].account] < RICH
+        let own = self.plan.devices[device].account;
+        let takes = |timed: &Timed| matches!(&timed.what, Happening::Order { account, order } if *account == own && order.takes());
+        self.plan.ceilings[own] < RICH || self.plan.happenings.iter().any(takes)
     }
 
     /// The virtual time.

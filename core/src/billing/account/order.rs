@@ -236,19 +236,20 @@ pub fn decide(account: &Account, known: &Known, order: &Order) -> Result<Vec<Rec
             Err(Refused::Conflict)
         };
     }
-    let record = record(account, known, order)?;
-    let mut records = lapsed(account, known.now);
-    let credits = account.credits.len() - records.len();
-    if matches!(record, Record::Granted { .. }) && credits >= CREDITS_PER_ACCOUNT_MAX {
-        return Err(Refused::TooManyCredits);
-    }
-    records.push(record);
-    // What cannot be booked is refused before any of it is.
+    // What cannot be booked is refused before any of it is; the order meets the account without the
+    // credits that leave it.
     let mut tried = account.clone();
+    let mut records = lapsed(account, known.now);
     for record in &records {
         book(&mut tried, record)?;
     }
+    let record = record(&tried, known, order)?;
+    if matches!(record, Record::Granted { .. }) && tried.credits.len() >= CREDITS_PER_ACCOUNT_MAX {
+        return Err(Refused::TooManyCredits);
+    }
+    book(&mut tried, &record)?;
     tried.summary(known.now)?;
+    records.push(record);
     Ok(records)
 }
 
@@ -371,14 +372,17 @@ fn is_of(record: &Record, order: &Order) -> bool {
     }
 }
 
-/// Credits that leave the books: spent ones, and those that ended so long ago that nothing can be set
-/// aside from them any more.
+/// Credits that leave the books: those that ended so long ago that nothing can be set aside from them
+/// any more, and spent ones at their end, or before it when there is no room for more. Until then a
+/// refund finds them.
 ///
 /// Any order books them; somebody should do it from time to time where none comes.
 #[must_use]
 pub fn lapsed(account: &Account, now: UnixMillis) -> Vec<Record> {
+    let full = account.credits.len() >= CREDITS_PER_ACCOUNT_MAX;
     let over = |credit: &&Credit| {
-        credit.left == Nanos::ZERO || credit.expires_at.0.saturating_add(LAPSES_AFTER_MS) <= now.0
+        let spent = credit.left == Nanos::ZERO && (full || credit.expires_at <= now);
+        spent || credit.expires_at.0.saturating_add(LAPSES_AFTER_MS) <= now.0
     };
     let credits = account.credits.iter().filter(over);
     credits

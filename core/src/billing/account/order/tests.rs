@@ -12,7 +12,7 @@ use super::super::{
     decide as decide_command, replay, replay_one,
 };
 use super::*;
-use crate::billing::ledger::{Book, Charge};
+use crate::billing::ledger::{Book, Charge, Refunded};
 use crate::billing::price::{Price, Rates};
 use crate::ids::{GuestId, RequestId};
 use crate::wire::message::TokensUsed;
@@ -377,10 +377,10 @@ fn a_refund_goes_back_to_where_the_charge_came_from_the_last_first() {
         let credits: Vec<_> = books.account.credits.iter().map(|c| c.left.0).collect();
         (books.account.spent.0, books.account.balance.0, credits)
     };
-    assert_eq!(left(&books), (0, 40, vec![]));
-    // The other 30, and of the credits, which have left the books, all: they ended.
+    assert_eq!(left(&books), (0, 40, vec![0, 0]));
+    // The other 30, and both credits, which have not ended, their parts.
     books.order(&order(5, refund(1, 180))).unwrap();
-    assert_eq!(left(&books), (0, 70, vec![]));
+    assert_eq!(left(&books), (0, 70, vec![50, 100]));
     assert_eq!(
         books.order(&order(6, refund(1, 1))),
         Err(Refused::MoreThanThere { left: Nanos(0) })
@@ -391,7 +391,7 @@ fn a_refund_goes_back_to_where_the_charge_came_from_the_last_first() {
     );
     assert_eq!(
         (books.book(Book::Refunds), books.book(Book::Credits)),
-        (1030, 0)
+        (1030, -150)
     );
     // A credit that is still there takes its part back.
     let mut books = Books::new(0);
@@ -400,6 +400,35 @@ fn a_refund_goes_back_to_where_the_charge_came_from_the_last_first() {
     books.settle(1, 1000);
     books.order(&order(2, refund(1, 1030))).unwrap();
     assert_eq!(left(&books), (0, 0, vec![2000]));
+}
+
+#[test]
+fn a_refund_to_a_spent_credit_comes_back_until_its_end_and_ends_with_it_after() {
+    // Found by the simulator: the order that gave the money back took the credit, which was spent, off
+    // the books before, and the money was nowhere.
+    let spent = || {
+        let mut books = Books::new(0);
+        books.order(&order(1, grant(1030, 20))).unwrap();
+        books.hold(1, 1000).unwrap();
+        books.settle(1, 1000);
+        books
+    };
+    let mut books = spent();
+    books.order(&order(2, refund(1, 1030))).unwrap();
+    let credits = &books.account.credits;
+    assert_eq!((credits.len(), credits[0].left), (1, Nanos(1030)));
+
+    let mut books = spent();
+    books.now = days(20);
+    assert_eq!(books.order(&order(2, refund(1, 1030))), Ok(2));
+    assert_eq!(books.account.credits, []);
+    assert!(matches!(
+        &books.ledger.last().unwrap().1,
+        Record::Refunded(Refunded {
+            ended: Nanos(1030),
+            ..
+        })
+    ));
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod limits;
 pub mod machine;
 pub mod quic;
+pub mod rate;
 pub mod rng;
 pub mod stream;
 pub mod time;

@@ -90,6 +90,40 @@ impl<K: Ord + Copy> Buckets<K> {
     }
 }
 
+/// How many of something each key has at once. Those with none take no room.
+#[derive(Debug)]
+pub struct Tally<K>(BTreeMap<K, u32>);
+
+impl<K: Ord> Default for Tally<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> Tally<K> {
+    /// How many there are.
+    #[must_use]
+    pub fn of(&self, key: &K) -> u32 {
+        self.0.get(key).copied().unwrap_or_default()
+    }
+
+    /// One more.
+    pub fn add(&mut self, key: K) {
+        let count = self.0.entry(key).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// One less.
+    pub fn remove(&mut self, key: &K) {
+        if let Some(count) = self.0.get_mut(key) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.0.remove(key);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -127,6 +161,19 @@ mod tests {
         assert_eq!(buckets.full_at.len(), 1);
         buckets.take(t + 2 * MINUTE, 9, 60);
         assert_eq!(buckets.full_at.keys().collect::<Vec<_>>(), [&9]);
+    }
+
+    #[test]
+    fn a_tally_counts_each_key_and_forgets_those_with_none() {
+        let mut tally = Tally::default();
+        tally.add(1);
+        tally.add(1);
+        tally.add(2);
+        tally.remove(&1);
+        tally.remove(&2);
+        tally.remove(&3);
+        assert_eq!((tally.of(&1), tally.of(&2)), (1, 0));
+        assert_eq!(tally.0.len(), 1);
     }
 
     proptest! {

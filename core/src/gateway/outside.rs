@@ -11,7 +11,7 @@ use crate::billing::ledger::Charge;
 use crate::dialect::ModelRequest;
 use crate::dialect::exchange::{Broken, Head};
 use crate::identity::Fingerprint;
-use crate::ids::{AccountId, DeviceId};
+use crate::ids::{AccountId, DeviceId, RequestId};
 
 /// Names one [`Ask`]. Never reused within one gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +60,16 @@ pub enum Ask {
         /// Which.
         account: AccountId,
     },
+    /// A device wants to go on with an answer that this gateway does not have: what is known of it?
+    /// Answered by [`Told::Recalled`].
+    Recall {
+        /// Whose it would be.
+        account: AccountId,
+        /// Which device asks.
+        device: DeviceId,
+        /// For which question.
+        request: RequestId,
+    },
 }
 
 /// The outside world's one answer to an [`Ask`].
@@ -77,6 +87,23 @@ pub enum Told {
     Called(Result<(), Broken>),
     /// To [`Ask::Summary`].
     Summed(Result<Summary, Unavailable>),
+    /// To [`Ask::Recall`].
+    Recalled(Result<Recalled, Unavailable>),
+}
+
+/// What is known of an answer that the asked gateway does not have.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recalled {
+    /// It ended and was charged to this device; its text is no longer there.
+    Charged(Box<Charge>),
+    /// A gateway died over it; what the provider took was booked as the operator's loss.
+    Lost,
+    /// Money is held for it: another gateway works on it.
+    Elsewhere,
+    /// It is another device's.
+    NotYours,
+    /// Nothing.
+    Nothing,
 }
 
 /// The store is not there: full, locked, broken or lost.

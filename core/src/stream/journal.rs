@@ -9,8 +9,8 @@
 //! # Invariants
 //!
 //! 1. Pieces never change: a reader from any sequence gets what every other reader got.
-//! 2. A journal never holds more than [`limits::JOURNAL_BYTES_MAX`]; what does not fit is refused
-//!    whole.
+//! 2. A journal never holds more than [`limits::JOURNAL_BYTES_MAX`] and an empty final piece; what
+//!    does not fit is refused whole, and so is everything after it.
 //! 3. Nothing follows the final piece.
 //! 4. Of a reader that acknowledges, at most [`limits::ANSWER_UNACKED_BYTES_MAX`] and one piece are
 //!    under way.
@@ -73,6 +73,8 @@ pub struct Journal {
     deltas: BTreeMap<u64, Box<RawValue>>,
     delta_bytes: usize,
     complete: bool,
+    /// A piece did not fit.
+    closed: bool,
 }
 
 impl std::fmt::Debug for Journal {
@@ -93,11 +95,12 @@ impl Journal {
         Self::default()
     }
 
-    /// Keeps the next piece.
+    /// Keeps the next piece. An empty final one always fits. Once one did not, none does: there are
+    /// no holes.
     ///
     /// # Errors
     ///
-    /// [`Full`], and nothing has changed.
+    /// [`Full`].
     pub fn push(
         &mut self,
         content: &str,
@@ -108,7 +111,9 @@ impl Journal {
             .as_ref()
             .map_or(0, |delta| delta.get().len() + DELTA_OVERHEAD_BYTES);
         let bytes = self.bytes() + content.len() + PIECE_OVERHEAD_BYTES + more_for_delta;
-        if self.complete || bytes > limits::JOURNAL_BYTES_MAX {
+        let ends = is_final && content.is_empty() && more_for_delta == 0;
+        self.closed |= bytes > limits::JOURNAL_BYTES_MAX;
+        if self.complete || (self.closed && !ends) {
             return Err(Full);
         }
         let end = u32::try_from(self.text.len() + content.len()).map_err(|_| Full)?;

@@ -17,7 +17,8 @@ use crate::dialect::MaxTokensField;
 use crate::dialect::exchange::{Broken, Head};
 use crate::escalation::context::Question;
 use crate::gateway::{
-    self, Admitted, Ask, AskId, Gateway, HoldFailed, NotAdmitted, Progress, Told, Unavailable,
+    self, Admitted, Ask, AskId, Gateway, HoldFailed, NotAdmitted, Progress, Recalled, Told,
+    Unavailable,
 };
 use crate::ids::{AccountId, DeviceId, RequestId};
 use crate::machine::{Machine, RootMachine};
@@ -142,6 +143,10 @@ impl Outside {
                     .unwrap();
                 Told::Released(Ok(()))
             }
+            Ask::Recall { request, .. } => {
+                self.asked.push("recall");
+                Told::Recalled(Ok(self.recall(request)))
+            }
             Ask::Summary { .. } => Told::Summed(Ok(self.account.summary(WALL).unwrap())),
             Ask::Call { provider, .. } => {
                 assert_eq!(provider, "provider", "as the model's row says");
@@ -151,6 +156,15 @@ impl Outside {
             }
         };
         vec![self::told(id, told)]
+    }
+
+    /// A gateway that is new holds nothing.
+    fn recall(&self, request: RequestId) -> Recalled {
+        self.ledger
+            .get(&request)
+            .map_or(Recalled::Nothing, |charge| {
+                Recalled::Charged(Box::new(charge.clone()))
+            })
     }
 
     fn call(&mut self, id: AskId) -> Vec<gateway::Input> {
@@ -224,6 +238,8 @@ pub(super) fn gateway_config() -> gateway::Config {
         }],
         default_model: "sonnet".into(),
         tunnels_max: 100,
+        keeping: gateway::Keeping::default(),
+        rates: gateway::Rates::default(),
     }
 }
 

@@ -49,9 +49,18 @@ fn ten_mebibytes_fit_and_a_byte_more_is_refused_whole() {
         journal.push(&piece, None, false).unwrap();
     }
     assert_eq!(journal.bytes(), 10_485_760);
-    assert_eq!(journal.push("", None, true), Err(Full));
+    assert_eq!(journal.push("x", None, false), Err(Full));
+    assert_eq!(journal.push("", None, false), Err(Full));
     assert_eq!((journal.bytes(), journal.pieces()), (10_485_760, 10));
     assert!(!journal.is_complete());
+    assert_eq!(journal.push("", None, true), Ok(()));
+    assert!(journal.piece(10).unwrap().is_final);
+
+    // There is no hole: what would fit after something that did not is refused too.
+    let mut journal = Journal::new();
+    let large = "x".repeat(10 * 1024 * 1024);
+    assert_eq!(journal.push(&large, None, false), Err(Full));
+    assert_eq!(journal.push("x", None, false), Err(Full));
 }
 
 #[test]

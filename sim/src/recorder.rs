@@ -283,7 +283,9 @@ impl Recorder {
             Ask::Hold { account, hold } => (*account, hold.request),
             Ask::Settle { account, settle } => (*account, settle.request),
             Ask::Release { account, release } => (*account, release.request),
-            Ask::Admit { .. } | Ask::Summary { .. } | Ask::Call { .. } => return,
+            Ask::Admit { .. } | Ask::Summary { .. } | Ask::Call { .. } | Ask::Recall { .. } => {
+                return;
+            }
         };
         let money = match told {
             Told::Held(Ok(())) => Money::Held(held.unwrap_or(Nanos::ZERO)),
@@ -293,7 +295,7 @@ impl Recorder {
             Told::Held(Err(_)) | Told::Settled(Err(_)) | Told::Released(Err(_)) => {
                 Money::Unavailable
             }
-            Told::Admitted(_) | Told::Summed(_) | Told::Called(_) => return,
+            Told::Admitted(_) | Told::Summed(_) | Told::Called(_) | Told::Recalled(_) => return,
         };
         self.money.push(MoneyRow {
             at,

@@ -15,8 +15,12 @@ pub const RARE: &[&str] = &[
     "a tunnel fell into doubt and out of it",
     "an account could not pay",
     "an answer was cancelled and charged",
+    "an answer was kept no longer",
+    "an answer was resumed after its end",
+    "an answer was resumed in the middle",
     "an answer without usage was estimated",
     "a newer session replaced an older one",
+    "the same question joined its answer",
 ];
 
 /// How often each was seen.

@@ -349,10 +349,9 @@ impl<T: Transport> Gateway<T> {
             return;
         };
         let Message::StreamChunk(chunk) = message else {
-            kept.last_word_bytes = match &message {
-                Message::EscalationResponse(whole) => whole.content.len(),
-                _ => 0,
-            };
+            if let Message::EscalationResponse(whole) = &message {
+                kept.last_word_bytes = whole.content.len();
+            }
             kept.last_word = Some(message);
             return;
         };

@@ -298,6 +298,7 @@ impl World {
                 assert!(entry.ended + 1 < entry.asked, "a duplicate of nothing");
                 entry.ended += 1;
             }
+            AnswerEvent::Cut | AnswerEvent::Resumed { .. } => {}
             AnswerEvent::Ended(_) | AnswerEvent::Whole(_) | AnswerEvent::Failed(_) => {
                 entry.ended += 1;
                 assert!(entry.ended <= entry.asked, "a second last event");

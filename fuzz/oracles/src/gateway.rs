@@ -15,7 +15,7 @@ use mesh_core::billing::tier::Tier;
 use mesh_core::dialect::exchange::{Broken, Head};
 use mesh_core::gateway::{
     Admitted, Ask, AskId, Event, Gateway, HoldFailed, Input, NotAdmitted, Output, Progress,
-    Rejected, Told, Unavailable,
+    Recalled, Rejected, Told, Unavailable,
 };
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::machine::{Machine, RootMachine};
@@ -254,6 +254,13 @@ impl World {
             Ask::Summary { .. } => {
                 let summary = self.account.summary(self.now.wall).ok();
                 Told::Summed(summary.filter(|_| !lost).ok_or(Unavailable))
+            }
+            Ask::Recall { request, .. } => {
+                let charge = self.ledger.get(request);
+                let recalled = charge.map_or(Recalled::Nothing, |charge| {
+                    Recalled::Charged(Box::new(charge.clone()))
+                });
+                Told::Recalled(if lost { Err(Unavailable) } else { Ok(recalled) })
             }
             Ask::Call { .. } => return None,
         })

@@ -21,7 +21,7 @@ use super::link::Link;
 use super::output::Output;
 use super::receipt;
 use super::{Interrupts, Scene, Stop, question, wall};
-use crate::device::answer::Answer;
+use crate::device::answer::{Answer, Part};
 use crate::device::sessions::{SessionName, Sessions};
 use crate::error::Error;
 use crate::random;
@@ -118,7 +118,7 @@ pub(super) async fn follow(
     let mut interrupted = false;
     let stop = loop {
         let piece = tokio::select! {
-            piece = answer.recv_chunk() => piece,
+            part = answer.recv() => part,
             () = interrupts.next() => {
                 if interrupted {
                     break Some(Stop::Interrupted);
@@ -133,7 +133,8 @@ pub(super) async fn follow(
         // The spinner's line must be gone before the answer begins.
         drop(spinner.take());
         match piece {
-            Ok(Some(text)) => {
+            Ok(Some(part @ (Part::Cut | Part::Resumed(_)))) => say(output, &content, part.words()),
+            Ok(Some(Part::Text(text))) => {
                 content.push_str(&text);
                 if print && let Err(stop) = output.piece(&text) {
                     break Some(stop);
@@ -163,12 +164,21 @@ pub(super) async fn follow(
 
 /// Says on a line of its own that the answer is being cancelled.
 fn say_cancelling(output: Output, content: &str) {
+    let words = "Cancelling; Ctrl-C again leaves at once.".to_owned();
+    say(output, content, Some(words));
+}
+
+/// Says something on a line of its own.
+fn say(output: Output, content: &str, words: Option<String>) {
+    let Some(words) = words else {
+        return;
+    };
     let feed = if content.is_empty() || content.ends_with('\n') {
         ""
     } else {
         "\n"
     };
-    output.note(&format!("{feed}Cancelling; Ctrl-C again leaves at once."));
+    output.note(&format!("{feed}{words}"));
 }
 
 fn user_turn(request: &EscalationRequest) -> Turn {

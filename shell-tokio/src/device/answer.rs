@@ -1,5 +1,6 @@
 //! One answer as it comes, from this process's own tunnel or through the agent.
 
+pub use mesh_core::device::control::Part;
 use mesh_core::ids::RequestId;
 use mesh_core::wire::message::StreamEnd;
 use tokio::sync::{mpsc, oneshot};
@@ -12,8 +13,8 @@ pub(crate) const PIECES_WAITING_MAX: usize = 64;
 /// What the source of an answer has to tell.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// The next piece of the text.
-    Piece(String),
+    /// The next piece of the text, or what became of its tunnel.
+    Part(Part),
     /// It is whole: usage and charge.
     Ended(Box<StreamEnd>),
     /// It failed; pieces before this stay true.
@@ -75,21 +76,20 @@ impl Answer {
         self.request_id
     }
 
-    /// The next piece of the text, or `None` when the answer is whole and its [receipt] is there.
+    /// The next piece of the text, or what became of the tunnel that it comes through; `None` when
+    /// the answer is whole and its [receipt](Self::receipt) is there.
     ///
     /// Cancel safe: dropping the future loses nothing.
-    ///
-    /// [receipt]: Self::receipt
     ///
     /// # Errors
     ///
     /// When the answer fails; what came before is all there will be.
-    pub async fn recv_chunk(&mut self) -> Result<Option<String>, Error> {
+    pub async fn recv(&mut self) -> Result<Option<Part>, Error> {
         if self.over {
             return Ok(None);
         }
         match self.news.recv().await {
-            Some(News::Piece(text)) => Ok(Some(text)),
+            Some(News::Part(part)) => Ok(Some(part)),
             Some(News::Ended(receipt)) => {
                 self.over = true;
                 self.receipt = Some(receipt);
@@ -104,6 +104,25 @@ impl Answer {
                 Err(Error::NotConnected {
                     doing: "waiting for an answer",
                 })
+            }
+        }
+    }
+
+    /// The next piece of the text, or `None` when the answer is whole and its [receipt] is there.
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    ///
+    /// [receipt]: Self::receipt
+    ///
+    /// # Errors
+    ///
+    /// When the answer fails; what came before is all there will be.
+    pub async fn recv_chunk(&mut self) -> Result<Option<String>, Error> {
+        loop {
+            match self.recv().await? {
+                Some(Part::Text(text)) => return Ok(Some(text)),
+                Some(Part::Cut | Part::Resumed(_)) => {}
+                None => return Ok(None),
             }
         }
     }

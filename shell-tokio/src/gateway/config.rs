@@ -8,12 +8,14 @@ mod prices;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::Price;
 use mesh_core::billing::price::litellm::Table;
 use mesh_core::billing::tier::Tier;
 use mesh_core::dialect::MaxTokensField;
+use mesh_core::gateway::{Keeping, Rates};
 use mesh_core::wire::message::DialectName;
 use serde::Deserialize;
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub http: Http,
     /// For new accounts.
     pub billing: Billing,
+    /// How long answers are kept, and how much may be asked.
+    pub answers: Answers,
     /// Model servers.
     pub providers: Vec<ProviderConfig>,
     /// Rows of the model table.
@@ -90,6 +94,15 @@ pub enum HttpTls {
     },
 }
 
+/// How long answers are kept, and how much may be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// For devices that lose their tunnel.
+    pub keeping: Keeping,
+    /// Over it: `RATE_LIMITED`.
+    pub rates: Rates,
+}
+
 /// For accounts that are made from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Billing {
@@ -107,6 +120,7 @@ struct File {
     tunnel: TunnelFile,
     http: HttpFile,
     billing: BillingFile,
+    answers: AnswersFile,
     #[serde(default)]
     provider: Vec<ProviderFile>,
     #[serde(default)]
@@ -151,6 +165,27 @@ struct BillingFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct AnswersFile {
+    kept_secs: u32,
+    resume_window_secs: u32,
+    kept_bytes_max: usize,
+    device_per_minute: u32,
+    account_per_minute: u32,
+    device_at_once: u32,
+    account_at_once: u32,
+}
+
+/// What becomes of a provider's answer whose device does not come back.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Left {
+    #[default]
+    Stop,
+    Drain,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ProviderFile {
     name: String,
     dialect: DialectName,
@@ -159,6 +194,8 @@ struct ProviderFile {
     api_key_file: Option<PathBuf>,
     #[serde(default)]
     max_tokens_field: MaxTokensChoice,
+    #[serde(default)]
+    when_left: Left,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -277,6 +314,7 @@ impl Config {
         for model in file.model {
             models.push(model_row(model, &table, &mut prices)?);
         }
+        let answers = answers(&file.answers, &file.provider);
         let providers = file.provider.into_iter().map(|p| provider(p, sources));
         Ok(Self {
             data_dir: if file.data_dir.as_os_str().is_empty() {
@@ -297,6 +335,7 @@ impl Config {
                     markup_bps: file.billing.markup_bps,
                 },
             },
+            answers,
             providers: providers.collect::<Result<_, _>>()?,
             models,
             prices,
@@ -357,6 +396,7 @@ struct Partial {
     tunnel: Option<PartialTunnel>,
     http: Option<PartialHttp>,
     billing: Option<PartialBilling>,
+    answers: Option<PartialAnswers>,
     provider: Option<Vec<ProviderFile>>,
     model: Option<Vec<ModelFile>>,
 }
@@ -389,6 +429,19 @@ struct PartialBilling {
     ceiling: Option<String>,
     markup_bps: Option<u32>,
     price_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct PartialAnswers {
+    kept_secs: Option<u32>,
+    resume_window_secs: Option<u32>,
+    kept_bytes_max: Option<usize>,
+    device_per_minute: Option<u32>,
+    account_per_minute: Option<u32>,
+    device_at_once: Option<u32>,
+    account_at_once: Option<u32>,
 }
 
 fn overlay(base: &mut toml::Table, over: toml::Table) {
@@ -469,6 +522,27 @@ fn http(file: &HttpFile) -> Result<Http, String> {
         tls,
         public_url: non_empty(file.public_url.clone()),
     })
+}
+
+fn answers(file: &AnswersFile, providers: &[ProviderFile]) -> Answers {
+    let drained = providers
+        .iter()
+        .filter(|provider| provider.when_left == Left::Drain)
+        .map(|provider| provider.name.clone());
+    Answers {
+        keeping: Keeping {
+            kept: Duration::from_secs(file.kept_secs.into()),
+            resume_window: Duration::from_secs(file.resume_window_secs.into()),
+            drained: drained.collect(),
+            bytes_max: file.kept_bytes_max,
+        },
+        rates: Rates {
+            device_per_minute: file.device_per_minute,
+            account_per_minute: file.account_per_minute,
+            device_at_once: file.device_at_once,
+            account_at_once: file.account_at_once,
+        },
+    }
 }
 
 fn provider(file: ProviderFile, sources: Sources<'_>) -> Result<ProviderConfig, String> {

@@ -264,6 +264,8 @@ fn rules(config: &Config, table: &ModelTable, upstreams: &Upstreams) -> Rules {
         models: models.collect(),
         default_model: table.default_model().to_owned(),
         tunnels_max: config.tunnel.tunnels_max,
+        keeping: config.answers.keeping.clone(),
+        rates: config.answers.rates,
     }
 }
 
@@ -365,6 +367,9 @@ async fn ask_store(store: &Store, now: Now, ask: Ask) -> Told {
             Told::Released(logged(store.release(account, release, wall).await))
         }
         Ask::Summary { account } => Told::Summed(logged(store.summary(account, wall).await)),
+        Ask::Recall {
+            account, request, ..
+        } => Told::Recalled(logged(store.recall(account, request).await)),
         // Carried out by `Outside::ask`; here for completeness of the match.
         Ask::Call { .. } => Told::Called(Err(mesh_core::dialect::exchange::Broken::Connect)),
     }
@@ -440,6 +445,19 @@ fn log(event: &Event) {
             request,
             code,
         } => tracing::info!(%device, %request, %code, "refused or failed"),
+        Event::Detached { device, request } => {
+            tracing::info!(%device, %request, "its stream is lost; the answer goes on");
+        }
+        Event::Attached {
+            device,
+            request,
+            how,
+            from,
+            running,
+        } => tracing::info!(%device, %request, ?how, from, running, "came back to its answer"),
+        Event::Forgotten { device, request } => {
+            tracing::debug!(%device, %request, "the answer's text is no longer kept");
+        }
         Event::LateAnswer => tracing::warn!("the store or a model server answered too late"),
     }
 }

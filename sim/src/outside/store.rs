@@ -9,7 +9,7 @@ use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts, 
 use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
-use mesh_core::gateway::{Admitted, Ask, HoldFailed, NotAdmitted, Told, Unavailable};
+use mesh_core::gateway::{Admitted, Ask, HoldFailed, NotAdmitted, Recalled, Told, Unavailable};
 use mesh_core::identity::Fingerprint;
 use mesh_core::ids::{AccountId, DeviceId, RequestId};
 use mesh_core::time::UnixMillis;
@@ -113,8 +113,23 @@ impl Store {
                     .and_then(|books| books.account.summary(now).ok())
                     .ok_or(Unavailable),
             ),
+            Ask::Recall {
+                account, request, ..
+            } => Told::Recalled(Ok(self.recall(*account, *request))),
             Ask::Call { .. } => return Ok(None),
         }))
+    }
+
+    /// What is known of an answer that the asking gateway does not have.
+    fn recall(&self, account: AccountId, request: RequestId) -> Recalled {
+        let Some(books) = self.books.get(&account) else {
+            return Recalled::Nothing;
+        };
+        match books.charges.get(&request) {
+            Some(charge) => Recalled::Charged(Box::new(charge.clone())),
+            None if books.account.holds.contains_key(&request) => Recalled::Elsewhere,
+            None => Recalled::Nothing,
+        }
     }
 
     fn admit(

@@ -422,6 +422,15 @@ impl<W: Wire> World<W> {
                 self.text(request, &text);
                 return;
             }
+            AnswerEvent::Cut => {
+                self.note(format!("device {at}"), format!("{request} is cut"));
+                return;
+            }
+            AnswerEvent::Resumed { at: piece } => {
+                let words = format!("{request} goes on at piece {piece}");
+                self.note(format!("device {at}"), words);
+                return;
+            }
             AnswerEvent::Ended(end) => Outcome::Answered {
                 charged: end.cost_nanos.0,
                 tokens: end.tokens_used,

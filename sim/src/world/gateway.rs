@@ -4,8 +4,8 @@ use mesh_core::billing::price::Price;
 use mesh_core::dialect::MaxTokensField;
 use mesh_core::dialect::exchange::Broken;
 use mesh_core::gateway::{
-    Ask, AskId, Config, Event as Happened, Gateway, HoldFailed, Input, Model, NotAdmitted, Output,
-    Progress, Told, Unavailable,
+    Ask, AskId, Config, Event as Happened, Gateway, HoldFailed, Input, Keeping, Model, NotAdmitted,
+    Output, Progress, Rates, Return, Told, Unavailable,
 };
 use mesh_core::ids::RequestId;
 use mesh_core::machine::{Machine as _, RootMachine as _};
@@ -69,6 +69,8 @@ fn config() -> Config {
         ],
         default_model: "openai".to_owned(),
         tunnels_max: 100_000,
+        keeping: Keeping::default(),
+        rates: Rates::default(),
     }
 }
 
@@ -259,6 +261,30 @@ impl<W: Wire> World<W> {
                     format!("{request} failed: {code:?}"),
                 );
             }
+            Happened::Detached { request, .. } => {
+                self.note(
+                    format!("gateway {at}"),
+                    format!("{request} goes on unheard"),
+                );
+            }
+            Happened::Attached {
+                request,
+                how,
+                from,
+                running,
+                ..
+            } => {
+                self.sometimes.saw(match (how, running) {
+                    (Return::Resumed, true) => "an answer was resumed in the middle",
+                    (Return::Resumed, false) => "an answer was resumed after its end",
+                    (Return::AskedAgain, _) => "the same question joined its answer",
+                });
+                self.note(
+                    format!("gateway {at}"),
+                    format!("{request} is heard again from piece {from}"),
+                );
+            }
+            Happened::Forgotten { .. } => self.sometimes.saw("an answer was kept no longer"),
             Happened::HandshakeRefused { .. } => self.record.refused.push(self.queue.now()),
         }
     }
@@ -461,6 +487,7 @@ fn unavailable(ask: &Ask) -> Option<Told> {
         Ask::Settle { .. } => Told::Settled(Err(Unavailable)),
         Ask::Release { .. } => Told::Released(Err(Unavailable)),
         Ask::Summary { .. } => Told::Summed(Err(Unavailable)),
+        Ask::Recall { .. } => Told::Recalled(Err(Unavailable)),
         Ask::Call { .. } => return None,
     })
 }

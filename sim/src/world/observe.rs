@@ -103,6 +103,7 @@ impl<W: Wire> World<W> {
                 | Ask::Release { .. }
                 | Ask::Admit { .. }
                 | Ask::Summary { .. }
+                | Ask::Recall { .. }
                 | Ask::Call { .. } => None,
             };
             recorder.told(self.queue.now(), ask, told, held);

@@ -495,9 +495,11 @@ fn last_stream(play: &Play) -> StreamId {
 fn resumes(play: &Play) -> Vec<u64> {
     (0..play.device.transport.streams)
         .flat_map(|stream| said_on(play, FIRST, StreamId(stream)))
-        .filter_map(|message| match message {
-            Message::Resume(resume) => Some(resume.next_sequence),
-            _ => None,
+        .filter_map(|message| {
+            let Message::Resume(resume) = message else {
+                return None;
+            };
+            Some(resume.next_sequence)
         })
         .collect()
 }
@@ -607,9 +609,11 @@ fn an_interrupted_answer_is_asked_for_once_more_under_a_new_id_if_nothing_of_it_
 fn pieces_are_acknowledged_every_thirty_two_or_every_sixty_four_kibibytes() {
     let acks = |play: &Play, stream| -> Vec<u64> {
         let said = said_on(play, FIRST, stream);
-        let acks = said.iter().filter_map(|message| match message {
-            Message::ChunkAck(ack) => Some(ack.received_through),
-            _ => None,
+        let acks = said.iter().filter_map(|message| {
+            let Message::ChunkAck(ack) = message else {
+                return None;
+            };
+            Some(ack.received_through)
         });
         acks.collect()
     };

@@ -19,11 +19,14 @@ fn in_the_middle(stream: bool) -> (Net, RequestId) {
 }
 
 fn attached(net: &Net) -> Vec<(Return, u64, bool)> {
-    let back = net.outside.events.iter().filter_map(|event| match event {
-        Event::Attached {
+    let back = net.outside.events.iter().filter_map(|event| {
+        let Event::Attached {
             how, from, running, ..
-        } => Some((*how, *from, *running)),
-        _ => None,
+        } = event
+        else {
+            return None;
+        };
+        Some((*how, *from, *running))
     });
     back.collect()
 }
@@ -457,9 +460,11 @@ fn a_resume_for_nobodys_answer_or_for_a_piece_that_is_not_there_is_refused() {
         net.outside.events.clear();
         net.raw(0, &Message::Resume(resume));
         net.run(secs(1));
-        let refused = net.outside.events.iter().find_map(|event| match event {
-            Event::Failed { code, device, .. } => Some((*code, *device)),
-            _ => None,
+        let refused = net.outside.events.iter().find_map(|event| {
+            let Event::Failed { code, device, .. } = event else {
+                return None;
+            };
+            Some((*code, *device))
         });
         assert_eq!(refused, Some((code, DEVICE)));
     }

@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use mesh_core::billing::price::Price;
 use mesh_core::dialect::MaxTokensField;
-use mesh_core::gateway::{Config, Model};
+use mesh_core::gateway::{Config, Keeping, Model, Rates};
 use mesh_core::ids::{DeviceId, RequestId};
 use mesh_core::wire::message::DialectName;
 use serde_json::json;
@@ -224,6 +224,8 @@ pub(super) fn config(default_model: &str) -> Config {
         ],
         default_model: default_model.to_owned(),
         tunnels_max: 6,
+        keeping: Keeping::default(),
+        rates: Rates::default(),
     }
 }
 

@@ -131,7 +131,7 @@ async fn pass_on(mut answer: Answer, mut commands: LineReader, stream: &Stream) 
             Err(commands.next::<Command>().await)
         };
         let event = match command.or(piece).await {
-            Ok(Ok(Some(text))) => Event::Piece(text),
+            Ok(Ok(Some(part))) => Event::from(part),
             Ok(Ok(None)) => match answer.receipt() {
                 Some(receipt) => Event::Ended(Box::new(receipt.clone())),
                 None => return,
@@ -147,7 +147,7 @@ async fn pass_on(mut answer: Answer, mut commands: LineReader, stream: &Stream) 
                 return;
             }
         };
-        let last = !matches!(event, Event::Piece(_));
+        let last = !matches!(event, Event::Piece(_) | Event::Cut | Event::Resumed(_));
         if write_line(stream, &event).await.is_err() || last {
             return;
         }

@@ -11,7 +11,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::lines::{LineError, LineReader, write_line};
 use super::{Command, Event, socket_path};
-use crate::device::answer::{Answer, News, Source};
+use crate::device::answer::{Answer, News, Part, Source};
 use crate::device::status::Status;
 use crate::error::Error;
 
@@ -72,9 +72,12 @@ impl AgentLink {
     pub async fn status(&self) -> Result<Status, Error> {
         match self.one(Command::Status).await? {
             Event::Status(status) => Ok(*status),
-            other @ (Event::Piece(_) | Event::Ended(_) | Event::Pong(_) | Event::Failed(_)) => {
-                Err(unexpected(&other))
-            }
+            other @ (Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
+            | Event::Ended(_)
+            | Event::Pong(_)
+            | Event::Failed(_)) => Err(unexpected(&other)),
         }
     }
 
@@ -86,9 +89,12 @@ impl AgentLink {
     pub async fn ping(&self) -> Result<Duration, Error> {
         match self.one(Command::Ping).await? {
             Event::Pong(micros) => Ok(Duration::from_micros(micros)),
-            other @ (Event::Piece(_) | Event::Ended(_) | Event::Status(_) | Event::Failed(_)) => {
-                Err(unexpected(&other))
-            }
+            other @ (Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
+            | Event::Ended(_)
+            | Event::Status(_)
+            | Event::Failed(_)) => Err(unexpected(&other)),
         }
     }
 
@@ -132,7 +138,9 @@ async fn relay(mut exchange: Exchange, mut source: Source) {
             () = source.news.closed() => return,
         };
         let news = match event {
-            Ok(Some(Event::Piece(text))) => News::Piece(text),
+            Ok(Some(Event::Piece(text))) => News::Part(Part::Text(text)),
+            Ok(Some(Event::Cut)) => News::Part(Part::Cut),
+            Ok(Some(Event::Resumed(at))) => News::Part(Part::Resumed(at)),
             Ok(Some(Event::Ended(receipt))) => News::Ended(receipt),
             Ok(Some(Event::Failed(failure))) => News::Failed(failure.into()),
             Ok(Some(other @ (Event::Status(_) | Event::Pong(_)))) => {
@@ -143,7 +151,7 @@ async fn relay(mut exchange: Exchange, mut source: Source) {
             }),
             Err(error) => News::Failed(broken(&error)),
         };
-        let last = !matches!(news, News::Piece(_));
+        let last = !matches!(news, News::Part(_));
         if source.news.send(news).await.is_err() || last {
             return;
         }

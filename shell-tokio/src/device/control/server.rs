@@ -109,8 +109,8 @@ async fn stream_answer(
     let mut cancelled = false;
     loop {
         let event = tokio::select! {
-            piece = answer.recv_chunk() => match piece {
-                Ok(Some(text)) => Event::Piece(text),
+            part = answer.recv() => match part {
+                Ok(Some(part)) => Event::from(part),
                 Ok(None) => match answer.receipt() {
                     Some(receipt) => Event::Ended(Box::new(receipt.clone())),
                     None => return,
@@ -127,7 +127,7 @@ async fn stream_answer(
                 Ok(None | Some(Command::Ask(_) | Command::Status | Command::Ping)) | Err(_) => return,
             },
         };
-        let last = !matches!(event, Event::Piece(_));
+        let last = !matches!(event, Event::Piece(_) | Event::Cut | Event::Resumed(_));
         if write_line(&mut write, &event).await.is_err() || last {
             return;
         }

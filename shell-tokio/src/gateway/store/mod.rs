@@ -31,7 +31,7 @@ use std::path::Path;
 use mesh_core::billing::account::order::Order;
 use mesh_core::billing::account::{Command, Hold, Release, Settle, Summary};
 use mesh_core::billing::ledger::{Charge, Stored};
-use mesh_core::gateway::Admitted;
+use mesh_core::gateway::{Admitted, Recalled};
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::KeyHash;
 use mesh_core::ids::{AccountId, DeviceId, KeyId, RequestId};
@@ -220,6 +220,22 @@ impl Store {
     /// The store is unavailable.
     pub async fn last_revocation(&self) -> Result<u64, StoreError> {
         each!(self, store => store.last_revocation().await)
+    }
+
+    /// What is known of an answer that this gateway does not have.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn recall(
+        &self,
+        account: AccountId,
+        request: RequestId,
+    ) -> Result<Recalled, StoreError> {
+        let booked = self.booked(account, request).await?;
+        Ok(booked.map_or(Recalled::Nothing, |booked| {
+            Recalled::Charged(Box::new(booked.charge))
+        }))
     }
 
     /// Lets a device in and numbers its session.

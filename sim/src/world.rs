@@ -172,7 +172,10 @@ impl<W: Wire> World<W> {
             by_ask: BTreeMap::new(),
             next_call: 0,
             healed: false,
-            record: Record::default(),
+            record: Record {
+                gateways: plan.gateways as usize,
+                ..Record::default()
+            },
             probes: Vec::new(),
             sometimes: Sometimes::default(),
             violation: None,

@@ -423,6 +423,10 @@ impl<W: Wire> World<W> {
                 return;
             }
             AnswerEvent::Cut => {
+                let now = self.queue.now();
+                if let Some(asked) = self.record.questions.get_mut(&request) {
+                    asked.cut = Some(now);
+                }
                 self.note(format!("device {at}"), format!("{request} is cut"));
                 return;
             }

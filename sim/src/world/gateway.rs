@@ -18,7 +18,7 @@ use crate::chance::seed_of;
 use crate::invariants::Seen;
 use crate::outside::upstream::{self, Call, Next};
 use crate::plan::{Happening, Script};
-use crate::queue::Micros;
+use crate::queue::{MILLI, Micros};
 use crate::recorder::Text;
 use crate::wire::{Unbuildable, WallClock, Wire};
 
@@ -107,6 +107,11 @@ impl<W: Wire> World<W> {
                 .saw("a gateway crashed while it worked on an answer");
         }
         self.store.void_holds_of(at);
+        for asked in self.record.questions.values_mut() {
+            if asked.called_at == Some(at) && asked.counted.is_none() {
+                asked.orphaned = asked.produced.len();
+            }
+        }
         let calls: Vec<u64> = self
             .calls
             .iter()
@@ -334,6 +339,14 @@ impl<W: Wire> World<W> {
                 }
             }
         };
+        if let (Ask::Settle { settle, .. }, Some(Told::Settled(Ok(charge)))) = (&ask, &told)
+            && !charge.estimated
+        {
+            let now = self.queue.now();
+            if let Some(asked) = self.record.questions.get_mut(&settle.request) {
+                asked.counted.get_or_insert(now);
+            }
+        }
         self.record_told(&ask, told.as_ref());
         if matches!(&told, Some(Told::Held(Err(HoldFailed::Denied(_))))) {
             self.sometimes.saw("a hold was denied");
@@ -362,6 +375,7 @@ impl<W: Wire> World<W> {
         };
         let attempt = asked.produced.len();
         asked.produced.push(String::new());
+        asked.called_at = Some(at);
         asked.calling = true;
         let usage = asked.usage;
         if attempt > 0 {
@@ -381,6 +395,7 @@ impl<W: Wire> World<W> {
                 ask: id,
                 request,
                 script: upstream::says(question, &script, attempt, stream, words, usage),
+                pace: Micros::from(script.pace_ms) * MILLI,
                 credit: 0,
                 scheduled: false,
             },
@@ -424,7 +439,9 @@ impl<W: Wire> World<W> {
             let is_head = matches!(call.script.front(), Some(Next::Piece(Progress::Head(_), _)));
             let (least, most) = self.plan.upstream_us;
             let most = if is_head { most } else { most / 50 };
-            let takes = self.upstream_chance.between(least.min(most), most);
+            // When everything heals, the slow ones hurry too.
+            let pace = if healed { 0 } else { call.pace };
+            let takes = self.upstream_chance.between(least.min(most), most) + pace;
             self.queue.put(now + takes, Event::Upstream(id));
         }
     }

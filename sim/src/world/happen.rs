@@ -109,10 +109,12 @@ impl<W: Wire> World<W> {
                 self.devices[device].skew_ms += by_ms;
             }
             Happening::CrashGateway { gateway, until } => {
+                self.record.gateways_ended += 1;
                 self.kill_gateway(gateway);
                 self.queue.put(until, Event::Undo(index));
             }
             Happening::StopGateway { gateway, until } => {
+                self.record.gateways_ended += 1;
                 self.give_gateway(gateway, gateway::Input::Stop);
                 self.queue.put(until, Event::Undo(index));
             }
@@ -223,9 +225,13 @@ impl<W: Wire> World<W> {
                 cancelled: false,
                 delivered: String::new(),
                 produced: Vec::new(),
+                called_at: None,
+                orphaned: 0,
                 calling: false,
                 usage: upstream::usage(context_bytes, words),
                 words,
+                cut: None,
+                counted: None,
                 outcome: None,
             },
         );

@@ -9,7 +9,7 @@ use super::{Event, World, account_id, device_id, request_id};
 use crate::net::Link;
 use crate::outside::upstream;
 use crate::plan::Happening;
-use crate::queue::Micros;
+use crate::queue::{Micros, SECOND};
 use crate::record::Asked;
 use crate::wire::{Unbuildable, Wire};
 
@@ -152,7 +152,14 @@ impl<W: Wire> World<W> {
         match *what {
             Happening::Pause {
                 device, question, ..
-            } => self.give_device(device, Input::Unpause(request_id(question))),
+            } => {
+                // A reader that sleeps reads on when it is awake.
+                if self.devices[device].asleep_since.is_some() {
+                    let later = self.queue.now() + SECOND;
+                    self.queue.put(later, Event::Undo(index));
+                }
+                self.give_device(device, Input::Unpause(request_id(question)));
+            }
             Happening::Cut { device, .. } => {
                 self.devices[device].up.cut(false);
                 self.devices[device].down.cut(false);

@@ -312,7 +312,7 @@ impl<W: Wire> World<W> {
             }
             Event::Undo(index) => {
                 let what = self.plan.happenings[index].what.clone();
-                self.undo(&what)?;
+                self.undo(index, &what)?;
             }
             Event::Heal => self.heal()?,
             Event::Probe => self.probe(),

@@ -145,7 +145,7 @@ impl<W: Wire> World<W> {
     }
 
     /// The end of what lasted for a while.
-    pub(super) fn undo(&mut self, what: &Happening) -> Result<(), Unbuildable> {
+    pub(super) fn undo(&mut self, index: usize, what: &Happening) -> Result<(), Unbuildable> {
         if self.healed {
             return Ok(());
         }

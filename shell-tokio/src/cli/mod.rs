@@ -9,6 +9,7 @@ pub mod args;
 mod ask;
 mod balance;
 mod completions;
+mod cut;
 mod doctor;
 mod gateway;
 mod ledger;

@@ -48,6 +48,8 @@ pub struct Config {
     pub billing: Billing,
     /// How long answers are kept, and how much may be asked.
     pub answers: Answers,
+    /// What the built-in echo model takes for each word; no setting of the file.
+    pub echo_pace: Duration,
     /// Model servers.
     pub providers: Vec<ProviderConfig>,
     /// Rows of the model table.
@@ -336,6 +338,7 @@ impl Config {
                 },
             },
             answers,
+            echo_pace: Duration::ZERO,
             providers: providers.collect::<Result<_, _>>()?,
             models,
             prices,

@@ -234,6 +234,7 @@ fn models(config: &Config, found: &Found) -> Result<(Upstreams, ModelTable), Err
     }
     let default_model = default_model.unwrap_or_else(|| LOOPBACK.to_owned());
     let upstreams = Upstreams::new(providers).map_err(|error| wrong(&error))?;
+    let upstreams = upstreams.with_echo_pace(config.echo_pace);
     let table = ModelTable::new(rows, default_model).map_err(|error| wrong(&error))?;
     Ok((upstreams, table))
 }

@@ -1,6 +1,11 @@
 //! The typed calls: method, parameters, result. One definition for the tunnel's Call frames and for
 //! HTTP.
 
+pub mod account;
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -10,17 +15,38 @@ use crate::time::UnixMillis;
 use crate::wire::message::ErrorMessage;
 
 /// What may be called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
     /// Is the gateway there? Answered by [`Pong`].
+    #[serde(rename = "ping")]
     Ping,
     /// How does the account stand? Answered by [`crate::billing::account::Summary`].
+    #[serde(rename = "account.summary")]
     AccountSummary,
+    /// What was used? See [`account::UsageQuery`].
+    #[serde(rename = "account.usage")]
+    AccountUsage,
+    /// What did a month come to? See [`account::InvoiceQuery`].
+    #[serde(rename = "account.invoice")]
+    AccountInvoice,
+    /// How is the account charged, or is to be? See [`account::TierQuery`].
+    #[serde(rename = "account.tier")]
+    AccountTier,
+    /// A key of the account's own for a provider. See [`account::ProviderKeyQuery`].
+    #[serde(rename = "account.provider_key")]
+    AccountProviderKey,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 2] = [Self::Ping, Self::AccountSummary];
+    pub const ALL: [Self; 6] = [
+        Self::Ping,
+        Self::AccountSummary,
+        Self::AccountUsage,
+        Self::AccountInvoice,
+        Self::AccountTier,
+        Self::AccountProviderKey,
+    ];
 
     /// The method's name on the wire.
     #[must_use]
@@ -28,6 +54,10 @@ impl Method {
         match self {
             Self::Ping => "ping",
             Self::AccountSummary => "account.summary",
+            Self::AccountUsage => "account.usage",
+            Self::AccountInvoice => "account.invoice",
+            Self::AccountTier => "account.tier",
+            Self::AccountProviderKey => "account.provider_key",
         }
     }
 
@@ -35,6 +65,59 @@ impl Method {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.as_str() == name)
+    }
+}
+
+/// A call's parameters: JSON that is only passed on, and never shown, for a key may be in it.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Params(Option<Box<RawValue>>);
+
+impl Params {
+    /// None.
+    pub const NONE: Self = Self(None);
+
+    /// Parameters as they go into a call.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`].
+    pub fn new(value: &impl Serialize) -> Result<Self, ErrorMessage> {
+        encode(value).map(|raw| Self(Some(raw)))
+    }
+
+    /// What a method takes.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_REQUEST` when they are missing or something else; what was read is not quoted.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, ErrorMessage> {
+        let text = self.0.as_deref().map_or("null", RawValue::get);
+        serde_json::from_str(text).map_err(|_| {
+            refusal(
+                ErrorCode::InvalidRequest,
+                "the call's parameters are not what the method takes; update both sides",
+            )
+        })
+    }
+
+    /// As they stand in a [`Call`](crate::wire::message::Call).
+    #[must_use]
+    pub fn into_raw(self) -> Option<Box<RawValue>> {
+        self.0
+    }
+}
+
+impl From<Option<Box<RawValue>>> for Params {
+    fn from(raw: Option<Box<RawValue>>) -> Self {
+        Self(raw)
+    }
+}
+
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.as_deref().map_or(0, |raw| raw.get().len());
+        write!(f, "Params({bytes} bytes)")
     }
 }
 
@@ -67,6 +150,19 @@ pub struct Enrolled {
     pub tunnel_address: String,
 }
 
+/// A refusal in its code's own terms.
+#[must_use]
+pub fn refusal(code: ErrorCode, message: impl Into<String>) -> ErrorMessage {
+    ErrorMessage {
+        code,
+        message: message.into(),
+        details: None,
+        retryable: code.retryable(),
+        retry_after_secs: None,
+        request_id: None,
+    }
+}
+
 /// A result as it goes into a reply.
 ///
 /// # Errors
@@ -74,12 +170,11 @@ pub struct Enrolled {
 /// An `INTERNAL` error when the value cannot be written as JSON.
 pub fn encode(value: &impl Serialize) -> Result<Box<RawValue>, ErrorMessage> {
     serde_json::value::to_raw_value(value).map_err(|error| ErrorMessage {
-        code: ErrorCode::Internal,
-        message: format!("the result cannot be written: {error}"),
-        details: None,
         retryable: false,
-        retry_after_secs: None,
-        request_id: None,
+        ..refusal(
+            ErrorCode::Internal,
+            format!("the result cannot be written: {error}"),
+        )
     })
 }
 
@@ -91,9 +186,29 @@ mod tests {
     fn every_method_is_found_by_its_name_and_nothing_else_is() {
         for method in Method::ALL {
             assert_eq!(Method::named(method.as_str()), Some(method));
+            let json = serde_json::to_value(method).unwrap();
+            assert_eq!(json, method.as_str());
         }
         assert_eq!(Method::named("Ping"), None);
         assert_eq!(Method::named(""), None);
+    }
+
+    #[test]
+    fn parameters_are_passed_on_as_they_are_read_by_the_method_and_never_shown() {
+        let params = Params::new(&("secret", 5)).unwrap();
+        assert_eq!(format!("{params:?}"), "Params(12 bytes)");
+        let line = serde_json::to_string(&params).unwrap();
+        assert_eq!(line, r#"["secret",5]"#);
+        let back: Params = serde_json::from_str(&line).unwrap();
+        assert_eq!(back.read(), Ok(("secret".to_owned(), 5)));
+        let refused = back.read::<Pong>().unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InvalidRequest);
+        assert!(!refused.message.contains("secret"));
+        assert_eq!(
+            Params::NONE.read::<Pong>().unwrap_err().code,
+            ErrorCode::InvalidRequest
+        );
+        assert_eq!(Params::NONE.read(), Ok(()));
     }
 
     #[test]

@@ -102,6 +102,10 @@ prefixed_id!(
     /// A stored API key (never the key itself).
     KeyId, "key_", "key_ and 32 lower-case hex digits", false
 );
+prefixed_id!(
+    /// Somebody who asks on an account's money, within a cap.
+    GuestId, "guest_", "guest_ and 32 lower-case hex digits", false
+);
 
 #[cfg(test)]
 mod tests {

@@ -140,6 +140,8 @@ pub const UPSTREAM_ATTEMPTS_MAX: u32 = 3;
 pub const UPSTREAM_RETRY_BASE: Duration = Duration::from_millis(250);
 /// Before a settle is tried again; doubles with each, to [`SETTLE_RETRY_MAX`].
 pub const SETTLE_RETRY_BASE: Duration = Duration::from_millis(200);
+/// How old what is known of an answer's usage may be when its gateway goes down.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait before a settle is tried again.
 pub const SETTLE_RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -173,12 +175,33 @@ pub const HOLDS_PER_ACCOUNT_MAX: usize = 10_000;
 pub const PRICE_TABLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Credits of one account that have not ended. Over it: refused.
 pub const CREDITS_PER_ACCOUNT_MAX: usize = 64;
+/// Bytes of a provider's key that an account gives. Over it: refused.
+pub const PROVIDER_KEY_BYTES_MAX: usize = 1024;
+/// Guests of one account. Over it: another is refused.
+pub const GUESTS_PER_ACCOUNT_MAX: usize = 256;
 /// The name of a payment or of another order. Over it: refused.
 pub const REFERENCE_BYTES_MAX: usize = 120;
 /// Calls that wait for the store's writer. Over it: refused as busy.
 pub const STORE_QUEUE_MAX: usize = 4096;
 /// Calls that share one transaction; the others wait for the next.
 pub const STORE_BATCH_MAX: usize = 512;
+/// Connections of a gateway to its database that write money; an account's calls are all on one.
+pub const STORE_WRITERS: usize = 2;
+/// A transaction on the database, waiting for locks included. Over it: given up, the connection is closed.
+pub const STORE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(8);
+/// To connect to the database. Over it: unreachable.
+pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// After a database was unreachable, until it is tried again; doubles to [`STORE_RECONNECT_MAX`].
+/// Calls meanwhile are refused at once.
+pub const STORE_RECONNECT_BASE: Duration = Duration::from_millis(50);
+/// The longest of these.
+pub const STORE_RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// Times that a transaction is run again that others kept from being carried out. Over it: refused.
+pub const STORE_RETRIES_MAX: u32 = 5;
+/// How long holds of a gateway outlive its last sign of life in the store. Over it: void.
+pub const GATEWAY_LEASE: Duration = Duration::from_secs(60);
+/// How often a gateway gives that sign.
+pub const GATEWAY_LEASE_RENEWAL: Duration = Duration::from_secs(10);
 /// Rows of a list of accounts, keys, devices or revocations. Over it: cut, the first are shown.
 pub const STORE_LIST_MAX: usize = 10_000;
 /// Entries of a ledger read at once; the rest comes with the next page.

@@ -69,6 +69,15 @@ impl Seed {
         self.unjittered
     }
 
+    /// 32 secret bytes of a purpose of their own.
+    #[must_use]
+    pub fn secret_bytes(&self, name: &str) -> [u8; 32] {
+        use rand_chacha::rand_core::Rng as _;
+        let mut bytes = [0; 32];
+        self.secret(name).fill_bytes(&mut bytes);
+        bytes
+    }
+
     /// A stream for jitter, sampling and other draws that need not be secret.
     #[must_use]
     pub fn stream(&self, name: &str) -> ChaCha8Rng {

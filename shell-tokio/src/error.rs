@@ -189,9 +189,10 @@ impl From<StoreError> for Error {
             | StoreError::TooManyDevices => Self::Validation(words),
             StoreError::NotTheGateway | StoreError::Busy | StoreError::Closed => Self::Api(words),
             StoreError::Damaged(_) => Self::Serialization(words),
-            StoreError::Full | StoreError::Locked | StoreError::Failed(_) => {
-                Self::io("the store", io::Error::other(words))
-            }
+            StoreError::Full
+            | StoreError::Locked
+            | StoreError::Unreachable(_)
+            | StoreError::Failed(_) => Self::io("the store", io::Error::other(words)),
         }
     }
 }
@@ -200,9 +201,10 @@ impl From<OpenError> for Error {
     fn from(error: OpenError) -> Self {
         let words = error.to_string();
         match error {
-            OpenError::InUse { .. } | OpenError::Foreign { .. } | OpenError::Newer { .. } => {
-                Self::Validation(words)
-            }
+            OpenError::InUse { .. }
+            | OpenError::Foreign { .. }
+            | OpenError::ForeignSchema { .. }
+            | OpenError::Newer { .. } => Self::Validation(words),
             OpenError::Refused { path, reason } => Self::file(&path, io::Error::other(reason)),
         }
     }

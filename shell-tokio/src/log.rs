@@ -9,6 +9,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+/// Where what a person may want to know is logged, whatever else is.
+pub(crate) const NOTICES: &str = "synesis::notices";
+
 /// What to log.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -39,7 +42,7 @@ pub fn init(options: &Options) -> Result<(), BadFilter> {
         .filter
         .as_deref()
         .unwrap_or(match (options.verbosity, options.service) {
-            (0, false) => "error",
+            (0, false) => "error,synesis::notices=warn",
             (0, true) => "info",
             (1, _) => "info,mesh_core=debug,mesh_tokio=debug",
             _ => "debug,mesh_core=trace,mesh_tokio=trace",

@@ -283,19 +283,27 @@ impl Recorder {
             Ask::Hold { account, hold } => (*account, hold.request),
             Ask::Settle { account, settle } => (*account, settle.request),
             Ask::Release { account, release } => (*account, release.request),
-            Ask::Admit { .. } | Ask::Summary { .. } | Ask::Call { .. } | Ask::Recall { .. } => {
+            Ask::Admit { .. }
+            | Ask::Service { .. }
+            | Ask::Checkpoint { .. }
+            | Ask::Call { .. }
+            | Ask::Recall { .. } => {
                 return;
             }
         };
         let money = match told {
-            Told::Held(Ok(())) => Money::Held(held.unwrap_or(Nanos::ZERO)),
+            Told::Held(Ok(_)) => Money::Held(held.unwrap_or(Nanos::ZERO)),
             Told::Held(Err(HoldFailed::Denied(denied))) => Money::Denied(denied.to_string()),
-            Told::Settled(Ok(charge)) => Money::Charged(Box::new(charge.clone())),
+            Told::Settled(Ok(settled)) => Money::Charged(settled.charge.clone()),
             Told::Released(Ok(())) => Money::Released,
             Told::Held(Err(_)) | Told::Settled(Err(_)) | Told::Released(Err(_)) => {
                 Money::Unavailable
             }
-            Told::Admitted(_) | Told::Summed(_) | Told::Called(_) | Told::Recalled(_) => return,
+            Told::Admitted(_)
+            | Told::Served(_)
+            | Told::Checkpointed(_)
+            | Told::Called(_)
+            | Told::Recalled(_) => return,
         };
         self.money.push(MoneyRow {
             at,

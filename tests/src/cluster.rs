@@ -21,7 +21,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use mesh_core::billing::ledger::{Charge, Entry};
-use mesh_tokio::gateway::store::{Role, Store};
+use mesh_tokio::gateway::store::{self, Database, Role, Store};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -289,7 +289,24 @@ impl Cluster {
         }
     }
 
-    /// The gateway's store.
+    /// The gateway's store: the database of `store.url`, or its file.
+    ///
+    /// # Panics
+    ///
+    /// When that is no URL.
+    #[must_use]
+    pub fn store(&self) -> store::Place {
+        let mut settings = self.place.settings.iter();
+        match settings.find(|(path, _)| *path == "store.url") {
+            Some((_, url)) => match Database::parse(url, None, false) {
+                Ok(database) => store::Place::Database(database),
+                Err(e) => panic!("{e}"),
+            },
+            None => store::Place::File(self.store_path()),
+        }
+    }
+
+    /// The gateway's store, if it is a file.
     #[must_use]
     pub fn store_path(&self) -> PathBuf {
         self.place
@@ -304,10 +321,10 @@ impl Cluster {
     ///
     /// When it cannot be read.
     pub async fn charges(&self) -> Vec<Charge> {
-        let path = self.store_path();
-        let store = match Store::open(&path, Role::Administration) {
+        let place = self.store();
+        let store = match Store::open_at(&place, Role::Administration).await {
             Ok(store) => store,
-            Err(e) => panic!("cannot open {}: {e}", path.display()),
+            Err(e) => panic!("cannot open {place}: {e}"),
         };
         let entries = match store.account_named(ACCOUNT).await {
             Ok(account) => store.entries(account.id, 0).await.unwrap_or_default(),

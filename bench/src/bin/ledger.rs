@@ -1,6 +1,7 @@
-//! Durable settled charges a second through the store in one file: 64 clients at once, whose entries
-//! share transactions, beside one client, whose every entry is a transaction of its own. Then the
-//! whole ledger is verified.
+//! Durable settled charges a second through the store: many clients at once, whose entries share
+//! transactions, beside one client, whose every entry is a transaction of its own. In one file, and on a
+//! PostgreSQL server of its own where one is installed, with every commit flushed to the same disk. Then
+//! each whole ledger is verified.
 //!
 //! `cargo run --release -p mesh-bench --bin ledger -- [ENTRIES]`
 
@@ -19,7 +20,8 @@ use mesh_core::billing::price::Price;
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::time::UnixMillis;
 use mesh_core::wire::message::TokensUsed;
-use mesh_tokio::gateway::store::{NewAccount, Role, Store, verify};
+use mesh_test_postgres::{Disk, Server};
+use mesh_tokio::gateway::store::{Database, NewAccount, Place, Role, Store, verify_at};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
@@ -27,8 +29,9 @@ use tokio::task::JoinSet;
 const ENTRIES_DEFAULT: u64 = 100_000;
 /// One by one takes long.
 const ALONE: u64 = 2_000;
-const CLIENTS: u64 = 64;
-const ACCOUNT: AccountId = AccountId::from_u128(1);
+/// Clients at once, and the accounts that they are spread over.
+const CROWDS: [(u64, u128); 3] = [(64, 1), (64, 16), (512, 16)];
+const ACCOUNTS: u128 = 16;
 const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
 /// Flushes measured for comparison.
 const FLUSHES: usize = 200;
@@ -46,65 +49,102 @@ fn main() -> Result<(), Failed> {
         "fsync of 4 KiB appended in the same folder: median {:?}\n",
         flush_takes(folder.path())?
     );
-    let runtime = Builder::new_multi_thread().enable_all().build()?;
-    let path = folder.path().join("ledger.sqlite");
-    let (alone, together, batches) = runtime.block_on(async {
-        let store = Store::open(&path, Role::Gateway)?;
-        let account = NewAccount {
-            ceiling: Nanos(i64::MAX / 2),
-            ..NewAccount::managed(ACCOUNT, "bench")
-        };
-        store.create_account(account, NOW).await?;
-        let alone = charge(&store, 1, 0..ALONE).await?;
-        let before = store.load();
-        let together = charge(&store, CLIENTS, ALONE..entries.max(ALONE + 1)).await?;
-        let after = store.load();
-        Ok::<_, Failed>((alone, together, after.batches - before.batches))
-    })?;
-    let many = entries.max(ALONE + 1) - ALONE;
     let mut table = Table::new(&[
+        "store",
         "clients",
+        "accounts",
         "entries",
         "entries/s",
         "ratio",
-        "entries a transaction",
+        "calls a transaction",
     ]);
-    let (one, all) = (rate(ALONE, alone), rate(many, together));
-    table.row(["1", &ALONE.to_string(), &format!("{one:.0}"), "1.0×", "1"].map(str::to_owned));
-    // A hold and a settle are two calls; only transactions with entries reach the disk.
-    let shared = format!(
-        "at least {:.0}",
-        rate(many, Duration::from_secs(batches.max(1)))
-    );
-    let (clients, ratio) = (CLIENTS.to_string(), format!("{:.1}×", all / one));
-    table.row([
-        clients,
-        many.to_string(),
-        format!("{all:.0}"),
-        ratio,
-        shared,
-    ]);
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let mut checks = Vec::new();
+    let file = Place::File(folder.path().join("ledger.sqlite"));
+    runtime.block_on(measure("SQLite", &file, entries, &mut table, &mut checks))?;
+    if let Some(server) = Server::start(Disk::Safe) {
+        let database = Place::Database(Database::parse(&server.database(), None, false)?);
+        let measured = measure("PostgreSQL", &database, entries, &mut table, &mut checks);
+        runtime.block_on(measured)?;
+    }
     println!("{table}");
+    for check in checks {
+        println!("{check}");
+    }
+    Ok(())
+}
 
+/// Fills a new store, alone and in every crowd, and verifies what it then holds.
+async fn measure(
+    name: &str,
+    place: &Place,
+    entries: u64,
+    table: &mut Table,
+    checks: &mut Vec<String>,
+) -> Result<(), Failed> {
+    let store = Store::open_at(place, Role::Gateway).await?;
+    for number in 1..=ACCOUNTS {
+        let account = NewAccount {
+            ceiling: Nanos(i64::MAX / 2),
+            ..NewAccount::managed(AccountId::from_u128(number), format!("bench {number}"))
+        };
+        store.create_account(account, NOW).await?;
+    }
+    let alone = rate(ALONE, charge(&store, 1, 1, 0..ALONE).await?);
+    let words = [
+        "1",
+        "1",
+        &ALONE.to_string(),
+        &format!("{alone:.0}"),
+        "1.0×",
+        "1",
+    ];
+    table.row(row(name, words));
+    let share = entries.saturating_sub(ALONE) / u64::try_from(CROWDS.len())?;
+    let mut done = ALONE;
+    for (clients, accounts) in CROWDS {
+        let before = store.load();
+        let took = charge(&store, clients, accounts, done..done + share).await?;
+        let after = store.load();
+        done += share;
+        let together = rate(share, took);
+        let batches = (after.batches - before.batches).max(1);
+        let words = [
+            &clients.to_string(),
+            &accounts.to_string(),
+            &share.to_string(),
+            &format!("{together:.0}"),
+            &format!("{:.1}×", together / alone),
+            &((after.calls - before.calls) / batches).to_string(),
+        ];
+        table.row(row(name, words.map(String::as_str)));
+    }
+    drop(store);
     let began = Instant::now();
-    let report = verify(&path)?;
-    println!(
-        "ledger verify of {} entries: {:.2} s, {}",
-        entries.max(ALONE + 1) + 1,
+    let report = verify_at(place, None).await?;
+    checks.push(format!(
+        "ledger verify of {} entries in {name}: {:.2} s, {}",
+        report.entries(),
         began.elapsed().as_secs_f64(),
         if report.is_sound() {
             "sound"
         } else {
             "NOT SOUND"
         }
-    );
+    ));
     Ok(())
 }
 
-/// Holds and settles each number once, shared out among so many clients.
+fn row(name: &str, words: [&str; 6]) -> [String; 7] {
+    let [a, b, c, d, e, f] = words;
+    [name, a, b, c, d, e, f].map(str::to_owned)
+}
+
+/// Holds and settles each number once, shared out among so many clients and accounts.
 async fn charge(
     store: &Store,
     clients: u64,
+    accounts: u128,
     numbers: std::ops::Range<u64>,
 ) -> Result<Duration, Failed> {
     let next = Arc::new(AtomicU64::new(numbers.start));
@@ -118,7 +158,11 @@ async fn charge(
                 if number >= end {
                     return Ok::<_, Failed>(());
                 }
-                let request = RequestId::from_u128(u128::from(number) + 1);
+                let account = AccountId::from_u128(u128::from(number) % accounts + 1);
+                // Spread like the random ids that they stand for.
+                let spread =
+                    u128::from(number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_0C29_56B1_7F4B);
+                let request = RequestId::from_u128(spread);
                 let hold = Hold {
                     id: HoldId(number),
                     request,
@@ -126,8 +170,10 @@ async fn charge(
                     price: Price::CLAUDE_SONNET,
                     input_tokens_max: 1000,
                     output_tokens_max: 1000,
+                    provider: "anthropic".to_owned(),
+                    guest: None,
                 };
-                store.hold(ACCOUNT, hold, NOW).await?;
+                store.hold(account, hold, NOW).await?;
                 let settle = Settle {
                     request,
                     body: [1; 32],
@@ -139,8 +185,10 @@ async fn charge(
                         ..TokensUsed::default()
                     },
                     estimated: false,
+                    device: None,
+                    project: None,
                 };
-                store.settle(ACCOUNT, settle, NOW).await?;
+                store.settle(account, settle, NOW).await?;
             }
         });
     }

@@ -6,6 +6,8 @@
 //! ```text
 //!             Hold ok               Settle
 //!   (no hold) ───────▶ held ───────────────────▶ charged (for ever)
+//!                       │ │ Lose
+//!                       │ └────────────────────▶ lost (for ever, costs the account nothing)
 //!                       │ Release
 //!                       ▼
 //!                  (no hold: the id is free again)
@@ -13,71 +15,42 @@
 //!
 //! # Invariants
 //!
-//! 1. (account, request id) is charged at most once, for ever; the same id with another body is
-//!    refused.
+//! 1. (account, request id) is charged or lost at most once, for ever; the same id with another body
+//!    is refused.
 //! 2. What is held is never negative, and holds and spending stay within the month's ceiling; what
-//!    a settle takes beyond its hold is recorded as owed and blocks new holds.
+//!    a settle takes beyond its hold, or beyond what is left of the funds it was set aside from, is
+//!    recorded as owed and blocks new holds.
 //! 3. Replaying a command changes nothing. A release voids the hold that it names and no other.
 //! 4. A charge takes from credits, then from what was paid in advance, then from the ceiling, and never
 //!    more than there is.
-//! 5. Months are UTC. A clock that steps into another month and back opens no second ceiling.
+//! 5. Months are UTC. A clock that steps into another month and back opens no second ceiling. A
+//!    month that was invoiced takes nothing more.
+//! 6. A request is charged in the tier that its hold was made in.
 
+pub mod alert;
+mod command;
+mod denied;
 pub mod funds;
+pub mod guest;
+mod month;
 pub mod order;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use chrono::{DateTime, Datelike};
 use serde::{Deserialize, Serialize};
 
+pub use self::command::{Command, Entry, Facts, Hold, Lose, Prior, Release, Settle};
+pub use self::denied::Denied;
 use self::funds::Credit;
-use super::ledger::{Charge, Record};
+use self::guest::Guest;
+pub use self::month::{Day, Month, NotMonth};
+use super::ledger::{Charge, Loss, Record};
 use super::money::{Nanos, Overflow};
-use super::price::Price;
+use super::price;
 use super::tier::Tier;
-use crate::ids::RequestId;
+use crate::ids::{GuestId, RequestId};
 use crate::limits::HOLDS_PER_ACCOUNT_MAX;
 use crate::time::UnixMillis;
-use crate::wire::message::TokensUsed;
-
-/// A calendar month (UTC): `2026-11`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Month(i32);
-
-impl Month {
-    /// The month of a moment.
-    #[must_use]
-    pub fn of(at: UnixMillis) -> Self {
-        let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
-        let date = DateTime::from_timestamp_millis(millis).unwrap_or(DateTime::UNIX_EPOCH);
-        Self(date.year() * 12 + i32::try_from(date.month0()).unwrap_or_default())
-    }
-
-    /// The month as one number, as a store keeps it: months since January of the year 0.
-    #[must_use]
-    pub const fn index(self) -> i32 {
-        self.0
-    }
-
-    /// The month of such a number.
-    #[must_use]
-    pub const fn from_index(index: i32) -> Self {
-        Self(index)
-    }
-}
-
-impl fmt::Display for Month {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:04}-{:02}",
-            self.0.div_euclid(12),
-            self.0.rem_euclid(12) + 1
-        )
-    }
-}
 
 /// Names one hold among all that a gateway has ever made. A request's id does not: it is free again
 /// after a release, and a release that is said again must not void the hold of a later asking.
@@ -101,6 +74,11 @@ pub struct Held {
     pub charge: Nanos,
     /// The worst case, in the provider's price.
     pub base: Nanos,
+    /// The tier that it is charged in.
+    pub tier: Tier,
+    /// The guest who asked, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestId>,
 }
 
 /// One account as the rules see it.
@@ -127,6 +105,22 @@ pub struct Account {
     /// Given for a time and not spent, the earliest to end first.
     #[serde(default)]
     pub credits: Vec<Credit>,
+    /// Spent within the ceiling and not invoiced, by the month that it counts in. What is given back
+    /// may make it negative.
+    #[serde(default)]
+    pub unbilled: BTreeMap<Month, Nanos>,
+    /// The last month that was invoiced; 0 before the first.
+    #[serde(default)]
+    pub closed: Month,
+    /// What invoices left over, less than a cent or a debt of the operator's, for the next one.
+    #[serde(default)]
+    pub residue: Nanos,
+    /// Invoiced and not collected.
+    #[serde(default)]
+    pub invoiced: Nanos,
+    /// Who may ask on this account's money.
+    #[serde(default)]
+    pub guests: BTreeMap<GuestId, Guest>,
     /// Holds under way.
     #[serde(skip)]
     pub holds: BTreeMap<RequestId, Held>,
@@ -139,12 +133,17 @@ impl Account {
         Self {
             tier,
             ceiling,
-            month: Month(0),
+            month: Month::from_index(0),
             spent: Nanos::ZERO,
             used: Nanos::ZERO,
             owed: Nanos::ZERO,
             balance: Nanos::ZERO,
             credits: Vec::new(),
+            unbilled: BTreeMap::new(),
+            closed: Month::from_index(0),
+            residue: Nanos::ZERO,
+            invoiced: Nanos::ZERO,
+            guests: BTreeMap::new(),
             holds: BTreeMap::new(),
         }
     }
@@ -181,6 +180,7 @@ impl Account {
     pub fn summary(&self, now: UnixMillis) -> Result<Summary, Overflow> {
         let (month, spent, used) = self.this_month(now);
         let (held, held_base) = self.held()?;
+        let mut unbilled = self.unbilled.values().copied();
         let available = match self.tier {
             Tier::Free { monthly_quota } => monthly_quota.minus(used)?.minus(held_base)?,
             Tier::Managed { .. } | Tier::Byok { .. } => {
@@ -205,6 +205,9 @@ impl Account {
                 .filter(|credit| credit.expires_at > now && credit.left > Nanos::ZERO)
                 .cloned()
                 .collect(),
+            next_invoice: unbilled.try_fold(self.residue, Nanos::plus)?,
+            invoiced: self.invoiced,
+            last_invoice: (self.closed.index() > 0).then(|| self.closed.to_string()),
         })
     }
 }
@@ -235,140 +238,15 @@ pub struct Summary {
     /// Given for a time and not spent, the earliest to end first.
     #[serde(default)]
     pub credits: Vec<Credit>,
-}
-
-/// Set the worst case aside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// Its name, fresh.
-    pub id: HoldId,
-    /// For which request.
-    pub request: RequestId,
-    /// SHA-256 of its body.
-    pub body: [u8; 32],
-    /// The model's price.
-    pub price: Price,
-    /// The most tokens that can be read.
-    pub input_tokens_max: u64,
-    /// The most tokens that can be written.
-    pub output_tokens_max: u64,
-}
-
-/// Charge what was used and void the rest of the hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settle {
-    /// For which request.
-    pub request: RequestId,
-    /// SHA-256 of its body.
-    pub body: [u8; 32],
-    /// The model, as it was asked for.
-    pub model: String,
-    /// Its price, the one that the hold was made with.
-    pub price: Price,
-    /// What was used.
-    pub tokens: TokensUsed,
-    /// Whether the provider did not count it.
-    pub estimated: bool,
-}
-
-/// Void a hold; the request's id is free again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Release {
-    /// Of which request.
-    pub request: RequestId,
-    /// Which hold. Another one of the same request stays.
-    pub hold: HoldId,
-}
-
-/// What an account is told to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// See [`Hold`].
-    Hold(Hold),
-    /// See [`Settle`].
-    Settle(Settle),
-    /// See [`Release`].
-    Release(Release),
-}
-
-/// What happens to an account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// Money was set aside. Not part of the ledger: a crash voids it.
-    Held(RequestId, Held),
-    /// It is void.
-    Released(RequestId),
-    /// Charged, for ever; goes into the ledger.
-    Charged(Charge),
-}
-
-/// What the store knows besides the account.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// The wall clock.
-    pub now: UnixMillis,
-    /// What is recorded in the ledger under the command's request id.
-    pub prior: Option<Charge>,
-}
-
-/// Why a command was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
-    /// The id was used with another body.
-    #[error("this request id was used for another question; use a new one")]
-    Conflict,
-    /// The request runs already.
-    #[error("this request is being answered already")]
-    InProgress,
-    /// The request was answered and charged; its text is no longer kept.
-    #[error("this request was answered and charged {} already; its text is no longer kept", .charge.charge)]
-    Expired {
-        /// The charge.
-        charge: Box<Charge>,
-    },
-    /// The free quota does not cover the worst case.
-    #[error(
-        "the month's free quota does not cover this request: it may take {needed}, {available} is left; ask for fewer tokens or change the tier"
-    )]
-    QuotaSpent {
-        /// The worst case, in the provider's price.
-        needed: Nanos,
-        /// What is left.
-        available: Nanos,
-    },
-    /// The ceiling does not cover the worst case.
-    #[error(
-        "the account does not cover this request: it may cost {needed}, {available} is left; ask for fewer tokens, or have its operator add money or raise the ceiling"
-    )]
-    Insufficient {
-        /// The worst case, charged.
-        needed: Nanos,
-        /// What is left.
-        available: Nanos,
-    },
-    /// Something is owed.
-    #[error(
-        "{owed} is owed from before; nothing that costs can be asked until the operator has booked a payment of it"
-    )]
-    Owing {
-        /// How much.
-        owed: Nanos,
-    },
-    /// Too many requests of the account are under way.
-    #[error("{HOLDS_PER_ACCOUNT_MAX} requests of this account are under way; wait for one to end")]
-    TooManyHolds,
-    /// There is no such account.
-    #[error("this account does not exist")]
-    UnknownAccount,
-    /// Larger than the ledger can hold.
-    #[error("the amount is larger than the ledger can hold")]
-    Overflow,
-}
-
-impl From<Overflow> for Denied {
-    fn from(_: Overflow) -> Self {
-        Self::Overflow
-    }
+    /// What the next invoice comes to as it stands; whole cents of it are invoiced.
+    #[serde(default)]
+    pub next_invoice: Nanos,
+    /// Invoiced and not collected.
+    #[serde(default)]
+    pub invoiced: Nanos,
+    /// The last month that was invoiced, `2026-10`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_invoice: Option<String>,
 }
 
 /// What a command leads to; empty when it has been carried out already.
@@ -380,6 +258,7 @@ pub fn decide(account: &Account, facts: &Facts, command: Command) -> Result<Vec<
     match command {
         Command::Hold(hold) => decide_hold(account, facts, &hold).map(|entry| vec![entry]),
         Command::Settle(settle) => decide_settle(account, facts, settle),
+        Command::Lose(lose) => decide_lose(facts, lose),
         Command::Release(Release { request, hold }) => {
             let held = account.holds.get(&request);
             Ok(if held.is_some_and(|held| held.id == hold) {
@@ -392,15 +271,8 @@ pub fn decide(account: &Account, facts: &Facts, command: Command) -> Result<Vec<
 }
 
 fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, Denied> {
-    if let Some(charge) = &facts.prior {
-        let same = charge.body == hold.body;
-        return Err(if same {
-            Denied::Expired {
-                charge: Box::new(charge.clone()),
-            }
-        } else {
-            Denied::Conflict
-        });
+    if let Some(prior) = &facts.prior {
+        return Err(prior.denied(&hold.body));
     }
     if let Some(running) = account.holds.get(&hold.request) {
         let same = running.body == hold.body;
@@ -420,7 +292,7 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
         ..
     } = hold;
     let charge = price.worst_case(*input, *output, account.tier.rate_bps())?;
-    let base = price.worst_case(*input, *output, super::price::WHOLE_BPS)?;
+    let base = price.worst_case(*input, *output, price::WHOLE_BPS)?;
     let entry = Entry::Held(
         hold.request,
         Held {
@@ -430,6 +302,8 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
             month: account.this_month(facts.now).0,
             charge,
             base,
+            tier: account.tier,
+            guest: hold.guest,
         },
     );
     // A base that rounds to nothing may still be charged a nano with its markup.
@@ -439,8 +313,13 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
     if account.owed > Nanos::ZERO {
         return Err(Denied::Owing { owed: account.owed });
     }
+    let month = account.this_month(facts.now).0;
+    guest::admits(account, hold.guest, month, charge)?;
     let available = account.summary(facts.now)?.available;
     match account.tier {
+        Tier::Byok { .. } if !facts.provider_key => Err(Denied::NoProviderKey {
+            provider: hold.provider.clone(),
+        }),
         Tier::Free { .. } if base > available => Err(Denied::QuotaSpent {
             needed: base,
             available,
@@ -456,36 +335,69 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
 }
 
 fn decide_settle(account: &Account, facts: &Facts, settle: Settle) -> Result<Vec<Entry>, Denied> {
-    if let Some(prior) = &facts.prior {
-        return if prior.body == settle.body {
-            Ok(Vec::new())
-        } else {
-            Err(Denied::Conflict)
-        };
+    match &facts.prior {
+        None => {}
+        Some(prior) if *prior.body() != settle.body => return Err(Denied::Conflict),
+        Some(Prior::Charged(_)) => return Ok(Vec::new()),
+        // It was given up for lost meanwhile, and whoever asked was told so.
+        Some(lost @ Prior::Lost(_)) => return Err(lost.denied(&settle.body)),
     }
     // Without a hold (a crash voided it) everything is beyond the hold: recorded, never dropped.
     let held = account.holds.get(&settle.request);
+    let tier = held.map_or(account.tier, |held| held.tier);
+    let charge = settle.price.cost(&settle.tokens, tier.rate_bps())?;
     let now = account.in_month(Month::of(facts.now)).0;
     let month = held.map(|held| held.month).filter(|&month| month > now);
-    let (held, held_at) = held.map_or((Nanos::ZERO, facts.now), |held| (held.charge, held.at));
-    let charge = settle.price.cost(&settle.tokens, account.tier.rate_bps())?;
-    let overage = charge.minus(held)?.max(Nanos::ZERO);
-    let within = charge.minus(overage)?;
+    let (held_at, held_charge) =
+        held.map_or((facts.now, Nanos::ZERO), |held| (held.at, held.charge));
+    let within = charge.min(held_charge);
     let split = funds::split(&account.credits, account.balance, held_at, within)?;
+    // Funds may have gone since the hold: a payment taken back, a ceiling lowered.
+    let spent = account.in_month(month.unwrap_or(now)).1;
+    let room = account.ceiling.minus(spent)?.max(Nanos::ZERO);
+    let postpaid = within.minus(split.funded()?)?.min(room);
+    let overage = charge.minus(split.funded()?)?.minus(postpaid)?;
     Ok(vec![Entry::Charged(Charge {
         request: settle.request,
         body: settle.body,
         model: settle.model,
         tokens: settle.tokens,
         price: settle.price,
-        tier: account.tier,
+        tier,
         base: settle.price.base(&settle.tokens)?,
         charge,
         overage,
         credits: split.credits,
         prepaid: split.prepaid,
         month,
+        device: settle.device,
+        project: settle.project,
+        guest: held.and_then(|held| held.guest),
         estimated: settle.estimated,
+    })])
+}
+
+fn decide_lose(facts: &Facts, lose: Lose) -> Result<Vec<Entry>, Denied> {
+    if facts.prior.is_some() {
+        return Ok(Vec::new());
+    }
+    let base = lose.price.base(&lose.tokens)?;
+    let Lose {
+        request,
+        body,
+        tier,
+        model,
+        price,
+        tokens,
+    } = lose;
+    Ok(vec![Entry::Lost(Loss {
+        request,
+        body,
+        model,
+        tokens,
+        price,
+        tier,
+        base,
     })])
 }
 
@@ -502,24 +414,42 @@ pub fn apply(account: &mut Account, at: UnixMillis, entry: &Entry) -> Result<(),
         Entry::Released(request) => {
             account.holds.remove(request);
         }
-        Entry::Charged(charge) => {
-            let month = Month::of(at).max(charge.month.unwrap_or_default());
-            let (month, spent, used) = account.in_month(month);
-            let (spent, used) = (spent.plus(charge.postpaid()?)?, used.plus(charge.base)?);
-            let owed = account.owed.plus(charge.overage)?;
-            let balance = account.balance.minus(charge.prepaid)?;
-            for drawn in &charge.credits {
-                let mut credits = account.credits.iter_mut();
-                if let Some(credit) = credits.find(|credit| credit.reference == drawn.credit) {
-                    // Never more than there is: it was decided on this account.
-                    credit.left = credit.left.minus(drawn.amount)?;
-                }
-            }
-            (account.month, account.spent, account.used) = (month, spent, used);
-            (account.owed, account.balance) = (owed, balance);
-            account.holds.remove(&charge.request);
+        Entry::Charged(charge) => apply_charge(account, at, charge)?,
+        Entry::Lost(loss) => {
+            account.holds.remove(&loss.request);
         }
     }
+    Ok(())
+}
+
+fn apply_charge(account: &mut Account, at: UnixMillis, charge: &Charge) -> Result<(), Overflow> {
+    let month = Month::of(at).max(charge.month.unwrap_or_default());
+    let (month, spent, used) = account.in_month(month);
+    let postpaid = charge.postpaid()?;
+    let (spent, used) = (spent.plus(postpaid)?, used.plus(charge.base)?);
+    let owed = account.owed.plus(charge.overage)?;
+    let balance = account.balance.minus(charge.prepaid)?;
+    let open = account.unbilled.get(&month).copied().unwrap_or_default();
+    let unbilled = open.plus(postpaid)?;
+    let guest = charge
+        .guest
+        .and_then(|id| Some((id, account.guests.get(&id)?)));
+    let guest = guest.map(|(id, guest)| Ok((id, guest.charged(month, charge.charge)?)));
+    let guest = guest.transpose()?;
+    for drawn in &charge.credits {
+        let mut credits = account.credits.iter_mut();
+        if let Some(credit) = credits.find(|credit| credit.reference == drawn.credit) {
+            // Never more than there is: it was decided on this account.
+            credit.left = credit.left.minus(drawn.amount)?;
+        }
+    }
+    account.guests.extend(guest);
+    if !unbilled.is_zero() || account.unbilled.contains_key(&month) {
+        account.unbilled.insert(month, unbilled);
+    }
+    (account.month, account.spent, account.used) = (month, spent, used);
+    (account.owed, account.balance) = (owed, balance);
+    account.holds.remove(&charge.request);
     Ok(())
 }
 
@@ -552,6 +482,7 @@ pub fn replay_one(
             apply(&mut account, at, &Entry::Charged(charge.clone()))?;
             Ok(Some(account))
         }
+        (Record::Lost(_), account) => Ok(account),
         (order, Some(mut account)) => {
             order::book(&mut account, order)?;
             Ok(Some(account))

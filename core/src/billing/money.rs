@@ -16,6 +16,35 @@ const NANOS_PER_CENT: i64 = 10_000_000;
 #[serde(transparent)]
 pub struct Nanos(pub i64);
 
+/// Whole cents (US): only for invoices and the wire's advisory field.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Cents(pub i64);
+
+impl Cents {
+    /// Exactly as many nano-dollars.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] past the range of [`Nanos`].
+    pub fn to_nanos(self) -> Result<Nanos, Overflow> {
+        self.0
+            .checked_mul(NANOS_PER_CENT)
+            .map(Nanos)
+            .ok_or(Overflow)
+    }
+}
+
+impl fmt::Display for Cents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let cents = self.0.unsigned_abs();
+        f.pad(&format!("{sign}${}.{:02}", cents / 100, cents % 100))
+    }
+}
+
 /// A sum of money left the range of [`Nanos`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the amount is larger than the ledger can hold")]
@@ -79,6 +108,15 @@ impl Nanos {
         } else {
             cents
         }
+    }
+
+    /// The whole cents in it, rounded down, and what is left over: never negative, less than a cent.
+    #[must_use]
+    pub const fn split_cents(self) -> (Cents, Self) {
+        (
+            Cents(self.0.div_euclid(NANOS_PER_CENT)),
+            Self(self.0.rem_euclid(NANOS_PER_CENT)),
+        )
     }
 
     /// Reads an amount in dollars, exactly, from its decimal text.
@@ -148,6 +186,25 @@ mod tests {
         ] {
             assert_eq!(Nanos(nanos).to_cents_half_even(), cents, "{nanos}");
         }
+    }
+
+    #[test]
+    fn whole_cents_are_split_off_downwards() {
+        for (nanos, cents, rest) in [
+            (0, 0, 0),
+            (9_999_999, 0, 9_999_999),
+            (10_000_000, 1, 0),
+            (1_030_000_001, 103, 1),
+            (-1, -1, 9_999_999),
+        ] {
+            assert_eq!(Nanos(nanos).split_cents(), (Cents(cents), Nanos(rest)));
+        }
+        assert_eq!(Cents(103).to_nanos(), Ok(Nanos(1_030_000_000)));
+        assert_eq!(Cents(i64::MAX).to_nanos(), Err(Overflow));
+        assert_eq!(
+            (Cents(10_815).to_string(), Cents(-5).to_string()),
+            ("$108.15".to_owned(), "-$0.05".to_owned())
+        );
     }
 
     #[test]

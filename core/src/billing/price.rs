@@ -19,6 +19,27 @@ pub const WHOLE_BPS: u32 = 10_000;
 pub struct Price {
     /// The version of the table it is from; every charge stores it.
     pub version: u32,
+    /// What they are for a short prompt, or for any.
+    #[serde(flatten)]
+    pub rates: Rates,
+    /// What they are for a long prompt, where the provider makes a difference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<LongContext>,
+}
+
+/// Prices of a request whose prompt is long: of all of its tokens, not only of those beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongContext {
+    /// A prompt of more tokens than this, cached ones included, is long.
+    pub over: u64,
+    /// What the tokens cost then.
+    #[serde(flatten)]
+    pub rates: Rates,
+}
+
+/// Prices of tokens, in micro-dollars per million of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
     /// Input that was not cached.
     pub input: u64,
     /// Output, reasoning included.
@@ -29,15 +50,48 @@ pub struct Price {
     pub cache_write: u64,
 }
 
+impl Rates {
+    /// Whether nothing costs anything.
+    #[must_use]
+    pub const fn are_free(&self) -> bool {
+        self.input == 0 && self.output == 0 && self.cache_read == 0 && self.cache_write == 0
+    }
+
+    /// Whether no token costs less than in `other`.
+    #[must_use]
+    pub const fn at_least(&self, other: &Self) -> bool {
+        self.input >= other.input
+            && self.output >= other.output
+            && self.cache_read >= other.cache_read
+            && self.cache_write >= other.cache_write
+    }
+
+    /// With every token of input at the dearest rate that may apply to it.
+    fn dearest(self) -> Self {
+        let input = self.input.max(self.cache_read).max(self.cache_write);
+        Self { input, ..self }
+    }
+
+    fn picos(&self, tokens: &TokensUsed) -> Option<i128> {
+        // A provider that counts more cached tokens than tokens is believed about the cached ones.
+        let cached = tokens.cache_read.saturating_add(tokens.cache_write);
+        let uncached = tokens.prompt.saturating_sub(cached);
+        [
+            (uncached, self.input),
+            (tokens.cache_read, self.cache_read),
+            (tokens.cache_write, self.cache_write),
+            (tokens.completion, self.output),
+        ]
+        .into_iter()
+        .try_fold(0i128, |sum, (count, price)| {
+            sum.checked_add(i128::from(count).checked_mul(i128::from(price))?)
+        })
+    }
+}
+
 impl Price {
     /// Costs nothing.
-    pub const FREE: Self = Self {
-        version: 1,
-        input: 0,
-        output: 0,
-        cache_read: 0,
-        cache_write: 0,
-    };
+    pub const FREE: Self = Self::list(0, 0, 0, 0);
     /// Anthropic's list price of Claude Sonnet: $3 in, $15 out per million; cache read 0.1 ×,
     /// cache write 1.25 × the input price.
     pub const CLAUDE_SONNET: Self = Self::list(3_000_000, 15_000_000, 300_000, 3_750_000);
@@ -64,12 +118,39 @@ impl Price {
     }
 
     const fn list(input: u64, output: u64, cache_read: u64, cache_write: u64) -> Self {
-        Self {
-            version: 1,
+        let rates = Rates {
             input,
             output,
             cache_read,
             cache_write,
+        };
+        Self::flat(1, rates)
+    }
+
+    /// The same prices for any prompt.
+    #[must_use]
+    pub const fn flat(version: u32, rates: Rates) -> Self {
+        Self {
+            version,
+            rates,
+            long: None,
+        }
+    }
+
+    /// Whether nothing costs anything.
+    #[must_use]
+    pub const fn is_free(&self) -> bool {
+        match &self.long {
+            Some(long) => self.rates.are_free() && long.rates.are_free(),
+            None => self.rates.are_free(),
+        }
+    }
+
+    /// The rates for a prompt of so many tokens.
+    fn rates(&self, prompt: u64) -> &Rates {
+        match &self.long {
+            Some(long) if prompt > long.over => &long.rates,
+            Some(_) | None => &self.rates,
         }
     }
 
@@ -79,20 +160,10 @@ impl Price {
     ///
     /// [`Overflow`] past the range of [`Nanos`].
     pub fn cost(&self, tokens: &TokensUsed, rate_bps: u32) -> Result<Nanos, Overflow> {
-        // A provider that counts more cached tokens than tokens is believed about the cached ones.
-        let cached = tokens.cache_read.saturating_add(tokens.cache_write);
-        let uncached = tokens.prompt.saturating_sub(cached);
-        let picos = [
-            (uncached, self.input),
-            (tokens.cache_read, self.cache_read),
-            (tokens.cache_write, self.cache_write),
-            (tokens.completion, self.output),
-        ]
-        .into_iter()
-        .try_fold(0i128, |sum, (count, price)| {
-            sum.checked_add(i128::from(count).checked_mul(i128::from(price))?)
-        })
-        .ok_or(Overflow)?;
+        let prompt = tokens
+            .prompt
+            .max(tokens.cache_read.saturating_add(tokens.cache_write));
+        let picos = self.rates(prompt).picos(tokens).ok_or(Overflow)?;
         let scaled = picos.checked_mul(i128::from(rate_bps)).ok_or(Overflow)?;
         i64::try_from(div_half_even(scaled, 10_000_000))
             .map(Nanos)
@@ -114,17 +185,13 @@ impl Price {
     ///
     /// [`Overflow`] past the range of [`Nanos`].
     pub fn worst_case(&self, input: u64, output: u64, rate_bps: u32) -> Result<Nanos, Overflow> {
-        let dearest = self.input.max(self.cache_read).max(self.cache_write);
-        let flat = Self {
-            input: dearest,
-            ..*self
-        };
+        let dearest = Self::flat(self.version, self.rates(input).dearest());
         let tokens = TokensUsed {
             prompt: input,
             completion: output,
             ..TokensUsed::default()
         };
-        flat.cost(&tokens, rate_bps)
+        dearest.cost(&tokens, rate_bps)
     }
 }
 
@@ -201,20 +268,56 @@ mod tests {
     #[test]
     fn a_tie_goes_to_the_even_nano_and_is_rounded_once() {
         // One token at 500 pico is half a nano: 0 is even. At 1 500 pico, 1.5 nanos go to 2.
-        let price = |input| Price {
-            input,
-            ..Price::FREE
-        };
+        let price = |input| Price::list(input, 0, 0, 0);
         assert_eq!(price(500).base(&tokens(1, 0)), Ok(Nanos(0)));
         assert_eq!(price(1500).base(&tokens(1, 0)), Ok(Nanos(2)));
         assert_eq!(price(501).base(&tokens(1, 0)), Ok(Nanos(1)));
         // Rounded after the sum: two halves make one.
-        let both = Price {
-            input: 500,
-            output: 500,
-            ..Price::FREE
-        };
+        let both = Price::list(500, 500, 0, 0);
         assert_eq!(both.base(&tokens(1, 1)), Ok(Nanos(1)));
+    }
+
+    /// $3 and $15 a million, from 200 000 tokens of prompt on $6 and $22.50, as Anthropic lists them.
+    const TIERED: Price = Price {
+        long: Some(LongContext {
+            over: 200_000,
+            rates: Rates {
+                input: 6_000_000,
+                output: 22_500_000,
+                cache_read: 600_000,
+                cache_write: 7_500_000,
+            },
+        }),
+        ..Price::CLAUDE_SONNET
+    };
+
+    #[test]
+    fn a_long_prompt_has_its_own_prices_for_all_of_its_tokens() {
+        // 200 000 × $3/M = $0.60 and 1 000 × $15/M = $0.015; one token more: 200 001 × $6/M = $1.200006
+        // and 1 000 × $22.50/M = $0.0225.
+        assert_eq!(TIERED.base(&tokens(200_000, 1000)), Ok(Nanos(615_000_000)));
+        assert_eq!(
+            TIERED.base(&tokens(200_001, 1000)),
+            Ok(Nanos(1_222_506_000))
+        );
+        // What was read from the cache counts towards the length: 200 001 × $0.60/M.
+        let cached = TokensUsed {
+            cache_read: 200_001,
+            ..tokens(0, 0)
+        };
+        assert_eq!(TIERED.base(&cached), Ok(Nanos(120_000_600)));
+    }
+
+    #[test]
+    fn a_price_is_written_flat_and_an_old_one_is_still_read() {
+        let old = r#"{"version":1,"input":3000000,"output":15000000,"cache_read":300000,"cache_write":3750000}"#;
+        assert_eq!(
+            serde_json::from_str::<Price>(old).unwrap(),
+            Price::CLAUDE_SONNET
+        );
+        assert_eq!(serde_json::to_string(&Price::CLAUDE_SONNET).unwrap(), old);
+        let tiered = serde_json::to_string(&TIERED).unwrap();
+        assert_eq!(serde_json::from_str::<Price>(&tiered).unwrap(), TIERED);
     }
 
     #[test]
@@ -226,12 +329,14 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
         #[test]
         fn a_charge_never_falls_when_tokens_grow(
-            prompt in 0u64..10_000_000, completion in 0u64..1_000_000,
-            more in 0u64..1000, rate in 0u32..20_000,
+            prompt in 0u64..400_000, completion in 0u64..1_000_000,
+            more in 0u64..100_000, rate in 0u32..20_000,
         ) {
-            let price = Price::CLAUDE_SONNET;
+            let price = TIERED;
             let less = price.cost(&tokens(prompt, completion), rate)?;
             prop_assert!(price.cost(&tokens(prompt + more, completion), rate)? >= less);
             prop_assert!(price.cost(&tokens(prompt, completion + more), rate)? >= less);
@@ -242,7 +347,7 @@ mod tests {
             read in 0u64..100_000, write in 0u64..100_000, plain in 0u64..100_000,
             completion in 0u64..100_000, rate in 0u32..20_000,
         ) {
-            let price = Price::CLAUDE_SONNET;
+            let price = TIERED;
             let prompt = read + write + plain;
             let used = TokensUsed { cache_read: read, cache_write: write, ..tokens(prompt, completion) };
             let worst = price.worst_case(prompt, completion, rate)?;
@@ -250,10 +355,10 @@ mod tests {
         }
 
         #[test]
-        fn splitting_a_request_moves_the_price_by_at_most_one_nano_a_piece(
+        fn splitting_a_request_within_one_tier_moves_the_price_by_at_most_one_nano_a_piece(
             a in 0u64..1_000_000, b in 0u64..1_000_000, rate in 0u32..20_000,
         ) {
-            let price = Price { input: 123_457, ..Price::FREE };
+            let price = Price::list(123_457, 0, 0, 0);
             let whole = price.cost(&tokens(a + b, 0), rate)?.0;
             let parts = price.cost(&tokens(a, 0), rate)?.0 + price.cost(&tokens(b, 0), rate)?.0;
             prop_assert!((whole - parts).abs() <= 2);

@@ -26,6 +26,31 @@ pub enum Tier {
     },
 }
 
+/// A tier without its rates, as people name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TierName {
+    /// Nothing, within a monthly quota.
+    Free,
+    /// The provider's price and a markup.
+    Managed,
+    /// The account's own provider keys, and a licence fee.
+    Byok,
+}
+
+impl std::str::FromStr for TierName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "free" => Ok(Self::Free),
+            "managed" => Ok(Self::Managed),
+            "byok" => Ok(Self::Byok),
+            _ => Err("there are the tiers free, managed and byok"),
+        }
+    }
+}
+
 impl Tier {
     /// The default: the provider's price and 3 %.
     pub const MANAGED: Self = Self::Managed { markup_bps: 300 };
@@ -56,16 +81,17 @@ impl Tier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::billing::price::Price;
+    use crate::billing::price::{Price, Rates};
     use crate::wire::message::TokensUsed;
 
     #[test]
     fn ten_events_of_ten_cents_base_are_103_cents_managed() {
         // 10 ¢ = 100 000 000 nanos; 3 % of it is 3 000 000. Ten times 103 000 000 is $1.03.
-        let price = Price {
+        let rates = Rates {
             input: 100_000_000_000,
-            ..Price::FREE
+            ..Rates::default()
         };
+        let price = Price::flat(1, rates);
         let one = TokensUsed {
             prompt: 1,
             ..TokensUsed::default()

@@ -10,8 +10,10 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::status::Status;
+use crate::api::{Method, Params};
 use crate::error::{EXIT_CODES, ErrorClass};
 use crate::wire::message::{ErrorMessage, EscalationRequest, StreamEnd};
 
@@ -34,6 +36,14 @@ pub enum Command {
     Status,
     /// One round trip to the gateway.
     Ping,
+    /// A typed call; answered by [`Event::Result`].
+    Call {
+        /// Which.
+        method: Method,
+        /// With what.
+        #[serde(default)]
+        params: Params,
+    },
 }
 
 /// What the agent tells.
@@ -52,6 +62,8 @@ pub enum Event {
     Status(Box<Status>),
     /// The round trip took so many microseconds.
     Pong(u64),
+    /// What a typed call gave.
+    Result(Box<RawValue>),
     /// The command failed.
     Failed(Failure),
 }
@@ -113,6 +125,7 @@ impl Event {
             Self::Ended(_) => "the end of an answer",
             Self::Status(_) => "a status",
             Self::Pong(_) => "a pong",
+            Self::Result(_) => "a call's result",
             Self::Failed(_) => "a failure",
         }
     }
@@ -216,6 +229,25 @@ mod tests {
         assert_eq!(lines.held(), 0);
         assert_eq!(lines.take(b"\n"), Ok((1, Some(Vec::new()))));
         assert_eq!(lines.take(b"12345\n"), Err(LineTooLong { max: 4 }));
+    }
+
+    #[test]
+    fn a_call_and_its_result_are_lines_like_any_other() {
+        let line = r#"{"call":{"method":"account.summary","params":{"a":1}}}"#;
+        let command: Command = serde_json::from_str(line).unwrap();
+        assert_eq!(serde_json::to_string(&command).unwrap(), line);
+        let bare: Command = serde_json::from_str(r#"{"call":{"method":"ping"}}"#).unwrap();
+        assert!(matches!(
+            bare,
+            Command::Call {
+                method: Method::Ping,
+                ..
+            }
+        ));
+        let unknown = r#"{"call":{"method":"account.delete"}}"#;
+        assert!(serde_json::from_str::<Command>(unknown).is_err());
+        let event: Event = serde_json::from_str(r#"{"result":{"b":[2]}}"#).unwrap();
+        assert!(matches!(event, Event::Result(raw) if raw.get() == r#"{"b":[2]}"#));
     }
 
     #[test]

@@ -7,8 +7,10 @@ use self::net::{DELAY, DEVICE, Net, UP, Upstream, device_config, gateway_config}
 use super::*;
 use crate::billing::account::Command;
 use crate::billing::money::Nanos;
+use crate::billing::tier::Tier;
 use crate::error::ErrorCode;
 use crate::escalation::context::Question as Ask;
+use crate::gateway::Granted;
 use crate::gateway::{self, Gateway, NotAdmitted, Told};
 use crate::machine::properties::{self, Subject};
 use crate::quic::Quic;
@@ -119,7 +121,10 @@ fn cancelled_before_the_first_piece_nothing_is_charged() {
     let receipt = &net.ends[0].ended[&id];
     assert_eq!(receipt.finish_reason, FinishReason::Cancelled);
     assert_eq!(receipt.cost_nanos, Nanos::ZERO);
-    assert_eq!(net.outside.asked, ["hold", "call", "abandon", "release"]);
+    assert_eq!(
+        net.outside.asked,
+        ["hold", "call", "checkpoint", "abandon", "release"]
+    );
     assert!(net.outside.account.holds.is_empty());
 }
 
@@ -138,7 +143,10 @@ fn cancelled_after_the_first_piece_what_was_produced_is_charged() {
     assert_eq!(receipt.finish_reason, FinishReason::Cancelled);
     assert!(receipt.estimated && receipt.cost_nanos > Nanos::ZERO);
     assert_eq!(net.outside.account.spent, receipt.cost_nanos);
-    assert_eq!(net.outside.asked, ["hold", "call", "abandon", "settle"]);
+    assert_eq!(
+        net.outside.asked,
+        ["hold", "call", "checkpoint", "abandon", "settle"]
+    );
 }
 
 #[test]
@@ -209,7 +217,9 @@ fn a_hold_granted_too_late_is_given_back() {
         .unwrap();
     net.tell(gateway::Input::Told {
         id: ask,
-        told: Told::Held(Ok(())),
+        told: Told::Held(Ok(Granted {
+            tier: Tier::MANAGED,
+        })),
     });
     assert_eq!(net.outside.asked, ["hold", "release"]);
     net.run(limits::SETTLE_RETRY_MAX);

@@ -53,7 +53,11 @@ pub(super) enum Input<'a> {
     /// The upstream is over.
     Ended(Result<(), Broken>),
     /// The settle was written (`Some`), or the store was not there.
-    Settled(Option<Charge>),
+    Settled(Option<Box<Charge>>),
+    /// The account's rules say no to the settle, for good.
+    SettleDenied(Denied),
+    /// The store's word on a checkpoint.
+    Checkpointed,
     /// Whether the release was written.
     Released(bool),
     /// The device no longer wants the answer (`Cancel`, or a stopped stream).
@@ -79,6 +83,8 @@ pub(super) enum Output {
     Abandon,
     /// So many more bytes of the upstream may be read.
     Credit(usize),
+    /// Remember what has been used so far.
+    Checkpoint(TokensUsed),
     /// Charge what was used and void the rest.
     Settle {
         /// What was used.
@@ -183,8 +189,19 @@ pub(super) struct Answer {
     /// Cancelled before there was anything to stop.
     unwanted: bool,
 
+    checkpoint: Checkpoint,
     credit_owed: usize,
     outputs: VecDeque<Output>,
+}
+
+/// When what was used is written down next, for the case that the gateway goes down.
+#[derive(Clone, Copy, Debug, Default)]
+struct Checkpoint {
+    due: Option<Instant>,
+    /// The store has not answered to the last one.
+    open: bool,
+    /// What had been produced at the last one.
+    bytes: Option<u64>,
 }
 
 impl fmt::Debug for Answer {
@@ -241,6 +258,7 @@ impl Answer {
             usage: None,
             counted: false,
             unwanted: false,
+            checkpoint: Checkpoint::default(),
             credit_owed: 0,
             outputs: VecDeque::from([Output::Hold]),
         }
@@ -276,11 +294,15 @@ impl Answer {
     /// When [`Input::Timeout`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Calling(_) if self.produced && self.credit_owed == 0 => {
-                Some(self.end_by.min(self.idle_by))
+            Stage::Calling(_) => {
+                let by = match self.produced {
+                    // Its silence is ours while we do not read on.
+                    true if self.credit_owed == 0 => self.end_by.min(self.idle_by),
+                    true => self.end_by,
+                    false => self.first_piece_by.min(self.end_by),
+                };
+                Some(self.checkpoint.due.map_or(by, |due| due.min(by)))
             }
-            Stage::Calling(_) if self.produced => Some(self.end_by),
-            Stage::Calling(_) => Some(self.first_piece_by.min(self.end_by)),
             Stage::Resting { until } => Some((*until).min(self.first_piece_by)),
             Stage::Settling { pause, .. } | Stage::Releasing { pause, .. } => pause.until,
             Stage::Holding | Stage::Over => None,
@@ -302,6 +324,12 @@ impl Answer {
                 self.exchange(now, |exchange| exchange.handle_end(result));
             }
             Input::Settled(receipt) => self.settled(now, receipt),
+            Input::SettleDenied(denied) => {
+                if matches!(self.stage, Stage::Settling { .. }) {
+                    self.over_with(terms::denied(&denied, self.request_id));
+                }
+            }
+            Input::Checkpointed => self.checkpoint.open = false,
             Input::Released(written) => self.released(now, written),
             Input::Cancelled => self.cancel(),
             Input::Forsaken => self.forsaken(),
@@ -331,6 +359,7 @@ impl Answer {
         self.attempts += 1;
         self.upstream_open = true;
         self.credit_owed = 0;
+        self.checkpoint.due = Some(now.instant + limits::CHECKPOINT_EVERY);
         self.stage = Stage::Calling(Box::new(Exchange::new(self.dialect)));
         self.outputs.push_back(Output::Call(self.call.clone()));
         self.outputs
@@ -452,7 +481,25 @@ impl Answer {
         self.settle(Verdict::Failed(error));
     }
 
+    /// Writes down what has been used, if the store has taken the last one and there is news.
+    fn checkpoint(&mut self, now: Now) {
+        if self.checkpoint.due.is_none_or(|due| now.instant < due) {
+            return;
+        }
+        self.checkpoint.due = Some(now.instant + limits::CHECKPOINT_EVERY);
+        let produced = Some(self.produced_bytes);
+        if !self.checkpoint.open && self.checkpoint.bytes != produced {
+            self.checkpoint.open = true;
+            self.checkpoint.bytes = produced;
+            let (tokens, _) = self.tokens();
+            self.outputs.push_back(Output::Checkpoint(tokens));
+        }
+    }
+
     fn timeout(&mut self, now: Now) {
+        if matches!(self.stage, Stage::Calling(_)) {
+            self.checkpoint(now);
+        }
         match &mut self.stage {
             Stage::Calling(_) if self.produced => {
                 if now.instant >= self.end_by {
@@ -534,7 +581,7 @@ impl Answer {
         }
     }
 
-    fn settled(&mut self, now: Now, charge: Option<Charge>) {
+    fn settled(&mut self, now: Now, charge: Option<Box<Charge>>) {
         let Stage::Settling { verdict, pause } = &mut self.stage else {
             return;
         };

@@ -1,20 +1,27 @@
 //! Questions under way, and what the gateway asks of the outside world for them.
 
+use serde_json::value::RawValue;
+
 use super::answer::{self, Answer, Input};
 use super::attach::Kept;
-use super::outside::{Ask, AskId, HoldFailed, Progress, Told, Unavailable};
+use super::outside::{
+    Ask, AskId, Granted, HoldFailed, KeyOf, Progress, SettleFailed, Settled, Told, Unavailable,
+};
 use super::streams::Lane;
 use super::tunnels::Phase;
 use super::{Due, Event, Gateway, Output, terms};
 use crate::api;
-use crate::billing::account::{Hold, HoldId, Release, Settle, Summary};
+use crate::billing::account::alert::Alert;
+use crate::billing::account::{Hold, HoldId, Lose, Release, Settle};
+use crate::billing::ledger::Charge;
+use crate::billing::tier::Tier;
 use crate::dialect;
 use crate::escalation::request;
 use crate::ids::{AccountId, DeviceId, RequestId};
 use crate::limits;
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, StreamId, Transport};
-use crate::wire::message::{Call, ErrorMessage, EscalationRequest, Message, Reply};
+use crate::wire::message::{Call, ErrorMessage, EscalationRequest, Message, Reply, TokensUsed};
 
 /// One question under way. Never reused within one gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +34,10 @@ pub(super) struct Running {
     account: AccountId,
     device: DeviceId,
     hold: Hold,
+    /// The tier that it is charged in, once that is known.
+    tier: Option<Tier>,
     model: String,
+    project: Option<String>,
     /// The model call under way.
     call: Option<AskId>,
 }
@@ -39,6 +49,27 @@ impl Running {
             hold: self.hold.id,
         }
     }
+
+    fn lose(&self, tokens: TokensUsed) -> Lose {
+        Lose {
+            request: self.hold.request,
+            body: self.hold.body,
+            tier: self.tier.unwrap_or(Tier::MANAGED),
+            model: self.model.clone(),
+            price: self.hold.price,
+            tokens,
+        }
+    }
+
+    const fn key(&self) -> KeyOf {
+        match self.tier {
+            // What costs nothing has nobody to be paid with a key of one's own.
+            Some(Tier::Byok { .. }) if !self.hold.price.is_free() => KeyOf::Account(self.account),
+            Some(Tier::Free { .. } | Tier::Managed { .. } | Tier::Byok { .. }) | None => {
+                KeyOf::Operator
+            }
+        }
+    }
 }
 
 /// What an outstanding ask was for.
@@ -48,8 +79,9 @@ pub(super) enum Pending {
     Hold(AnswerId),
     Settle(AnswerId),
     Release(AnswerId),
+    Checkpoint(AnswerId),
     Call(AnswerId),
-    Summary {
+    Service {
         conn: ConnId,
         stream: StreamId,
         call: u64,
@@ -116,7 +148,9 @@ impl<T: Transport> Gateway<T> {
                     account,
                     device,
                     hold,
+                    tier: None,
                     model,
+                    project: request.project_id.clone(),
                     call: None,
                 };
                 self.answers.insert(id, running);
@@ -191,6 +225,8 @@ impl<T: Transport> Gateway<T> {
             price: model.price,
             input_tokens_max: call.input_tokens_max,
             output_tokens_max: u64::from(request.max_tokens),
+            provider: model.provider.clone(),
+            guest: None,
         };
         let answer = Answer::new(now, request, model.dialect, model.provider.clone(), call);
         Ok((answer, hold, model.name.clone()))
@@ -238,6 +274,8 @@ impl<T: Transport> Gateway<T> {
                     price: running.hold.price,
                     tokens,
                     estimated,
+                    device: Some(running.device),
+                    project: running.project.clone(),
                 };
                 self.ask_store(now, Pending::Settle(id), Ask::Settle { account, settle });
             }
@@ -245,9 +283,19 @@ impl<T: Transport> Gateway<T> {
                 let release = running.release();
                 self.ask_store(now, Pending::Release(id), Ask::Release { account, release });
             }
+            answer::Output::Checkpoint(tokens) => {
+                let lose = running.lose(tokens);
+                let ask = Ask::Checkpoint { account, lose };
+                self.ask_store(now, Pending::Checkpoint(id), ask);
+            }
             answer::Output::Call(call) => {
-                let provider = running.answer.provider().to_owned();
-                let ask = self.ask(Pending::Call(id), Ask::Call { provider, call });
+                let (provider, key) = (running.answer.provider().to_owned(), running.key());
+                let ask = Ask::Call {
+                    provider,
+                    key,
+                    call,
+                };
+                let ask = self.ask(Pending::Call(id), ask);
                 if let Some(running) = self.answers.get_mut(&id) {
                     running.call = Some(ask);
                 }
@@ -285,7 +333,7 @@ impl<T: Transport> Gateway<T> {
     }
 
     pub(super) fn call(&mut self, now: Now, conn: ConnId, stream: StreamId, call: &Call) {
-        let Some((account, _)) = self.asker(conn) else {
+        let Some((account, device)) = self.asker(conn) else {
             return;
         };
         self.transport.set_priority(conn, stream, Priority::Call);
@@ -297,13 +345,19 @@ impl<T: Transport> Gateway<T> {
                 };
                 self.reply(now, conn, stream, call.id, api::encode(&result));
             }
-            Some(api::Method::AccountSummary) => {
-                let pending = Pending::Summary {
+            Some(method) => {
+                let pending = Pending::Service {
                     conn,
                     stream,
                     call: call.id,
                 };
-                self.ask_store(now, pending, Ask::Summary { account });
+                let ask = Ask::Service {
+                    account,
+                    device,
+                    method,
+                    params: call.params.clone().into(),
+                };
+                self.ask_store(now, pending, ask);
             }
             None => {
                 let error = terms::unknown_method(&call.method);
@@ -318,7 +372,7 @@ impl<T: Transport> Gateway<T> {
         conn: ConnId,
         stream: StreamId,
         id: u64,
-        result: Result<Box<serde_json::value::RawValue>, ErrorMessage>,
+        result: Result<Box<RawValue>, ErrorMessage>,
     ) {
         let (result, error) = match result {
             Ok(result) => (Some(result), None),
@@ -369,8 +423,9 @@ impl<T: Transport> Gateway<T> {
             }
             Pending::Settle(answer) => self.step_answer(now, answer, Input::Settled(None)),
             Pending::Release(answer) => self.step_answer(now, answer, Input::Released(false)),
-            Pending::Summary { conn, stream, call } => {
-                self.summed(now, conn, stream, call, Err(Unavailable));
+            Pending::Checkpoint(answer) => self.step_answer(now, answer, Input::Checkpointed),
+            Pending::Service { conn, stream, call } => {
+                self.served(now, conn, stream, call, Err(terms::store_down()));
             }
             Pending::Recall {
                 conn,
@@ -415,28 +470,27 @@ impl<T: Transport> Gateway<T> {
             (Pending::Admit(conn), Told::Admitted(word)) => self.admission_told(now, conn, word),
             (Pending::Hold(answer), Told::Held(word)) => {
                 let word = match word {
-                    Ok(()) => Some(Ok(())),
+                    Ok(Granted { tier }) => {
+                        if let Some(running) = self.answers.get_mut(&answer) {
+                            running.tier = Some(tier);
+                        }
+                        Some(Ok(()))
+                    }
                     Err(HoldFailed::Denied(denied)) => Some(Err(denied)),
                     Err(HoldFailed::Unavailable) => None,
                 };
                 self.step_answer(now, answer, Input::Held(word));
             }
             (Pending::Settle(answer), Told::Settled(word)) => {
-                if let (Some(running), Ok(charge)) = (self.answers.get(&answer), &word) {
-                    let (account, device) = (running.account, running.device);
-                    let request = running.answer.request_id();
-                    if let Some(kept) = self.kept.get_mut(&answer) {
-                        kept.charged(charge);
-                    }
-                    let charge = Box::new(charge.clone());
-                    self.event(Event::Charged {
-                        account,
-                        device,
-                        request,
-                        charge,
-                    });
-                }
-                self.step_answer(now, answer, Input::Settled(word.ok()));
+                let input = match word {
+                    Ok(settled) => Input::Settled(Some(self.charged(now, answer, settled))),
+                    Err(SettleFailed::Denied(denied)) => Input::SettleDenied(denied),
+                    Err(SettleFailed::Unavailable) => Input::Settled(None),
+                };
+                self.step_answer(now, answer, input);
+            }
+            (Pending::Checkpoint(answer), Told::Checkpointed(_)) => {
+                self.step_answer(now, answer, Input::Checkpointed);
             }
             (Pending::Release(answer), Told::Released(word)) => {
                 self.step_answer(now, answer, Input::Released(word.is_ok()));
@@ -447,8 +501,8 @@ impl<T: Transport> Gateway<T> {
                 }
                 self.step_answer(now, answer, Input::Ended(end));
             }
-            (Pending::Summary { conn, stream, call }, Told::Summed(word)) => {
-                self.summed(now, conn, stream, call, word);
+            (Pending::Service { conn, stream, call }, Told::Served(word)) => {
+                self.served(now, conn, stream, call, word);
             }
             (
                 Pending::Recall {
@@ -459,7 +513,7 @@ impl<T: Transport> Gateway<T> {
                 },
                 Told::Recalled(word),
             ) => self.recalled(now, (conn, stream), (request, accepted), word),
-            (Pending::LateHold { account, release }, Told::Held(Ok(()))) => {
+            (Pending::LateHold { account, release }, Told::Held(Ok(Granted { .. }))) => {
                 self.event(Event::LateAnswer);
                 self.give_back(now, account, release);
             }
@@ -481,22 +535,46 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
-    fn summed(
+    /// Notes a charge, and tells the account's devices when it comes near a limit.
+    fn charged(&mut self, now: Now, id: AnswerId, settled: Settled) -> Box<Charge> {
+        let Settled { charge, alert } = settled;
+        if let Some(kept) = self.kept.get_mut(&id) {
+            kept.charged(&charge);
+        }
+        if let Some(running) = self.answers.get(&id) {
+            let (account, device) = (running.account, running.device);
+            self.event(Event::Charged {
+                account,
+                device,
+                request: running.answer.request_id(),
+                charge: charge.clone(),
+            });
+            if let Some(alert) = alert {
+                self.alert(now, account, alert);
+            }
+        }
+        charge
+    }
+
+    fn alert(&mut self, now: Now, account: AccountId, alert: Alert) {
+        let notice = Message::Notice(terms::limit_notice(&alert));
+        for (conn, control) in self.controls_of(account) {
+            self.send(now, conn, control, &notice);
+        }
+    }
+
+    fn served(
         &mut self,
         now: Now,
         conn: ConnId,
         stream: StreamId,
         call: u64,
-        word: Result<Summary, Unavailable>,
+        word: Result<Box<RawValue>, ErrorMessage>,
     ) {
         // The stream may have been refused meanwhile.
         if self.lane(conn, stream) != Some(Lane::Call) {
             return;
         }
-        let result = match word {
-            Ok(summary) => api::encode(&summary),
-            Err(Unavailable) => Err(terms::store_down()),
-        };
-        self.reply(now, conn, stream, call, result);
+        self.reply(now, conn, stream, call, word);
     }
 }

@@ -48,7 +48,8 @@ use self::attach::Kept;
 pub use self::attach::{Keeping, Return};
 use self::deadlines::Deadlines;
 pub use self::outside::{
-    Admitted, Ask, AskId, HoldFailed, NotAdmitted, Progress, Recalled, Told, Unavailable,
+    Admitted, Ask, AskId, Granted, HoldFailed, KeyOf, NotAdmitted, Progress, Recalled,
+    SettleFailed, Settled, Told, Unavailable,
 };
 use self::tunnels::Tunnel;
 use crate::billing::ledger::Charge;

@@ -5,13 +5,19 @@
 //! counted, and a late success that took something is given back.
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
-use crate::billing::account::{Denied, Hold, Release, Settle, Summary};
+use super::terms;
+use crate::api::{Method, Params};
+use crate::billing::account::alert::Alert;
+use crate::billing::account::{Denied, Hold, Lose, Release, Settle};
 use crate::billing::ledger::Charge;
+use crate::billing::tier::Tier;
 use crate::dialect::ModelRequest;
 use crate::dialect::exchange::{Broken, Head};
 use crate::identity::Fingerprint;
 use crate::ids::{AccountId, DeviceId, RequestId};
+use crate::wire::message::ErrorMessage;
 
 /// Names one [`Ask`]. Never reused within one gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,17 +54,33 @@ pub enum Ask {
         /// Which.
         release: Release,
     },
+    /// Remember what an answer under way has used: should the gateway go down, it is what the operator
+    /// lost. Answered by [`Told::Checkpointed`]; the settle or the release of the request forgets it.
+    Checkpoint {
+        /// Whose.
+        account: AccountId,
+        /// What would be lost.
+        lose: Lose,
+    },
     /// Call a model. [`Progress`] comes first, then [`Told::Called`].
     Call {
         /// The provider's name in the gateway's configuration.
         provider: String,
+        /// Whose key goes with it.
+        key: KeyOf,
         /// What to send.
         call: ModelRequest,
     },
-    /// How does the account stand? Answered by [`Told::Summed`].
-    Summary {
-        /// Which.
+    /// A typed call that needs nothing of a session. Answered by [`Told::Served`].
+    Service {
+        /// Whose.
         account: AccountId,
+        /// Who calls.
+        device: DeviceId,
+        /// What.
+        method: Method,
+        /// With what; not looked at yet.
+        params: Params,
     },
     /// A device wants to go on with an answer that this gateway does not have: what is known of it?
     /// Answered by [`Told::Recalled`].
@@ -72,21 +94,32 @@ pub enum Ask {
     },
 }
 
+/// Who pays the provider of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOf {
+    /// The operator, with the key in the gateway's configuration.
+    Operator,
+    /// The account, with the key that it gave.
+    Account(AccountId),
+}
+
 /// The outside world's one answer to an [`Ask`].
 #[derive(Clone, Debug)]
 pub enum Told {
     /// To [`Ask::Admit`].
     Admitted(Result<Admitted, NotAdmitted>),
     /// To [`Ask::Hold`].
-    Held(Result<(), HoldFailed>),
+    Held(Result<Granted, HoldFailed>),
     /// To [`Ask::Settle`].
-    Settled(Result<Charge, Unavailable>),
+    Settled(Result<Settled, SettleFailed>),
     /// To [`Ask::Release`].
     Released(Result<(), Unavailable>),
+    /// To [`Ask::Checkpoint`].
+    Checkpointed(Result<(), Unavailable>),
     /// To [`Ask::Call`]: how the upstream's body ended.
     Called(Result<(), Broken>),
-    /// To [`Ask::Summary`].
-    Summed(Result<Summary, Unavailable>),
+    /// To [`Ask::Service`]: the method's result, or why there is none.
+    Served(Result<Box<RawValue>, ErrorMessage>),
     /// To [`Ask::Recall`].
     Recalled(Result<Recalled, Unavailable>),
 }
@@ -106,10 +139,43 @@ pub enum Recalled {
     Nothing,
 }
 
+/// Money was set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The tier that the request is charged in.
+    pub tier: Tier,
+}
+
+/// A request was charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// What stands in the ledger.
+    pub charge: Box<Charge>,
+    /// A limit of the account's that it came near to or reached.
+    pub alert: Option<Alert>,
+}
+
+/// Why a request was not charged.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SettleFailed {
+    /// The account's rules say no, for good: it was given up for lost meanwhile.
+    Denied(Denied),
+    /// The store did not answer.
+    Unavailable,
+}
+
 /// The store is not there: full, locked, broken or lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the gateway's store is unavailable")]
 pub struct Unavailable;
+
+impl Unavailable {
+    /// What a device is told.
+    #[must_use]
+    pub fn in_words(self) -> ErrorMessage {
+        terms::store_down()
+    }
+}
 
 /// A device that may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Model;
 use crate::billing::account::Denied;
+use crate::billing::account::alert::Alert;
 use crate::billing::ledger::Charge;
 use crate::dialect::BuildError;
 use crate::dialect::failure::{FailureKind, UpstreamFailure};
@@ -13,7 +14,7 @@ use crate::error::ErrorCode;
 use crate::escalation::request::Invalid;
 use crate::ids::RequestId;
 use crate::rate::Wait;
-use crate::wire::message::ErrorMessage;
+use crate::wire::message::{ErrorMessage, Notice};
 
 /// How often a device beats, seconds.
 pub(super) const HEARTBEAT_SECS: u32 = 30;
@@ -111,8 +112,12 @@ pub(super) fn denied(why: &Denied, id: RequestId) -> ErrorMessage {
         Denied::Conflict => ErrorCode::Conflict,
         Denied::InProgress => ErrorCode::InProgress,
         Denied::Expired { .. } => ErrorCode::Expired,
-        Denied::QuotaSpent { .. } => ErrorCode::QuotaExceeded,
-        Denied::Insufficient { .. } | Denied::Owing { .. } => ErrorCode::PaymentRequired,
+        Denied::Interrupted { .. } => ErrorCode::Interrupted,
+        Denied::QuotaSpent { .. } | Denied::GuestCap { .. } => ErrorCode::QuotaExceeded,
+        Denied::Insufficient { .. } | Denied::Owing { .. } | Denied::NoProviderKey { .. } => {
+            ErrorCode::PaymentRequired
+        }
+        Denied::UnknownGuest => ErrorCode::Forbidden,
         Denied::TooManyHolds => ErrorCode::RateLimited,
         Denied::UnknownAccount => ErrorCode::Unauthorized,
         Denied::Overflow => ErrorCode::InvalidRequest,
@@ -125,11 +130,24 @@ pub(super) fn denied(why: &Denied, id: RequestId) -> ErrorMessage {
             ..refused
         },
         Denied::Conflict
+        | Denied::Interrupted { .. }
         | Denied::QuotaSpent { .. }
+        | Denied::GuestCap { .. }
+        | Denied::UnknownGuest
+        | Denied::NoProviderKey { .. }
         | Denied::Insufficient { .. }
         | Denied::Owing { .. }
         | Denied::UnknownAccount
         | Denied::Overflow => refused,
+    }
+}
+
+/// What devices are told when a limit comes near.
+pub(super) fn limit_notice(alert: &Alert) -> Notice {
+    let data = serde_json::to_value(alert).unwrap_or_default();
+    Notice {
+        kind: Notice::LIMIT.to_owned(),
+        data,
     }
 }
 
@@ -138,7 +156,7 @@ pub(super) fn upstream(failure: &UpstreamFailure, provider: &str, id: RequestId)
     let (code, advice) = match failure.kind {
         FailureKind::Unauthorized => (
             ErrorCode::UpstreamError,
-            "; the gateway's operator must set a valid key",
+            "; a valid key must be set: by the gateway's operator, or with byok your own (synesis cloud provider-key set)",
         ),
         FailureKind::Rejected { .. } => (ErrorCode::InvalidRequest, ""),
         FailureKind::Timeout => (ErrorCode::UpstreamTimeout, ""),

@@ -65,6 +65,21 @@ impl Tunnel {
 }
 
 impl<T: Transport> Gateway<T> {
+    /// The control streams of an account's sessions.
+    pub(super) fn controls_of(&self, id: AccountId) -> Vec<(ConnId, StreamId)> {
+        let of = |(conn, tunnel): (&ConnId, &Tunnel)| match tunnel.phase {
+            Phase::Live { account, .. } if account == id => {
+                let mut streams = tunnel.streams.iter();
+                let control = streams.find(|(_, stream)| stream.lane == Lane::Control)?.0;
+                Some((*conn, *control))
+            }
+            Phase::Live { .. } | Phase::Handshaking | Phase::Knocking { .. } | Phase::Closing => {
+                None
+            }
+        };
+        self.tunnels.iter().filter_map(of).collect()
+    }
+
     pub(super) fn transport_event(&mut self, now: Now, event: transport::Event) {
         match event {
             transport::Event::Incoming {

@@ -528,6 +528,12 @@ pub struct Notice {
     pub data: serde_json::Value,
 }
 
+impl Notice {
+    /// The kind of a notice that a limit of the account comes near. Its data is an
+    /// [`Alert`](crate::billing::account::alert::Alert).
+    pub const LIMIT: &str = "limit";
+}
+
 /// Device → gateway, call: one typed call (see `api`).
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Call {

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
 use mesh_core::billing::account::{
-    Account, Command, Denied, Entry, Facts, Held, Hold, HoldId, Month, Release, Settle, apply,
-    decide, replay,
+    Account, Command, Denied, Entry, Facts, Held, Hold, HoldId, Month, Prior, Release, Settle,
+    apply, decide, replay,
 };
 use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
 use mesh_core::billing::money::Nanos;
-use mesh_core::billing::price::Price;
+use mesh_core::billing::price::{LongContext, Price, Rates};
 use mesh_core::billing::tier::Tier;
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::time::UnixMillis;
@@ -99,14 +99,23 @@ enum Step {
 }
 
 fn price(number: u8) -> Price {
-    let of = |input, output, cache_read, cache_write| Price {
-        version: 7,
+    let rates = |input, output, cache_read, cache_write| Rates {
         input,
         output,
         cache_read,
         cache_write,
     };
-    match number % 6 {
+    let of = |input, output, cache_read, cache_write| {
+        Price::flat(7, rates(input, output, cache_read, cache_write))
+    };
+    match number % 7 {
+        6 => Price {
+            long: Some(LongContext {
+                over: 1000,
+                rates: rates(6_000_001, 22_500_000, 600_000, 7_500_000),
+            }),
+            ..of(3_000_000, 15_000_000, 300_000, 3_750_000)
+        },
         0 => of(0, 0, 0, 0),
         1 => of(3_000_000, 15_000_000, 300_000, 3_750_000),
         2 => of(1, 1, 1, 1),
@@ -129,8 +138,16 @@ fn nanos(counts: [(u64, u64); 4], bps: u32) -> Option<i64> {
     i64::try_from(whole + u128::from(up)).ok()
 }
 
+fn rates_of(price: &Price, prompt: u64) -> Rates {
+    match price.long {
+        Some(long) if long.over < prompt => long.rates,
+        _ => price.rates,
+    }
+}
+
 fn used(price: Price, tokens: &TokensUsed, bps: u32) -> Option<i64> {
     let cached = tokens.cache_read.saturating_add(tokens.cache_write);
+    let price = rates_of(&price, tokens.prompt.max(cached));
     let counts = [
         (tokens.prompt.saturating_sub(cached), price.input),
         (tokens.cache_read, price.cache_read),
@@ -141,6 +158,7 @@ fn used(price: Price, tokens: &TokensUsed, bps: u32) -> Option<i64> {
 }
 
 fn worst(price: Price, input: u64, output: u64, bps: u32) -> Option<i64> {
+    let price = rates_of(&price, input);
     let dearest = [price.input, price.cache_read, price.cache_write]
         .into_iter()
         .max();
@@ -305,6 +323,9 @@ impl Model {
             overage: Nanos((charge - held).max(0)),
             credits: Vec::new(),
             prepaid: Nanos::ZERO,
+            device: None,
+            project: None,
+            guest: None,
             month: (later > month && later > self.month).then(|| Month::from_index(later)),
             estimated: settle.estimated,
         }))
@@ -408,7 +429,13 @@ impl World {
     fn facts(&self, request: RequestId) -> Facts {
         Facts {
             now: self.now(),
-            prior: self.model.charged.get(&request).cloned(),
+            prior: self
+                .model
+                .charged
+                .get(&request)
+                .cloned()
+                .map(Prior::Charged),
+            provider_key: true,
         }
     }
 
@@ -425,6 +452,8 @@ impl World {
                 month: Month::from_index(held.month),
                 charge: Nanos(held.charge),
                 base: Nanos(held.base),
+                tier: self.model.tier,
+                guest: None,
             };
             vec![Entry::Held(request, held)]
         });
@@ -507,6 +536,8 @@ impl World {
                 price: price(*number),
                 input_tokens_max: input.tokens(),
                 output_tokens_max: output.tokens(),
+                provider: "p".to_owned(),
+                guest: None,
             }),
             Step::Settle {
                 request,
@@ -527,6 +558,8 @@ impl World {
                     reasoning: 0,
                 },
                 estimated: *estimated,
+                device: None,
+                project: None,
             }),
             Step::Release { request } => self.release(id(*request)),
             Step::Clock { days } => {

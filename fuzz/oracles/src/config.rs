@@ -107,11 +107,11 @@ fn models(config: &Config, written: &Table) {
             }
             (None, Some((_, price))) if is_last_of_its_name(row, rows) => {
                 let input = per_million(row, "input");
-                assert_eq!(Some(price.input), input);
-                assert_eq!(Some(price.output), per_million(row, "output"));
+                assert_eq!(Some(price.rates.input), input);
+                assert_eq!(Some(price.rates.output), per_million(row, "output"));
                 let cached = |name| per_million(row, name).or(input);
-                assert_eq!(Some(price.cache_read), cached("cache_read"));
-                assert_eq!(Some(price.cache_write), cached("cache_write"));
+                assert_eq!(Some(price.rates.cache_read), cached("cache_read"));
+                assert_eq!(Some(price.rates.cache_write), cached("cache_write"));
             }
             (None, Some(_)) => {}
             (None, None) => unreachable!("a model without a price"),

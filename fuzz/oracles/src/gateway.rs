@@ -8,14 +8,15 @@ mod script;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts};
+use mesh_core::api;
+use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts, Prior};
 use mesh_core::billing::ledger::Charge;
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
 use mesh_core::dialect::exchange::{Broken, Head};
 use mesh_core::gateway::{
-    Admitted, Ask, AskId, Event, Gateway, HoldFailed, Input, NotAdmitted, Output, Progress,
-    Recalled, Rejected, Told, Unavailable,
+    Admitted, Ask, AskId, Event, Gateway, Granted, HoldFailed, Input, NotAdmitted, Output,
+    Progress, Recalled, Rejected, SettleFailed, Settled, Told, Unavailable,
 };
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::machine::{Machine, RootMachine};
@@ -180,7 +181,8 @@ impl World {
     fn command(&mut self, request: RequestId, command: Command) -> Result<(), Denied> {
         let facts = Facts {
             now: self.now.wall,
-            prior: self.ledger.get(&request).cloned(),
+            prior: self.ledger.get(&request).cloned().map(Prior::Charged),
+            provider_key: true,
         };
         for entry in account::decide(&self.account, &facts, command)? {
             account::apply(&mut self.account, self.now.wall, &entry)?;
@@ -230,7 +232,8 @@ impl World {
             Ask::Hold { .. } if lost => Told::Held(Err(HoldFailed::Unavailable)),
             Ask::Hold { hold, .. } => {
                 let held = self.command(hold.request, Command::Hold(hold.clone()));
-                Told::Held(held.map_err(HoldFailed::Denied))
+                let tier = self.account.tier;
+                Told::Held(held.map(|()| Granted { tier }).map_err(HoldFailed::Denied))
             }
             Ask::Settle { settle, .. } => {
                 let request = settle.request;
@@ -241,7 +244,11 @@ impl World {
                     );
                 }
                 let charge = self.ledger.get(&request).filter(|_| !lost);
-                Told::Settled(charge.cloned().ok_or(Unavailable))
+                let settled = charge.cloned().map(|charge| Settled {
+                    charge: Box::new(charge),
+                    alert: None,
+                });
+                Told::Settled(settled.ok_or(SettleFailed::Unavailable))
             }
             Ask::Release { release, .. } => {
                 if done {
@@ -251,9 +258,13 @@ impl World {
                 }
                 Told::Released(if lost { Err(Unavailable) } else { Ok(()) })
             }
-            Ask::Summary { .. } => {
+            Ask::Checkpoint { .. } => {
+                Told::Checkpointed(if lost { Err(Unavailable) } else { Ok(()) })
+            }
+            Ask::Service { .. } => {
                 let summary = self.account.summary(self.now.wall).ok();
-                Told::Summed(summary.filter(|_| !lost).ok_or(Unavailable))
+                let summary = summary.filter(|_| !lost).ok_or(Unavailable.in_words());
+                Told::Served(summary.and_then(|summary| api::encode(&summary)))
             }
             Ask::Recall { request, .. } => {
                 let charge = self.ledger.get(request);

@@ -106,7 +106,7 @@ pub fn run(data: &[u8]) {
                 let price = table
                     .prices
                     .get("m")
-                    .map(|price| (price.input, price.output));
+                    .map(|price| (price.rates.input, price.rates.output));
                 assert_eq!(price, Some((input, output)), "{text}");
                 assert_eq!(table.rounded.len(), usize::from(up || also_up), "{text}");
             }

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
-use mesh_core::api::{Method, Pong};
+use mesh_core::api::{Method, Params, Pong};
 use mesh_core::billing::account::Summary;
 use mesh_core::device::status::{About, Standing, Status};
 use mesh_core::device::{Attempts, State};
@@ -31,6 +31,7 @@ use mesh_core::limits::{CALL_TIMEOUT, LAST_WORDS_TIMEOUT, PERSON_TIMEOUT};
 use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::EscalationRequest;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use smol::channel::{self, Sender, WeakSender};
 use smol::future::FutureExt as _;
 use smol::{LocalExecutor, Task};
@@ -178,13 +179,16 @@ impl Client {
     /// When there is no tunnel, or no reply in time.
     pub async fn ping(&self) -> Result<Duration, Error> {
         let asked = Instant::now();
-        self.call::<Pong>(Method::Ping).await?;
+        self.call::<Pong>(Method::Ping, Params::NONE).await?;
         Ok(asked.elapsed())
     }
 
     /// The whole report: tunnel, counters, and the account if the gateway can be asked.
     pub async fn status(&self) -> Status {
-        let account = self.call::<Summary>(Method::AccountSummary).await.ok();
+        let account = self
+            .call::<Summary>(Method::AccountSummary, Params::NONE)
+            .await
+            .ok();
         let uptime = self.began.elapsed();
         Status::new((*self.about).clone(), self.standing(), uptime, account)
     }
@@ -203,27 +207,40 @@ impl Client {
         }
     }
 
-    /// A call waits for no tunnel: whoever wants one waits with [`Self::connected`].
-    async fn call<T: DeserializeOwned>(&self, method: Method) -> Result<T, Error> {
+    async fn call<T: DeserializeOwned>(&self, method: Method, params: Params) -> Result<T, Error> {
+        let raw = self.call_raw(method, params).await?;
+        serde_json::from_str(raw.get()).map_err(|error| {
+            let words = format!("the gateway's reply is not understood: {error}");
+            Error::new(ErrorClass::Serialization, words)
+        })
+    }
+
+    /// A typed call, with its result as it came. It waits for no tunnel: whoever wants one waits with
+    /// [`Self::connected`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no tunnel, no reply in time, or the gateway refuses.
+    pub async fn call_raw(&self, method: Method, params: Params) -> Result<Box<RawValue>, Error> {
         if !self.standing().is_connected() {
             return Err(Error::not_connected(method.as_str()));
         }
         let (reply, result) = channel::bounded(1);
-        self.order(Order::Call { method, reply }).await?;
+        self.order(Order::Call {
+            method,
+            params,
+            reply,
+        })
+        .await?;
         let answered = async { result.recv().await.ok() };
         // The machine itself ends a call in this time; the driver may end before it does.
         let late = async {
             Timer::after(CALL_TIMEOUT).await;
             None
         };
-        let raw = answered
-            .or(late)
-            .await
-            .ok_or_else(|| Error::not_connected(method.as_str()))??;
-        serde_json::from_str(raw.get()).map_err(|error| {
-            let words = format!("the gateway's reply is not understood: {error}");
-            Error::new(ErrorClass::Serialization, words)
-        })
+        let word = answered.or(late).await;
+        let word = word.ok_or_else(|| Error::not_connected(method.as_str()))?;
+        Ok(word?)
     }
 
     async fn order(&self, order: Order) -> Result<(), Error> {

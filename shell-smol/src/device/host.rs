@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use event_listener::Event;
-use mesh_core::api::Method;
+use mesh_core::api::{Method, Params};
 use mesh_core::device::status::Standing;
 use mesh_core::device::{
     AnswerEvent, AskError, AttemptId, Attempts, Config, Device, Failure, Input, Output, Why,
@@ -48,6 +48,8 @@ pub(crate) enum Order {
     Call {
         /// Which.
         method: Method,
+        /// With what.
+        params: Params,
         /// Where its result goes.
         reply: Sender<Result<Box<RawValue>, AskError>>,
     },
@@ -176,13 +178,17 @@ impl Host for DeviceHost {
                 }
                 Input::Unpause(id)
             }
-            Order::Call { method, reply } => {
+            Order::Call {
+                method,
+                params,
+                reply,
+            } => {
                 self.last_call += 1;
                 self.calls.insert(self.last_call, reply);
                 Input::Call {
                     id: self.last_call,
                     method,
-                    params: None,
+                    params: params.into_raw(),
                 }
             }
             Order::Vitals(vitals) => Input::Vitals(self.with_questions(vitals, machine)),

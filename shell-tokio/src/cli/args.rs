@@ -1,14 +1,21 @@
 //! The command line as clap knows it: every command, flag, help text and example.
 
+mod books;
+mod money;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh_core::billing::account::order::Reference;
 use mesh_core::billing::money::Nanos;
+use mesh_core::billing::tier::TierName;
 use mesh_core::limits;
 use mesh_core::time::UnixMillis;
 use mesh_core::wire::message;
+
+pub use self::books::{Collect, ExportFormat, Ledger, Refund, Reverse};
+pub use self::money::{By, Invoice, Period, ProviderKey, Tier, Usage};
 
 /// The link between AI on your own machines and models in the cloud.
 ///
@@ -178,6 +185,18 @@ pub enum Cloud {
     Status(Status),
     /// Show what may be spent: credits, what was paid in advance, the month's ceiling.
     Balance(Balance),
+    /// Show what was used and charged, by day, model, device or project.
+    Usage(Usage),
+    /// Show what a month came to.
+    Invoice(Invoice),
+    /// Show or change how this account is charged.
+    Tier(Tier),
+    /// Keys that this account pays its providers with.
+    ProviderKey {
+        /// What to do.
+        #[command(subcommand)]
+        command: ProviderKey,
+    },
     /// Measure the round trip to the gateway.
     Ping(Ping),
     /// Ask a question and stream the answer.
@@ -401,6 +420,12 @@ pub enum Admin {
     },
     /// Give an account money: paid in advance, or with --expires for a time.
     Credit(Credit),
+    /// Give back what a question was charged, wholly or in part.
+    Refund(Refund),
+    /// Book that a payment was taken back by whoever made it.
+    Reverse(Reverse),
+    /// Book that an invoice was paid.
+    Collect(Collect),
 }
 
 /// `synesis admin credit`.
@@ -466,6 +491,30 @@ pub enum Account {
         /// Dollars a month.
         #[arg(value_name = "AMOUNT", value_parser = Nanos::parse_dollars)]
         ceiling: Nanos,
+        /// Common options.
+        #[command(flatten)]
+        options: AdminOptions,
+    },
+    /// Change how an account is charged; the rates are in the gateway's configuration.
+    #[command(after_help = "Examples:
+  synesis admin account tier home byok
+  synesis admin account tier guests free")]
+    Tier {
+        /// The account's name or id.
+        #[arg(value_name = "ACCOUNT")]
+        account: String,
+        /// How.
+        #[arg(value_name = "TIER")]
+        tier: TierName,
+        /// Common options.
+        #[command(flatten)]
+        options: AdminOptions,
+    },
+    /// Let the month's free quota of an account begin anew.
+    ResetQuota {
+        /// The account's name or id.
+        #[arg(value_name = "ACCOUNT")]
+        account: String,
         /// Common options.
         #[command(flatten)]
         options: AdminOptions,
@@ -559,23 +608,6 @@ pub enum Device {
         /// The device's id, from `synesis admin device list`.
         #[arg(value_name = "DEVICE-ID")]
         id: String,
-        /// Common options.
-        #[command(flatten)]
-        options: AdminOptions,
-    },
-}
-
-/// `synesis ledger …`.
-#[derive(Debug, Subcommand)]
-pub enum Ledger {
-    /// Check every entry of every account's chain: nothing altered, missing or reordered.
-    #[command(after_help = "Examples:
-  synesis ledger verify
-  synesis ledger verify --account home --json")]
-    Verify {
-        /// Only this account's chain.
-        #[arg(long, value_name = "NAME")]
-        account: Option<String>,
         /// Common options.
         #[command(flatten)]
         options: AdminOptions,

@@ -1,8 +1,8 @@
 //! `synesis cloud balance`: what may be spent, and where it comes from.
 
+use mesh_core::api::{Method, Params};
 use mesh_core::billing::account::Summary;
 use mesh_core::billing::money::Nanos;
-use mesh_core::error::ErrorClass;
 
 use super::args::Balance;
 use super::link::Link;
@@ -14,15 +14,10 @@ use super::{Scene, Stop, moment};
 pub(super) async fn run(balance: &Balance, scene: &Scene) -> Result<(), Stop> {
     let spinner = scene.output.spinner("asking the gateway");
     let link = Link::open(scene).await?;
-    let report = link.status().await?;
+    let asked = link.call(Method::AccountSummary, Params::NONE).await;
     drop(spinner);
     link.close().await;
-    let Some(account) = report.account else {
-        scene
-            .output
-            .error("the gateway could not be asked; see `synesis cloud status`");
-        return Err(Stop::Reported(ErrorClass::NotConnected));
-    };
+    let account: Summary = asked?;
     if balance.json {
         return scene.output.json(&account);
     }
@@ -57,6 +52,15 @@ fn rows(account: &Summary) -> Vec<(&'static str, String)> {
         account.spent, account.ceiling, account.month
     );
     rows.push(("postpaid", month));
+    if !account.next_invoice.is_zero() {
+        let open = format!("{} as it stands", account.next_invoice);
+        rows.push(("next invoice", open));
+    }
+    if account.invoiced > Nanos::ZERO {
+        let last = account.last_invoice.as_deref().unwrap_or("the last month");
+        let unpaid = format!("{} up to {last}, not collected", account.invoiced);
+        rows.push(("invoiced", unpaid));
+    }
     rows.push(("used", format!("{} at the provider's price", account.used)));
     rows.push(("tier", tier(account.tier)));
     rows

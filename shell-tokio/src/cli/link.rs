@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use mesh_core::api::{Method, Params};
 use mesh_core::limits::PERSON_TIMEOUT;
 use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::EscalationRequest;
+use serde::de::DeserializeOwned;
 
 use super::Scene;
 use crate::device::answer::Answer;
@@ -62,6 +64,18 @@ impl Link {
         match self {
             Self::Agent(agent) => agent.ping().await,
             Self::Own(client) => client.ping().await,
+        }
+    }
+
+    /// A typed call.
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        params: Params,
+    ) -> Result<T, Error> {
+        match self {
+            Self::Agent(agent) => agent.call(method, params).await,
+            Self::Own(client) => client.call(method, params).await,
         }
     }
 

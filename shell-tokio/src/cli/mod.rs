@@ -9,9 +9,11 @@ pub mod args;
 mod ask;
 mod balance;
 mod completions;
+mod csv;
 mod cut;
 mod doctor;
 mod gateway;
+mod invoice;
 mod ledger;
 mod link;
 mod login;
@@ -21,7 +23,9 @@ mod question;
 mod receipt;
 mod status;
 mod table;
+mod tier;
 mod up;
+mod usage;
 
 use std::future::Future;
 use std::io;
@@ -200,6 +204,14 @@ async fn run(command: &Command, scene: &Scene) -> Result<(), Stop> {
             Cloud::Logout(_) => login::logout(scene),
             Cloud::Status(status) => Interrupts::new()?.or(status::run(status, scene)).await,
             Cloud::Balance(balance) => Interrupts::new()?.or(balance::run(balance, scene)).await,
+            Cloud::Usage(usage) => Interrupts::new()?.or(usage::run(usage, scene)).await,
+            Cloud::Invoice(invoice) => Interrupts::new()?.or(invoice::run(invoice, scene)).await,
+            Cloud::Tier(tier) => Interrupts::new()?.or(tier::run(tier, scene)).await,
+            Cloud::ProviderKey { command } => {
+                Interrupts::new()?
+                    .or(tier::provider_key(command, scene))
+                    .await
+            }
             Cloud::Ping(ping) => Interrupts::new()?.or(ping::run(ping, scene)).await,
             Cloud::Ask(ask) => ask::run(ask, scene).await,
         },

@@ -4,7 +4,6 @@
 //! UDP with mutual TLS, the charge is in a ledger on disk, and the ledger is read back and checked
 //! before it is called verified.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mesh_core::billing::ledger::Hash;
@@ -28,7 +27,7 @@ use crate::device::enrol::enrol;
 use crate::error::Error;
 use crate::gateway::config::{Config, Sources};
 use crate::gateway::server::Server;
-use crate::gateway::store::{self, AccountRow, DeviceRow, NewAccount, NewKey, StoreError};
+use crate::gateway::store::{self, AccountRow, DeviceRow, NewAccount, NewKey, Place, StoreError};
 use crate::paths::Paths;
 use crate::random;
 
@@ -44,7 +43,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Everything that is up.
 struct Stage {
     server: Server,
-    store_path: PathBuf,
+    place: Place,
     account: AccountRow,
     client: Client,
     /// Between the two, if it is to be cut.
@@ -87,7 +86,7 @@ impl Stage {
             // There must be a middle of the answer.
             config.echo_pace = SLOW_ECHO;
         }
-        let store_path = config.store_path();
+        let place = config.store();
         // The environment's keys of model servers do count.
         let server = Server::start(config, |name| std::env::var(name).ok()).await?;
         let account = account(&server).await?;
@@ -113,7 +112,7 @@ impl Stage {
             })??;
         Ok(Self {
             server,
-            store_path,
+            place,
             account,
             client,
             network,
@@ -189,10 +188,7 @@ impl Stage {
                 "the charge of {request} is not in the ledger"
             )));
         };
-        let path = self.store_path.clone();
-        let report = tokio::task::spawn_blocking(move || store::verify(&path))
-            .await
-            .map_err(Stop::internal)??;
+        let report = store::verify_at(&self.place, None).await?;
         if let Some(fault) = report.faults().next() {
             return Err(unsound(format!("the ledger does not hold: {fault}")));
         }

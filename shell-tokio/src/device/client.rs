@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_core::api::{Method, Pong};
+use mesh_core::api::{Method, Params, Pong};
 use mesh_core::billing::account::Summary;
 use mesh_core::device::{AttemptId, State};
 use mesh_core::escalation::context::Question;
@@ -71,10 +71,12 @@ pub(crate) enum Order {
     },
     /// Stop an answer.
     Cancel(RequestId),
-    /// A typed call without parameters.
+    /// A typed call.
     Call {
         /// Which.
         method: Method,
+        /// With what.
+        params: Params,
         /// Where its result goes.
         reply: oneshot::Sender<Result<Box<RawValue>, Error>>,
     },
@@ -291,7 +293,7 @@ impl Client {
     /// When there is no tunnel, or no reply in ten seconds.
     pub async fn ping(&self) -> Result<Duration, Error> {
         let asked = Instant::now();
-        self.call::<Pong>(Method::Ping).await?;
+        self.call::<Pong>(Method::Ping, Params::NONE).await?;
         Ok(asked.elapsed())
     }
 
@@ -301,7 +303,7 @@ impl Client {
     ///
     /// As [`Self::ping`].
     pub async fn account(&self) -> Result<Summary, Error> {
-        self.call(Method::AccountSummary).await
+        self.call(Method::AccountSummary, Params::NONE).await
     }
 
     /// The whole report: tunnel, counters, and the account if the gateway can be asked.
@@ -335,7 +337,28 @@ impl Client {
         }
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method) -> Result<T, Error> {
+    /// A typed call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ping`], and what the gateway refuses with.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        params: Params,
+    ) -> Result<T, Error> {
+        let raw = self.call_raw(method, params).await?;
+        serde_json::from_str(raw.get()).map_err(|error| {
+            Error::protocol(format!("the gateway's reply is not understood: {error}"))
+        })
+    }
+
+    /// A typed call, with its result as it came.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::call`].
+    pub async fn call_raw(&self, method: Method, params: Params) -> Result<Box<RawValue>, Error> {
         // A call waits for no tunnel: whoever wants one waits with `connected`.
         if !self.shared.standing.borrow().is_connected() {
             return Err(Error::NotConnected {
@@ -343,8 +366,13 @@ impl Client {
             });
         }
         let (reply, result) = oneshot::channel();
-        self.order(Order::Call { method, reply }).await?;
-        let raw = tokio::time::timeout(CALL_TIMEOUT, result)
+        self.order(Order::Call {
+            method,
+            params,
+            reply,
+        })
+        .await?;
+        tokio::time::timeout(CALL_TIMEOUT, result)
             .await
             .map_err(|_| Error::Timeout {
                 doing: format!("the call {}", method.as_str()),
@@ -352,10 +380,7 @@ impl Client {
             })?
             .map_err(|_| Error::NotConnected {
                 doing: method.as_str(),
-            })??;
-        serde_json::from_str(raw.get()).map_err(|error| {
-            Error::protocol(format!("the gateway's reply is not understood: {error}"))
-        })
+            })?
     }
 
     async fn order(&self, order: Order) -> Result<(), Error> {

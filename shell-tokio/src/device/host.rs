@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use mesh_core::billing::account::alert::Alert;
 use mesh_core::device::{AnswerEvent, Attempts, Config, Device, Failure, Input, Output, Why};
 use mesh_core::escalation::request::first_piece_timeout;
 use mesh_core::identity::GATEWAY_NAME;
@@ -14,7 +15,7 @@ use mesh_core::ids::RequestId;
 use mesh_core::machine::Machine as _;
 use mesh_core::quic::{ClientConfig, Quic};
 use mesh_core::time::Now;
-use mesh_core::wire::message::{EscalationRequest, Vitals};
+use mesh_core::wire::message::{EscalationRequest, Notice, Vitals};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -26,7 +27,7 @@ use super::failures::{duplicate, of_ask};
 use super::status::Standing;
 use crate::driver::{Binding, Driver, Host, Request, Socket};
 use crate::error::Error;
-use crate::random;
+use crate::{log, random};
 
 /// Starts a driver for these credentials, which begins to connect at once.
 ///
@@ -120,13 +121,17 @@ impl Host for DeviceHost {
                 }
                 Input::Unpause(id)
             }
-            Order::Call { method, reply } => {
+            Order::Call {
+                method,
+                params,
+                reply,
+            } => {
                 self.last_call += 1;
                 self.calls.insert(self.last_call, reply);
                 Input::Call {
                     id: self.last_call,
                     method,
-                    params: None,
+                    params: params.into_raw(),
                 }
             }
             Order::Vitals(vitals) => Input::Vitals(self.with_questions(vitals, machine)),
@@ -172,7 +177,7 @@ impl Host for DeviceHost {
                     let _gone = reply.send(result.map_err(|error| of_ask(error, CALL_PATIENCE)));
                 }
             }
-            Output::Notice(notice) => tracing::info!(kind = notice.kind, "the gateway says"),
+            Output::Notice(notice) => tell(&notice),
             Output::Stopped => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
@@ -313,5 +318,16 @@ impl DeviceHost {
             pending_queries: count(machine.questions_under_way()),
             ..vitals
         }
+    }
+}
+
+/// Says what a person may want to know.
+fn tell(notice: &Notice) {
+    let alert: Option<Alert> = (notice.kind == Notice::LIMIT)
+        .then(|| serde_json::from_value(notice.data.clone()).ok())
+        .flatten();
+    match alert {
+        Some(alert) => tracing::warn!(target: log::NOTICES, "{}", alert.in_words()),
+        None => tracing::info!(kind = notice.kind, "the gateway says"),
     }
 }

@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesh_core::billing::money::Nanos;
-use mesh_core::billing::price::Price;
 use mesh_core::billing::price::litellm::Table;
-use mesh_core::billing::tier::Tier;
+use mesh_core::billing::price::{Price, Rates};
+use mesh_core::billing::tier::{Tier, TierName};
 use mesh_core::dialect::MaxTokensField;
-use mesh_core::gateway::{Keeping, Rates};
+use mesh_core::gateway::{self, Keeping};
 use mesh_core::wire::message::DialectName;
 use serde::Deserialize;
 
+use super::store::{Database, Place};
 use super::upstream::models::{Day, ModelRow, ModelTarget};
 use super::upstream::{ProviderConfig, ProviderKey};
 use crate::error::Error;
@@ -38,18 +39,22 @@ const CONFIGURED_PRICE_VERSION: u32 = 1000;
 pub struct Config {
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// The database that it shares with other gateways; a file in the data folder if `None`.
+    pub database: Option<Database>,
     /// What `auto` stands for, if it was said.
     pub default_model: Option<String>,
     /// Devices.
     pub tunnel: Tunnel,
     /// Enrolment.
     pub http: Http,
-    /// For new accounts.
+    /// For new accounts, and what accounts may choose.
     pub billing: Billing,
     /// How long answers are kept, and how much may be asked.
     pub answers: Answers,
     /// What the built-in echo model takes for each word; no setting of the file.
     pub echo_pace: Duration,
+    /// Where seals over the ledger are exported to; a folder of the data folder's if `None`.
+    pub seals_dir: Option<PathBuf>,
     /// Model servers.
     pub providers: Vec<ProviderConfig>,
     /// Rows of the model table.
@@ -102,16 +107,34 @@ pub struct Answers {
     /// For devices that lose their tunnel.
     pub keeping: Keeping,
     /// Over it: `RATE_LIMITED`.
-    pub rates: Rates,
+    pub rates: gateway::Rates,
 }
 
-/// For accounts that are made from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// For accounts that are made from now on, and what accounts may choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Billing {
     /// The most that may be spent in a month.
     pub ceiling: Nanos,
     /// How they are charged.
     pub tier: Tier,
+    /// The tier of accounts that pay their providers themselves.
+    pub byok: Tier,
+    /// The tier of accounts that pay nothing.
+    pub free: Tier,
+    /// The tiers that an account may choose by itself, with their rates.
+    pub choices: Vec<Tier>,
+}
+
+impl Billing {
+    /// The tier of a name, with its rates.
+    #[must_use]
+    pub const fn tier_named(&self, name: TierName) -> Tier {
+        match name {
+            TierName::Free => self.free,
+            TierName::Managed => self.tier,
+            TierName::Byok => self.byok,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -119,14 +142,24 @@ pub struct Billing {
 struct File {
     data_dir: PathBuf,
     default_model: String,
+    store: StoreFile,
     tunnel: TunnelFile,
     http: HttpFile,
     billing: BillingFile,
     answers: AnswersFile,
+    ledger: LedgerFile,
     #[serde(default)]
     provider: Vec<ProviderFile>,
     #[serde(default)]
     model: Vec<ModelFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreFile {
+    url: String,
+    ca_file: PathBuf,
+    allow_plain: bool,
 }
 
 #[derive(Deserialize)]
@@ -163,6 +196,15 @@ struct BillingFile {
     ceiling: String,
     price_file: PathBuf,
     markup_bps: u32,
+    licence_fee_bps: u32,
+    free_quota: String,
+    choices: Vec<TierName>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LedgerFile {
+    seals_dir: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -265,9 +307,10 @@ impl Config {
     ///
     /// With the line and what to do, for a person.
     pub fn parse(text: &str, sources: Sources<'_>) -> Result<Self, String> {
-        let said: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+        let unreadable = |error: toml::de::Error| shown(&error, text);
+        let said: toml::Table = toml::from_str(text).map_err(unreadable)?;
         // Once as it stands, so that an unknown or ill-typed setting is shown with its line.
-        let _shape: Partial = toml::from_str(text).map_err(|error| error.to_string())?;
+        let _shape: Partial = toml::from_str(text).map_err(unreadable)?;
         let mut merged: toml::Table =
             toml::from_str(DOCUMENTED).map_err(|error| error.to_string())?;
         overlay(&mut merged, said);
@@ -306,10 +349,6 @@ impl Config {
                 return Err("tunnel.public_address must be host:port".to_owned());
             }
         }
-        let ceiling = Nanos::parse_dollars(&file.billing.ceiling)
-            .ok()
-            .filter(|ceiling| *ceiling >= Nanos::ZERO)
-            .ok_or("billing.ceiling must be an amount in dollars, like \"100.00\"")?;
         let table = prices::table(&file.billing.price_file)?;
         let mut prices = Vec::new();
         let mut models = Vec::new();
@@ -324,6 +363,7 @@ impl Config {
             } else {
                 file.data_dir
             },
+            database: database(&file.store)?,
             default_model: non_empty(file.default_model),
             tunnel: Tunnel {
                 listen: file.tunnel.listen,
@@ -331,30 +371,36 @@ impl Config {
                 tunnels_max: file.tunnel.tunnels_max,
             },
             http,
-            billing: Billing {
-                ceiling,
-                tier: Tier::Managed {
-                    markup_bps: file.billing.markup_bps,
-                },
-            },
             answers,
             echo_pace: Duration::ZERO,
+            billing: billing(&file.billing)?,
+            seals_dir: Some(file.ledger.seals_dir).filter(|dir| !dir.as_os_str().is_empty()),
             providers: providers.collect::<Result<_, _>>()?,
             models,
             prices,
         })
     }
 
-    /// The store's file.
+    /// Where the store is.
     #[must_use]
-    pub fn store_path(&self) -> PathBuf {
-        self.data_dir.join("gateway.sqlite")
+    pub fn store(&self) -> Place {
+        match &self.database {
+            Some(database) => Place::Database(database.clone()),
+            None => Place::File(self.data_dir.join("gateway.sqlite")),
+        }
     }
 
     /// The folder of the certificate authorities and shared keys.
     #[must_use]
     pub fn ca_dir(&self) -> PathBuf {
         self.data_dir.join("ca")
+    }
+
+    /// The folder that seals over the ledger are exported to.
+    #[must_use]
+    pub fn seals_dir(&self) -> PathBuf {
+        let own = || self.data_dir.join("seals");
+        self.seals_dir.clone().unwrap_or_else(own)
     }
 
     /// The price of that name: the configuration's own, or a built-in one.
@@ -396,12 +442,23 @@ impl Config {
 struct Partial {
     data_dir: Option<PathBuf>,
     default_model: Option<String>,
+    store: Option<PartialStore>,
     tunnel: Option<PartialTunnel>,
     http: Option<PartialHttp>,
     billing: Option<PartialBilling>,
     answers: Option<PartialAnswers>,
+    ledger: Option<PartialLedger>,
     provider: Option<Vec<ProviderFile>>,
     model: Option<Vec<ModelFile>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct PartialStore {
+    url: Option<String>,
+    ca_file: Option<PathBuf>,
+    allow_plain: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -432,6 +489,40 @@ struct PartialBilling {
     ceiling: Option<String>,
     markup_bps: Option<u32>,
     price_file: Option<PathBuf>,
+    licence_fee_bps: Option<u32>,
+    free_quota: Option<String>,
+    choices: Option<Vec<TierName>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct PartialLedger {
+    seals_dir: Option<PathBuf>,
+}
+
+/// What is wrong, with its line; not the line itself where a password may be in it.
+fn shown(error: &toml::de::Error, text: &str) -> String {
+    let words = error.to_string();
+    if !words.contains("://") || !(words.contains('@') || words.contains("postgres")) {
+        return words;
+    }
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = 1 + before.map_or(0, |before| before.matches('\n').count());
+    format!(
+        "line {line} cannot be read, or is no setting (it may hold a password, and is not shown)"
+    )
+}
+
+fn database(file: &StoreFile) -> Result<Option<Database>, String> {
+    if file.url.is_empty() {
+        return Ok(None);
+    }
+    let ca_file = Some(file.ca_file.as_path()).filter(|path| !path.as_os_str().is_empty());
+    let database = Database::parse(&file.url, ca_file, file.allow_plain);
+    database
+        .map(Some)
+        .map_err(|what| format!("store.url: {what}"))
 }
 
 #[derive(Deserialize)]
@@ -498,6 +589,31 @@ fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+fn billing(file: &BillingFile) -> Result<Billing, String> {
+    let dollars = |name: &str, text: &str| {
+        let amount = Nanos::parse_dollars(text).ok();
+        let amount = amount.filter(|amount| *amount >= Nanos::ZERO);
+        amount
+            .ok_or_else(|| format!("billing.{name} must be an amount in dollars, like \"100.00\""))
+    };
+    let monthly_quota = dollars("free_quota", &file.free_quota)?;
+    let managed = Tier::Managed {
+        markup_bps: file.markup_bps,
+    };
+    let mut billing = Billing {
+        ceiling: dollars("ceiling", &file.ceiling)?,
+        tier: managed,
+        byok: Tier::Byok {
+            fee_bps: file.licence_fee_bps,
+        },
+        free: Tier::Free { monthly_quota },
+        choices: Vec::new(),
+    };
+    let choices = file.choices.iter().map(|name| billing.tier_named(*name));
+    billing.choices = choices.collect();
+    Ok(billing)
+}
+
 fn http(file: &HttpFile) -> Result<Http, String> {
     let local = file.listen.ip().is_loopback();
     let tls = match file.tls {
@@ -539,7 +655,7 @@ fn answers(file: &AnswersFile, providers: &[ProviderFile]) -> Answers {
             drained: drained.collect(),
             bytes_max: file.kept_bytes_max,
         },
-        rates: Rates {
+        rates: gateway::Rates {
             device_per_minute: file.device_per_minute,
             account_per_minute: file.account_per_minute,
             device_at_once: file.device_at_once,
@@ -619,13 +735,13 @@ fn model_row(
                 Some(text) => per_million(&text).ok_or_else(wrong),
                 None => Ok(input_price),
             };
-            let own = Price {
-                version: CONFIGURED_PRICE_VERSION,
+            let rates = Rates {
                 input: input_price,
                 output: per_million(&output).ok_or_else(wrong)?,
                 cache_read: or_input(file.cache_read_per_million)?,
                 cache_write: or_input(file.cache_write_per_million)?,
             };
+            let own = Price::flat(CONFIGURED_PRICE_VERSION, rates);
             let own_name = format!("configured:{name}");
             prices.push((own_name.clone(), own));
             own_name

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::gateway::{
-    Ask, AskId, Config as Rules, Event, Gateway, Input, Model, Output, Progress, Told,
+    Ask, AskId, Config as Rules, Event, Gateway, Input, KeyOf, Model, Output, Progress, Told,
 };
 use mesh_core::ids::DeviceId;
 use mesh_core::machine::Machine as _;
@@ -23,13 +23,17 @@ use mesh_core::time::Now;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::accounts::Accounts;
 use super::ca::CertificateAuthority;
+use super::chores::Chores;
 use super::config::{Config, HttpTls};
 use super::http;
+use super::keys::Keys;
+use super::services::Services;
 use super::store::{Role, Store, StoreError};
 use super::upstream::discover::{self, Found};
 use super::upstream::models::{Day, ModelTable};
-use super::upstream::{Call, LOOPBACK, News, ProviderConfig, Upstreams};
+use super::upstream::{Call, CallKey, LOOPBACK, News, ProviderConfig, Upstreams};
 use crate::driver::{Binding, Clock, Driver, Host, Request, Socket};
 use crate::error::Error;
 use crate::{random, tls};
@@ -52,6 +56,7 @@ pub struct Server {
     inbox: mpsc::Sender<Command>,
     driver: JoinHandle<()>,
     revocations: JoinHandle<()>,
+    chores: JoinHandle<()>,
 }
 
 /// What the driver's host is told.
@@ -76,13 +81,17 @@ impl Server {
         let clock = Clock::new();
         crate::files::make_private_dir(&config.data_dir)
             .map_err(|error| Error::file(&config.data_dir, error))?;
-        let path = config.store_path();
-        let opened = tokio::task::spawn_blocking(move || Store::open(&path, Role::Gateway)).await;
-        let store = opened
-            .map_err(|_| Error::Api("the store could not be opened".to_owned()))?
+        let store = Store::open_at(&config.store(), Role::Gateway)
+            .await
             .map_err(|error| Error::Validation(error.to_string()))?;
         let now = clock.now().wall;
+        let lost = store.lose_all(now).await;
+        let lost = lost.map_err(|error| Error::Validation(error.to_string()))?;
+        if lost > 0 {
+            tracing::warn!(lost, "answers were cut off when the last gateway went down");
+        }
         let ca = Arc::new(CertificateAuthority::open_or_make(&config.ca_dir(), now)?);
+        let keys = Arc::new(Keys::open_or_make(&config.ca_dir())?);
         let found = discover::discover(&env, &discover::USUAL_PORTS).await;
         let (upstreams, table) = models(&config, &found)?;
         let findings = findings(&config, &found, &table, &upstreams, &clock);
@@ -138,7 +147,16 @@ impl Server {
 
         let (inbox, commands) = mpsc::channel(INBOX);
         let outside = Outside {
-            store: store.clone(),
+            services: Services {
+                store: store.clone(),
+                accounts: Accounts {
+                    store: store.clone(),
+                    keys: Arc::clone(&keys),
+                    billing: config.billing.clone(),
+                    providers: upstreams.with_keys(),
+                },
+            },
+            keys: Arc::clone(&keys),
             upstreams,
             calls: BTreeMap::new(),
             inbox: inbox.clone(),
@@ -148,6 +166,12 @@ impl Server {
             driver.run(commands).await;
         });
         let revocations = tokio::spawn(watch_revocations(store.clone(), inbox.clone()));
+        let chores = Chores {
+            store: store.clone(),
+            keys,
+            seals: config.seals_dir(),
+        };
+        let chores = tokio::spawn(chores.run(move || clock.now().wall));
         Ok(Self {
             tunnel_addr: bound,
             http_url: config.http_url(http.local_addr()),
@@ -159,6 +183,7 @@ impl Server {
             inbox,
             driver,
             revocations,
+            chores,
         })
     }
 
@@ -201,6 +226,7 @@ impl Server {
     /// Stops: running answers are cancelled and settled, tunnels closed, the store flushed.
     pub async fn stop(self) {
         self.revocations.abort();
+        self.chores.abort();
         self.http.shutdown().await;
         // If the driver has ended already, so much the better.
         let _ended = self.inbox.send(Command::Stop).await;
@@ -318,7 +344,8 @@ async fn watch_revocations(store: Store, inbox: mpsc::Sender<Command>) {
 
 /// Carries out what the machine asks for.
 struct Outside {
-    store: Store,
+    services: Services,
+    keys: Arc<Keys>,
     upstreams: Upstreams,
     calls: BTreeMap<AskId, Call>,
     inbox: mpsc::Sender<Command>,
@@ -326,35 +353,61 @@ struct Outside {
 
 impl Outside {
     fn ask(&mut self, now: Now, id: AskId, ask: Ask) {
-        if let Ask::Call { provider, call } = ask {
-            let sink = self.inbox.clone();
-            let call = self
-                .upstreams
-                .call(&provider, call, sink, move |news| match news {
-                    News::Head(head) => Command::Progress(id, Progress::Head(head)),
-                    News::Body(bytes) => Command::Progress(id, Progress::Body(bytes)),
-                    News::End(end) => Command::Told(id, Told::Called(end)),
-                });
+        if let Ask::Call {
+            provider,
+            key,
+            call,
+        } = ask
+        {
+            let (sink, key) = (self.inbox.clone(), self.key(&provider, key));
+            let news = move |news| match news {
+                News::Head(head) => Command::Progress(id, Progress::Head(head)),
+                News::Body(bytes) => Command::Progress(id, Progress::Body(bytes)),
+                News::End(end) => Command::Told(id, Told::Called(end)),
+            };
+            let call = self.upstreams.call(&provider, key, call, sink, news);
             self.calls.insert(id, call);
             return;
         }
-        let (store, inbox) = (self.store.clone(), self.inbox.clone());
+        let (services, inbox) = (self.services.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let told = ask_store(&store, now, ask).await;
+            let told = ask_outside(&services, now, ask).await;
             // The driver has ended: nobody is left to be told.
             let _ended = inbox.send(Command::Told(id, told)).await;
         });
     }
 }
 
-async fn ask_store(store: &Store, now: Now, ask: Ask) -> Told {
+impl Outside {
+    /// The key that a call goes with; an account's own is looked up when it is needed, and not kept.
+    fn key(&self, provider: &str, of: KeyOf) -> CallKey {
+        let KeyOf::Account(account) = of else {
+            return CallKey::Configured;
+        };
+        let (store, keys) = (self.services.store.clone(), Arc::clone(&self.keys));
+        let provider = provider.to_owned();
+        CallKey::Found(Box::pin(async move {
+            let sealed = store.provider_key(account, provider.clone()).await;
+            let sealed = sealed.inspect_err(|error| {
+                tracing::warn!(%account, %error, "a provider's key cannot be read");
+            });
+            let key = keys.open(account, &provider, &sealed.ok()??);
+            if key.is_none() {
+                tracing::error!(%account, provider, "the sealed key is not one of this gateway's");
+            }
+            key
+        }))
+    }
+}
+
+async fn ask_outside(services: &Services, now: Now, ask: Ask) -> Told {
     fn logged<T, E: From<StoreError>>(result: Result<T, StoreError>) -> Result<T, E> {
         result.map_err(|error| {
             tracing::debug!(%error, "the store says no");
             error.into()
         })
     }
-    let wall = now.wall;
+    let (store, wall) = (&services.store, now.wall);
     match ask {
         Ask::Admit {
             device,
@@ -367,7 +420,24 @@ async fn ask_store(store: &Store, now: Now, ask: Ask) -> Told {
         Ask::Release { account, release } => {
             Told::Released(logged(store.release(account, release, wall).await))
         }
-        Ask::Summary { account } => Told::Summed(logged(store.summary(account, wall).await)),
+        Ask::Checkpoint { account, lose } => {
+            let request = lose.request;
+            let kept = store.checkpoint(account, lose).await;
+            tracing::debug!(%account, %request, kept = kept.is_ok(), "checkpoint");
+            Told::Checkpointed(logged(kept))
+        }
+        Ask::Service {
+            account,
+            device,
+            method,
+            params,
+        } => {
+            let served = services.serve(account, method, params, wall).await;
+            if let Err(refused) = &served {
+                tracing::debug!(%device, method = method.as_str(), code = %refused.code, "a call was refused");
+            }
+            Told::Served(served)
+        }
         Ask::Recall {
             account, request, ..
         } => Told::Recalled(logged(store.recall(account, request).await)),

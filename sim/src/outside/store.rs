@@ -5,11 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts, Release};
+use mesh_core::api;
+use mesh_core::billing::account::alert::{Alert, Mark};
+use mesh_core::billing::account::{
+    self, Account, Command, Denied, Entry, Facts, Lose, Prior, Release,
+};
 use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
-use mesh_core::gateway::{Admitted, Ask, HoldFailed, NotAdmitted, Recalled, Told, Unavailable};
+use mesh_core::gateway::{
+    Admitted, Ask, Granted, HoldFailed, NotAdmitted, Recalled, SettleFailed, Settled, Told,
+    Unavailable,
+};
 use mesh_core::identity::Fingerprint;
 use mesh_core::ids::{AccountId, DeviceId, RequestId};
 use mesh_core::time::UnixMillis;
@@ -22,7 +29,10 @@ struct Books {
     account: Account,
     chain: Vec<Stored>,
     head: Hash,
-    charges: BTreeMap<RequestId, Charge>,
+    /// How each request ended that did, for ever.
+    ended: BTreeMap<RequestId, Prior>,
+    /// What is known of answers under way, and at which gateway.
+    checkpoints: BTreeMap<RequestId, (usize, Lose)>,
     /// Which gateway made a hold.
     holders: BTreeMap<RequestId, usize>,
 }
@@ -33,6 +43,15 @@ pub struct Store {
     books: BTreeMap<AccountId, Books>,
     devices: BTreeMap<DeviceId, (AccountId, Fingerprint, bool)>,
     epoch: u64,
+}
+
+impl Books {
+    fn charges(&self) -> impl Iterator<Item = &Charge> {
+        self.ended.values().filter_map(|prior| match prior {
+            Prior::Charged(charge) => Some(charge),
+            Prior::Lost(_) => None,
+        })
+    }
 }
 
 /// What a failure of the books is called.
@@ -50,7 +69,8 @@ impl Store {
             account: Account::new(tier, ceiling),
             chain: Vec::new(),
             head: Hash::START,
-            charges: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
             holders: BTreeMap::new(),
         };
         append(&mut books, id, now, Record::Opened { tier, ceiling })?;
@@ -88,30 +108,37 @@ impl Store {
             } => Told::Admitted(self.admit(*device, *certificate)),
             Ask::Hold { account, hold } => {
                 let command = Command::Hold(hold.clone());
-                let word = self.command(now, gateway, *account, hold.request, command)?;
-                Told::Held(word.map_err(HoldFailed::Denied))
+                let word = self.command(now, gateway, *account, command)?;
+                Told::Held(
+                    word.map_err(HoldFailed::Denied)
+                        .and_then(|_| self.granted(*account)),
+                )
             }
             Ask::Settle { account, settle } => {
                 let command = Command::Settle(settle.clone());
-                let word = self.command(now, gateway, *account, settle.request, command)?;
-                let charge = self
-                    .books
-                    .get(account)
-                    .and_then(|books| books.charges.get(&settle.request));
-                match (word, charge) {
-                    (Ok(()), Some(charge)) => Told::Settled(Ok(charge.clone())),
-                    (Ok(()) | Err(_), _) => Told::Settled(Err(Unavailable)),
-                }
+                let word = self.command(now, gateway, *account, command)?;
+                let charge = self.charge(*account, settle.request).cloned().map(Box::new);
+                Told::Settled(match (word, charge) {
+                    (Ok(alert), Some(charge)) => Ok(Settled { charge, alert }),
+                    (Err(denied @ Denied::Interrupted { .. }), _) => {
+                        Err(SettleFailed::Denied(denied))
+                    }
+                    (Ok(_) | Err(_), _) => Err(SettleFailed::Unavailable),
+                })
+            }
+            Ask::Checkpoint { account, lose } => {
+                Told::Checkpointed(self.checkpoint(gateway, *account, lose))
             }
             Ask::Release { account, release } => {
                 let word = self.release(now, gateway, *account, *release)?;
                 Told::Released(word.map_err(|_| Unavailable))
             }
-            Ask::Summary { account } => Told::Summed(
+            Ask::Service { account, .. } => Told::Served(
                 self.books
                     .get(account)
                     .and_then(|books| books.account.summary(now).ok())
-                    .ok_or(Unavailable),
+                    .ok_or(Unavailable.in_words())
+                    .and_then(|summary| api::encode(&summary)),
             ),
             Ask::Recall {
                 account, request, ..
@@ -125,8 +152,9 @@ impl Store {
         let Some(books) = self.books.get(&account) else {
             return Recalled::Nothing;
         };
-        match books.charges.get(&request) {
-            Some(charge) => Recalled::Charged(Box::new(charge.clone())),
+        match books.ended.get(&request) {
+            Some(Prior::Charged(charge)) => Recalled::Charged(Box::new(charge.clone())),
+            Some(Prior::Lost(_)) => Recalled::Lost,
             None if books.account.holds.contains_key(&request) => Recalled::Elsewhere,
             None => Recalled::Nothing,
         }
@@ -165,7 +193,30 @@ impl Store {
             return Ok(Ok(()));
         }
         let command = Command::Release(release);
-        self.command(now, gateway, account, release.request, command)
+        Ok(self.command(now, gateway, account, command)?.map(drop))
+    }
+
+    fn granted(&self, account: AccountId) -> Result<Granted, HoldFailed> {
+        let books = self.books.get(&account).ok_or(HoldFailed::Unavailable)?;
+        Ok(Granted {
+            tier: books.account.tier,
+        })
+    }
+
+    /// Remembers what would be lost, while the request is held.
+    fn checkpoint(
+        &mut self,
+        gateway: usize,
+        account: AccountId,
+        lose: &Lose,
+    ) -> Result<(), Unavailable> {
+        let books = self.books.get_mut(&account).ok_or(Unavailable)?;
+        if books.holders.get(&lose.request) == Some(&gateway) {
+            books
+                .checkpoints
+                .insert(lose.request, (gateway, lose.clone()));
+        }
+        Ok(())
     }
 
     fn command(
@@ -173,53 +224,63 @@ impl Store {
         now: UnixMillis,
         gateway: usize,
         id: AccountId,
-        request: RequestId,
         command: Command,
-    ) -> Result<Result<(), Denied>, Broken> {
+    ) -> Result<Result<Option<Alert>, Denied>, Broken> {
         let Some(books) = self.books.get_mut(&id) else {
             return Ok(Err(Denied::UnknownAccount));
         };
         let facts = Facts {
             now,
-            prior: books.charges.get(&request).cloned(),
+            prior: books.ended.get(&command.request()).cloned(),
+            provider_key: true,
         };
         let entries = match account::decide(&books.account, &facts, command) {
             Ok(entries) => entries,
             Err(denied) => return Ok(Err(denied)),
         };
+        let before = Mark::of(&books.account);
         for entry in entries {
             account::apply(&mut books.account, now, &entry).map_err(|error| error.to_string())?;
-            match entry {
-                Entry::Held(request, _) => {
-                    books.holders.insert(request, gateway);
+            let request = entry.request();
+            if matches!(entry, Entry::Held(..)) {
+                books.holders.insert(request, gateway);
+            } else {
+                books.holders.remove(&request);
+                books.checkpoints.remove(&request);
+            }
+            if let Some(record) = entry.record() {
+                if let Some(prior) = Prior::of(&record) {
+                    books.ended.insert(request, prior);
                 }
-                Entry::Released(request) => {
-                    books.holders.remove(&request);
-                }
-                Entry::Charged(charge) => {
-                    books.holders.remove(&charge.request);
-                    append(books, id, now, Record::Charged(charge.clone()))?;
-                    books.charges.insert(charge.request, charge);
-                }
+                append(books, id, now, record)?;
             }
         }
-        Ok(Ok(()))
+        Ok(Ok(Alert::passed(before, &books.account)))
     }
 
-    /// A gateway died: its holds are void.
-    pub fn void_holds_of(&mut self, gateway: usize) {
-        for books in self.books.values_mut() {
-            let gone: Vec<RequestId> = books
-                .holders
-                .iter()
-                .filter(|&(_, &holder)| holder == gateway)
-                .map(|(&request, _)| request)
-                .collect();
+    /// A gateway died: its holds are void, and what its answers had used is the operator's loss.
+    ///
+    /// # Errors
+    ///
+    /// When a loss could not be written: never, if the rules hold.
+    pub fn lose_all_of(&mut self, now: UnixMillis, gateway: usize) -> Result<(), Broken> {
+        let mut lost = Vec::new();
+        for (&id, books) in &mut self.books {
+            let of = |(_, holder): &(&RequestId, &usize)| **holder == gateway;
+            let gone: Vec<RequestId> = books.holders.iter().filter(of).map(|(id, _)| *id).collect();
             for request in gone {
                 books.holders.remove(&request);
                 books.account.holds.remove(&request);
             }
+            let of = |(holder, _): &&(usize, Lose)| *holder == gateway;
+            let known = books.checkpoints.values().filter(of);
+            lost.extend(known.map(|(_, lose)| (id, lose.clone())));
         }
+        for (id, lose) in lost {
+            let word = self.command(now, gateway, id, Command::Lose(lose))?;
+            word.map_err(|denied| denied.to_string())?;
+        }
+        Ok(())
     }
 
     /// Holds that are not settled or released.
@@ -244,14 +305,17 @@ impl Store {
             spent: books.account.spent,
             held: Nanos(books.account.holds.values().map(|held| held.charge.0).sum()),
             owed: books.account.owed,
-            charges: books.charges.len(),
+            charges: books.charges().count(),
         })
     }
 
     /// What a request was charged.
     #[must_use]
     pub fn charge(&self, account: AccountId, request: RequestId) -> Option<&Charge> {
-        self.books.get(&account)?.charges.get(&request)
+        match self.books.get(&account)?.ended.get(&request)? {
+            Prior::Charged(charge) => Some(charge),
+            Prior::Lost(_) => None,
+        }
     }
 
     /// Checks every account against its own ledger: the chain, the balance of every entry, what was
@@ -265,8 +329,7 @@ impl Store {
             let verified = ledger::verify(id, books.chain.iter().cloned())
                 .map_err(|fault| fault.to_string())?;
             let charged: i128 = books
-                .charges
-                .values()
+                .charges()
                 .map(|charge| i128::from(charge.charge.0))
                 .sum();
             if i128::from(verified.charged.0) != charged {

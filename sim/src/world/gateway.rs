@@ -5,7 +5,7 @@ use mesh_core::dialect::MaxTokensField;
 use mesh_core::dialect::exchange::Broken;
 use mesh_core::gateway::{
     Ask, AskId, Config, Event as Happened, Gateway, HoldFailed, Input, Keeping, Model, NotAdmitted,
-    Output, Progress, Rates, Return, Told, Unavailable,
+    Output, Progress, Rates, Return, SettleFailed, Told, Unavailable,
 };
 use mesh_core::ids::RequestId;
 use mesh_core::machine::{Machine as _, RootMachine as _};
@@ -106,11 +106,13 @@ impl<W: Wire> World<W> {
             self.sometimes
                 .saw("a gateway crashed while it worked on an answer");
         }
-        self.store.void_holds_of(at);
         for asked in self.record.questions.values_mut() {
             if asked.called_at == Some(at) && asked.counted.is_none() {
                 asked.orphaned = asked.produced.len();
             }
+        }
+        if let Err(broken) = self.store.lose_all_of(self.wall(), at) {
+            self.note("store", format!("broken: {broken}"));
         }
         let calls: Vec<u64> = self
             .calls
@@ -340,7 +342,7 @@ impl<W: Wire> World<W> {
             }
         };
         if let (Ask::Settle { settle, .. }, Some(Told::Settled(Ok(charge)))) = (&ask, &told)
-            && !charge.estimated
+            && !charge.charge.estimated
         {
             let now = self.queue.now();
             if let Some(asked) = self.record.questions.get_mut(&settle.request) {
@@ -501,10 +503,11 @@ fn unavailable(ask: &Ask) -> Option<Told> {
     Some(match ask {
         Ask::Admit { .. } => Told::Admitted(Err(NotAdmitted::Unavailable)),
         Ask::Hold { .. } => Told::Held(Err(HoldFailed::Unavailable)),
-        Ask::Settle { .. } => Told::Settled(Err(Unavailable)),
+        Ask::Settle { .. } => Told::Settled(Err(SettleFailed::Unavailable)),
+        Ask::Checkpoint { .. } => Told::Checkpointed(Err(Unavailable)),
         Ask::Release { .. } => Told::Released(Err(Unavailable)),
-        Ask::Summary { .. } => Told::Summed(Err(Unavailable)),
         Ask::Recall { .. } => Told::Recalled(Err(Unavailable)),
+        Ask::Service { .. } => Told::Served(Err(Unavailable.in_words())),
         Ask::Call { .. } => return None,
     })
 }

@@ -102,7 +102,8 @@ impl<W: Wire> World<W> {
                 Ask::Settle { .. }
                 | Ask::Release { .. }
                 | Ask::Admit { .. }
-                | Ask::Summary { .. }
+                | Ask::Service { .. }
+                | Ask::Checkpoint { .. }
                 | Ask::Recall { .. }
                 | Ask::Call { .. } => None,
             };

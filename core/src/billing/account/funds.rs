@@ -34,6 +34,14 @@ pub(super) struct Split {
     pub(super) prepaid: Nanos,
 }
 
+impl Split {
+    /// What credits and the balance pay together.
+    pub(super) fn funded(&self) -> Result<Nanos, Overflow> {
+        let mut parts = self.credits.iter();
+        parts.try_fold(self.prepaid, |sum, drawn| sum.plus(drawn.amount))
+    }
+}
+
 /// What may be set aside from credits at `at`.
 pub(super) fn valid(credits: &[Credit], at: UnixMillis) -> Result<Nanos, Overflow> {
     let mut usable = credits.iter().filter(|credit| credit.expires_at > at);

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Price;
+use super::{LongContext, Price, Rates};
 use crate::limits::PRICE_TABLE_BYTES_MAX;
 
 /// Digits of a price beyond which it is no price.
@@ -35,8 +35,8 @@ pub enum Unusable {
     /// It is not priced by tokens: images, audio, searches.
     #[error("it has no price for a token of input and of output")]
     NotByTokens,
-    /// It costs more beyond some length of context, which is not charged yet.
-    #[error("it has other prices for long contexts; give its prices yourself")]
+    /// It has prices for several lengths of context, or lower ones for a longer.
+    #[error("its prices for long contexts are none that can be charged; give its prices yourself")]
     ByContext,
     /// A price is not one.
     #[error("one of its prices is no amount")]
@@ -119,37 +119,96 @@ pub fn read(text: &str, version: u32) -> Result<Table, TableError> {
     Ok(table)
 }
 
-fn model(raw: &RawValue, version: u32) -> Result<(Price, bool), Unusable> {
-    let members: Members<'_> = serde_json::from_str(raw.get()).map_err(|_| Unusable::Malformed)?;
-    let members: BTreeMap<String, &RawValue> = members.0.into_iter().collect();
-    let by_context = |name: &String| name.contains("cost_per_token_above_");
-    if members.keys().any(by_context) {
-        return Err(Unusable::ByContext);
-    }
-    let mut rounded = false;
-    let mut price = |name: &str| -> Result<Option<u64>, Unusable> {
-        let Some(raw) = members.get(name).filter(|raw| raw.get() != "null") else {
+/// The members that give a price for a token, by what they are for.
+const RATES: [&str; 4] = [
+    "input_cost_per_token",
+    "output_cost_per_token",
+    "cache_read_input_token_cost",
+    "cache_creation_input_token_cost",
+];
+
+/// A model's prices as they are read.
+struct Reader<'a> {
+    members: BTreeMap<String, &'a RawValue>,
+    /// Whether one of them was rounded up.
+    rounded: bool,
+}
+
+impl Reader<'_> {
+    fn price(&mut self, name: &str) -> Result<Option<u64>, Unusable> {
+        let Some(raw) = self.members.get(name).filter(|raw| raw.get() != "null") else {
             return Ok(None);
         };
         let (picos, up) = picos(raw.get()).ok_or(Unusable::Malformed)?;
-        rounded |= up;
+        self.rounded |= up;
         Ok(Some(picos))
+    }
+
+    /// The prices whose members' names end so; what has none costs what it does `otherwise`.
+    fn rates(&mut self, ending: &str, otherwise: Option<Rates>) -> Result<Rates, Unusable> {
+        let [input, output, read, write] = RATES.map(|name| format!("{name}{ending}"));
+        let input = self.price(&input)?.or(otherwise.map(|rates| rates.input));
+        let output = self.price(&output)?.or(otherwise.map(|rates| rates.output));
+        let (read, write) = (self.price(&read)?, self.price(&write)?);
+        let (Some(input), Some(output)) = (input, output) else {
+            return Err(Unusable::NotByTokens);
+        };
+        // A cached token without a price of its own costs what any other does, never less.
+        let cached = |own: Option<u64>, short: fn(Rates) -> u64| {
+            own.unwrap_or_else(|| otherwise.map_or(input, |rates| short(rates).max(input)))
+        };
+        Ok(Rates {
+            input,
+            output,
+            cache_read: cached(read, |rates| rates.cache_read),
+            cache_write: cached(write, |rates| rates.cache_write),
+        })
+    }
+
+    /// The length over which a prompt is long, in thousands of tokens, where there is one.
+    fn long_over(&self) -> Result<Option<(String, u64)>, Unusable> {
+        let mut found: Option<(String, u64)> = None;
+        for name in self.members.keys() {
+            let Some((rate, rest)) = name.split_once("_above_") else {
+                continue;
+            };
+            if !RATES.contains(&rate) {
+                continue;
+            }
+            let thousands = rest.strip_suffix("k_tokens").ok_or(Unusable::ByContext)?;
+            let plain = thousands.len() <= 6 && thousands.bytes().all(|b| b.is_ascii_digit());
+            let over: u64 = thousands
+                .parse()
+                .ok()
+                .filter(|_| plain)
+                .ok_or(Unusable::ByContext)?;
+            match &found {
+                Some((_, known)) if *known != over * 1000 => return Err(Unusable::ByContext),
+                Some(_) => {}
+                None => found = Some((format!("_above_{rest}"), over * 1000)),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn model(raw: &RawValue, version: u32) -> Result<(Price, bool), Unusable> {
+    let members: Members<'_> = serde_json::from_str(raw.get()).map_err(|_| Unusable::Malformed)?;
+    let mut reader = Reader {
+        members: members.0.into_iter().collect(),
+        rounded: false,
     };
-    let input = price("input_cost_per_token")?;
-    let output = price("output_cost_per_token")?;
-    let cache_read = price("cache_read_input_token_cost")?;
-    let cache_write = price("cache_creation_input_token_cost")?;
-    let (Some(input), Some(output)) = (input, output) else {
-        return Err(Unusable::NotByTokens);
-    };
-    let price = Price {
-        version,
-        input,
-        output,
-        cache_read: cache_read.unwrap_or(input),
-        cache_write: cache_write.unwrap_or(input),
-    };
-    Ok((price, rounded))
+    let rates = reader.rates("", None)?;
+    let mut price = Price::flat(version, rates);
+    if let Some((ending, over)) = reader.long_over()? {
+        let long = reader.rates(&ending, Some(rates))?;
+        // A longer prompt that costs less would make a request cheaper by padding it.
+        if !long.at_least(&rates) {
+            return Err(Unusable::ByContext);
+        }
+        price.long = Some(LongContext { over, rates: long });
+    }
+    Ok((price, reader.rounded))
 }
 
 /// Dollars as pico-dollars, exactly or rounded up (and then `true`); `None` of what is no JSON number,
@@ -208,7 +267,12 @@ mod tests {
             "cache_read_input_token_cost": 3e-07, "cache_creation_input_token_cost": 3.75e-06, "mode": "chat"},
         "gpt-4-turbo": {"input_cost_per_token": 0.00001, "output_cost_per_token": 0.00003, "supports_vision": true},
         "tiny": {"input_cost_per_token": 1.23456789e-10, "output_cost_per_token": 0.0},
-        "long": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6, "input_cost_per_token_above_200k_tokens": 2e-6},
+        "long": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6, "input_cost_per_token_above_200k_tokens": 2e-6,
+            "output_cost_per_token_above_200k_tokens": 3e-6, "cache_read_input_token_cost": 1e-7,
+            "cache_read_input_token_cost_above_200k_tokens": 2e-7},
+        "cheaper": {"input_cost_per_token": 2e-6, "output_cost_per_token": 1e-6, "input_cost_per_token_above_128k_tokens": 1e-6},
+        "many": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6, "input_cost_per_token_above_128k_tokens": 2e-6,
+            "output_cost_per_token_above_200k_tokens": 2e-6},
         "picture": {"input_cost_per_pixel": 1.9e-08, "output_cost_per_pixel": 0.0},
         "odd": {"input_cost_per_token": "free", "output_cost_per_token": -1}
     }"#;
@@ -231,10 +295,17 @@ mod tests {
         };
         assert_eq!(table.prices["gpt-4-turbo"], turbo);
         // 123.456789 pico-dollars are 124.
-        assert_eq!(table.prices["tiny"].input, 124);
+        assert_eq!(table.prices["tiny"].rates.input, 124);
+        // $1 and $1 a million, from 200 000 tokens on $2 and $3; cached ones $0.10 and $0.20.
+        let long = table.prices["long"].long.unwrap();
+        let rates = (long.rates.input, long.rates.output, long.rates.cache_read);
+        assert_eq!(
+            (long.over, rates),
+            (200_000, (2_000_000, 3_000_000, 200_000))
+        );
         assert_eq!(
             (table.rounded, table.prices.len()),
-            (vec!["tiny".to_owned()], 3)
+            (vec!["tiny".to_owned()], 4)
         );
         let why: Vec<_> = table
             .unusable
@@ -244,7 +315,8 @@ mod tests {
         assert_eq!(
             why,
             [
-                ("long", Unusable::ByContext),
+                ("cheaper", Unusable::ByContext),
+                ("many", Unusable::ByContext),
                 ("odd", Unusable::Malformed),
                 ("picture", Unusable::NotByTokens),
             ]

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::super::{AnswerEvent, AskError, Attempts, Config, Device, Input, Output, State};
-use crate::billing::account::{self, Account, Command, Denied, Entry, Facts};
+use crate::api::{self, Method};
+use crate::billing::account::{self, Account, Command, Denied, Entry, Facts, Prior};
 use crate::billing::ledger::Charge;
 use crate::billing::money::Nanos;
 use crate::billing::price::Price;
@@ -17,8 +18,8 @@ use crate::dialect::MaxTokensField;
 use crate::dialect::exchange::{Broken, Head};
 use crate::escalation::context::Question;
 use crate::gateway::{
-    self, Admitted, Ask, AskId, Gateway, HoldFailed, NotAdmitted, Progress, Recalled, Told,
-    Unavailable,
+    self, Admitted, Ask, AskId, Gateway, Granted, HoldFailed, NotAdmitted, Progress, Recalled,
+    SettleFailed, Settled, Told, Unavailable,
 };
 use crate::ids::{AccountId, DeviceId, RequestId};
 use crate::machine::{Machine, RootMachine};
@@ -91,7 +92,8 @@ impl Outside {
     pub(super) fn command(&mut self, request: RequestId, command: Command) -> Result<(), Denied> {
         let facts = Facts {
             now: WALL,
-            prior: self.ledger.get(&request).cloned(),
+            prior: self.ledger.get(&request).cloned().map(Prior::Charged),
+            provider_key: true,
         };
         for entry in account::decide(&self.account, &facts, command)? {
             account::apply(&mut self.account, WALL, &entry)?;
@@ -122,17 +124,22 @@ impl Outside {
                     return Vec::new();
                 }
                 let held = self.command(hold.request, Command::Hold(hold.clone()));
-                Told::Held(held.map_err(HoldFailed::Denied))
+                let tier = self.account.tier;
+                Told::Held(held.map(|()| Granted { tier }).map_err(HoldFailed::Denied))
             }
             Ask::Settle { ref settle, .. } => {
                 self.asked.push("settle");
                 if self.silent {
-                    return vec![told(id, Told::Settled(Err(Unavailable)))];
+                    return vec![told(id, Told::Settled(Err(SettleFailed::Unavailable)))];
                 }
                 let request = settle.request;
                 self.command(request, Command::Settle(settle.clone()))
                     .unwrap();
-                Told::Settled(Ok(self.ledger[&request].clone()))
+                let charge = Box::new(self.ledger[&request].clone());
+                Told::Settled(Ok(Settled {
+                    charge,
+                    alert: None,
+                }))
             }
             Ask::Release { release, .. } => {
                 self.asked.push("release");
@@ -147,7 +154,14 @@ impl Outside {
                 self.asked.push("recall");
                 Told::Recalled(Ok(self.recall(request)))
             }
-            Ask::Summary { .. } => Told::Summed(Ok(self.account.summary(WALL).unwrap())),
+            Ask::Checkpoint { .. } => {
+                self.asked.push("checkpoint");
+                Told::Checkpointed(Ok(()))
+            }
+            Ask::Service { method, .. } => {
+                assert_eq!(method, Method::AccountSummary);
+                Told::Served(api::encode(&self.account.summary(WALL).unwrap()))
+            }
             Ask::Call { provider, .. } => {
                 assert_eq!(provider, "provider", "as the model's row says");
                 self.asked.push("call");

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::billing::ledger::Loss;
 use crate::billing::price::Price;
 use crate::billing::tier::Tier;
 use crate::dialect::{self, Target};
@@ -101,6 +102,17 @@ impl Rig {
         self.tell(Input::Timeout);
     }
 
+    /// Lets so much time pass, with every timeout that is due on the way.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now.after(time);
+        while let Some(due) = self.answer.deadline().filter(|due| *due <= end.instant) {
+            let wait = due.saturating_duration_since(self.now.instant);
+            self.now = self.now.after(wait);
+            self.tell(Input::Timeout);
+        }
+        self.now = end;
+    }
+
     fn settles(&self) -> Vec<(TokensUsed, bool)> {
         let settles = self.said.iter().filter_map(|output| match output {
             Output::Settle { tokens, estimated } => Some((*tokens, *estimated)),
@@ -142,8 +154,8 @@ impl Rig {
     }
 }
 
-fn charge(tokens: TokensUsed) -> Charge {
-    Charge {
+fn charge(tokens: TokensUsed) -> Box<Charge> {
+    Box::new(Charge {
         request: ID,
         body: [0; 32],
         model: "m".to_owned(),
@@ -156,8 +168,11 @@ fn charge(tokens: TokensUsed) -> Charge {
         credits: Vec::new(),
         prepaid: Nanos::ZERO,
         month: None,
+        device: None,
+        project: None,
+        guest: None,
         estimated: false,
-    }
+    })
 }
 
 #[test]
@@ -324,12 +339,65 @@ fn a_refused_key_is_final_and_tells_the_operator_to_act() {
 fn an_upstream_that_sends_nothing_is_stopped_at_the_deadline_and_free() {
     let mut rig = Rig::calling(true);
     rig.head(200, None);
-    let waits = rig.answer.deadline().unwrap() - rig.now.instant;
-    assert_eq!(waits, Duration::from_secs(30));
-    rig.pass_to_deadline();
+    rig.pass(Duration::from_millis(29_999));
+    assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 0);
+    rig.pass(Duration::from_millis(1));
     assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 1);
     rig.tell(Input::Released(true));
     assert_eq!(rig.errors(), [ErrorCode::UpstreamTimeout]);
+}
+
+#[test]
+fn what_was_used_is_written_down_once_a_second_when_there_is_news_and_the_store_keeps_up() {
+    let mut rig = Rig::calling(true);
+    rig.head(200, None);
+    let checkpoints = |rig: &Rig| -> Vec<u64> {
+        let tokens = rig.said.iter().filter_map(|output| match output {
+            Output::Checkpoint(tokens) => Some(tokens.completion),
+            _ => None,
+        });
+        tokens.collect()
+    };
+    rig.piece("12345678");
+    rig.pass(Duration::from_millis(999));
+    assert!(
+        checkpoints(&rig).is_empty(),
+        "most answers are over by then"
+    );
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(checkpoints(&rig), [2]);
+    rig.piece("1234");
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(checkpoints(&rig), [2], "the store has not answered");
+    rig.tell(Input::Checkpointed);
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(checkpoints(&rig), [2, 3], "no news after that");
+    rig.end_with_usage();
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(checkpoints(&rig).len(), 2);
+}
+
+#[test]
+fn an_answer_that_was_given_up_for_lost_meanwhile_says_so_and_ends() {
+    let mut rig = Rig::calling(true);
+    rig.head(200, None);
+    rig.piece("12345678");
+    rig.end_with_usage();
+    assert_eq!(rig.settles().len(), 1);
+    let loss = Loss {
+        request: rig.answer.request_id(),
+        body: [0; 32],
+        model: String::new(),
+        tokens: TokensUsed::default(),
+        price: Price::FREE,
+        tier: Tier::MANAGED,
+        base: Nanos::ZERO,
+    };
+    rig.tell(Input::SettleDenied(Denied::Interrupted {
+        loss: Box::new(loss),
+    }));
+    assert_eq!(rig.errors(), [ErrorCode::Interrupted]);
+    assert!(rig.over());
 }
 
 #[test]
@@ -594,19 +662,11 @@ fn long_pieces_are_split_between_characters() {
 #[test]
 fn an_answer_that_does_not_end_is_stopped_after_ten_minutes_and_charged() {
     let mut rig = Rig::calling(true);
-    let began = rig.now.instant;
     rig.head(200, None);
     rig.piece("12345678");
-    let ends = began + Duration::from_secs(600);
-    assert_eq!(
-        rig.answer.deadline(),
-        Some(ends),
-        "the first piece has come"
-    );
-    rig.now = rig.now.after(Duration::from_millis(599_999));
-    rig.tell(Input::Timeout);
+    rig.pass(Duration::from_millis(599_999));
     assert!(rig.settles().is_empty());
-    rig.pass_to_deadline();
+    rig.pass(Duration::from_millis(1));
     assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 1);
     let [(tokens, estimated)] = rig.settles()[..] else {
         panic!()

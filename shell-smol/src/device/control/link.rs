@@ -75,6 +75,7 @@ impl AgentLink {
             | Event::Resumed(_)
             | Event::Ended(_)
             | Event::Pong(_)
+            | Event::Result(_)
             | Event::Failed(_)) => Err(unexpected(&other)),
         }
     }
@@ -116,7 +117,7 @@ impl AgentAnswer {
                 self.receipt = Some(receipt);
                 Ok(None)
             }
-            other @ (Event::Status(_) | Event::Pong(_) | Event::Failed(_)) => {
+            other @ (Event::Status(_) | Event::Pong(_) | Event::Result(_) | Event::Failed(_)) => {
                 Err(unexpected(&other))
             }
         }

@@ -111,6 +111,12 @@ async fn converse(stream: Stream, client: &Client) {
             Ok(span) => Event::Pong(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)),
             Err(error) => Event::Failed(Failure::from(&error)),
         },
+        Some(Ok(Some(Command::Call { method, params }))) => {
+            match client.call_raw(method, params).await {
+                Ok(result) => Event::Result(result),
+                Err(error) => Event::Failed(Failure::from(&error)),
+            }
+        }
         Some(Ok(Some(Command::Ask(question)))) => match client.ask(*question).await {
             Ok(answer) => return pass_on(answer, commands, &stream).await,
             Err(error) => Event::Failed(Failure::from(&error)),
@@ -143,9 +149,13 @@ async fn pass_on(mut answer: Answer, mut commands: LineReader, stream: &Stream) 
                 continue;
             }
             // Hung up, or talks nonsense: dropping the answer cancels it.
-            Err(Ok(None | Some(Command::Ask(_) | Command::Status | Command::Ping)) | Err(_)) => {
-                return;
-            }
+            Err(
+                Ok(
+                    None
+                    | Some(Command::Ask(_) | Command::Status | Command::Ping | Command::Call { .. }),
+                )
+                | Err(_),
+            ) => return,
         };
         let last = !matches!(event, Event::Piece(_) | Event::Cut | Event::Resumed(_));
         if write_line(stream, &event).await.is_err() || last {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Desk;
 use super::credit::fresh;
-use crate::cli::args::Account;
+use crate::cli::args::{Account, AdminOptions};
 use crate::cli::{Scene, Stop, moment, wall};
 use crate::gateway::store::{AccountRow, NewAccount};
 use crate::random;
@@ -36,9 +36,9 @@ impl From<&AccountRow> for Shown {
 pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
     match command {
         Account::Create { name, options } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             let id = AccountId::random(&mut random::seed()?.secret("account"));
-            let billing = desk.config.billing;
+            let billing = &desk.config.billing;
             let (tier, ceiling) = (billing.tier, billing.ceiling);
             let account = NewAccount {
                 id,
@@ -64,7 +64,7 @@ pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
             ceiling,
             options,
         } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             let id = desk.account(account).await?.id;
             let order = Order {
                 reference: fresh("terms")?,
@@ -80,8 +80,21 @@ pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
                 "{name} may spend {ceiling} a month beyond what it paid"
             ))
         }
+        Account::Tier {
+            account,
+            tier,
+            options,
+        } => {
+            let desk = Desk::open(options, scene).await?;
+            let tier = desk.config.billing.tier_named(*tier);
+            change(&desk, account, What::SetTier { tier }, options, scene).await
+        }
+        Account::ResetQuota { account, options } => {
+            let desk = Desk::open(options, scene).await?;
+            change(&desk, account, What::ResetQuota, options, scene).await
+        }
         Account::List { options } => {
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             let accounts: Vec<Shown> = desk.names().await?.iter().map(Shown::from).collect();
             if options.json {
                 return scene.output.json(&accounts);
@@ -100,4 +113,26 @@ pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
             scene.output.table(&headings, &rows, |_, _| None)
         }
     }
+}
+
+/// Changes the terms of an account and shows it.
+async fn change(
+    desk: &Desk,
+    account: &str,
+    what: What,
+    options: &AdminOptions,
+    scene: &Scene,
+) -> Result<(), Stop> {
+    let id = desk.account(account).await?.id;
+    let reference = fresh("terms")?;
+    desk.store
+        .order(id, Order { reference, what }, wall())
+        .await?;
+    let row = Shown::from(&desk.account(account).await?);
+    if options.json {
+        return scene.output.json(&row);
+    }
+    scene
+        .output
+        .line(&format!("{} is in tier {}", row.name, row.tier))
 }

@@ -38,7 +38,7 @@ pub(super) async fn run(credit: &Credit, scene: &Scene) -> Result<(), Stop> {
             expires_at,
         },
     };
-    let desk = Desk::open(&credit.options, scene)?;
+    let desk = Desk::open(&credit.options, scene).await?;
     let account = desk.account(&credit.account).await?;
     let reference = match &credit.reference {
         Some(reference) => reference.clone(),

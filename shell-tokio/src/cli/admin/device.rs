@@ -25,7 +25,7 @@ pub(super) async fn run(command: &Device, scene: &Scene) -> Result<(), Stop> {
         Device::List { account, options } => list(account.as_deref(), options, scene).await,
         Device::Revoke { id, options } => {
             let id: DeviceId = id.parse().map_err(Stop::invalid)?;
-            let desk = Desk::open(options, scene)?;
+            let desk = Desk::open(options, scene).await?;
             desk.store.revoke_device(id, wall()).await?;
             if options.json {
                 return scene.output.json(&serde_json::json!({ "revoked": id }));
@@ -39,7 +39,7 @@ pub(super) async fn run(command: &Device, scene: &Scene) -> Result<(), Stop> {
 }
 
 async fn list(account: Option<&str>, options: &AdminOptions, scene: &Scene) -> Result<(), Stop> {
-    let desk = Desk::open(options, scene)?;
+    let desk = Desk::open(options, scene).await?;
     let only = match account {
         Some(account) => Some(desk.account(account).await?.id),
         None => None,

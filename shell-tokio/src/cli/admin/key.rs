@@ -56,7 +56,7 @@ async fn create(
     options: &AdminOptions,
     scene: &Scene,
 ) -> Result<(), Stop> {
-    let desk = Desk::open(options, scene)?;
+    let desk = Desk::open(options, scene).await?;
     let account = desk.account(account).await?;
     let ca = desk.pin()?;
     let seed = random::seed()?;
@@ -92,7 +92,7 @@ async fn create(
 }
 
 async fn list(account: Option<&str>, options: &AdminOptions, scene: &Scene) -> Result<(), Stop> {
-    let desk = Desk::open(options, scene)?;
+    let desk = Desk::open(options, scene).await?;
     let only = match account {
         Some(account) => Some(desk.account(account).await?.id),
         None => None,
@@ -142,7 +142,7 @@ async fn revoke(
     scene: &Scene,
 ) -> Result<(), Stop> {
     let id: KeyId = id.parse().map_err(Stop::invalid)?;
-    let desk = Desk::open(options, scene)?;
+    let desk = Desk::open(options, scene).await?;
     let devices = desk.store.revoke_key(id, with_devices, wall()).await?;
     if options.json {
         let ids: Vec<String> = devices.iter().map(|device| device.id.to_string()).collect();

@@ -7,6 +7,7 @@ mod account;
 mod credit;
 mod device;
 mod key;
+mod money;
 
 pub(super) use self::credit::end_of_day;
 use mesh_core::identity::Fingerprint;
@@ -26,27 +27,30 @@ pub(super) async fn run(admin: &Admin, scene: &Scene) -> Result<(), Stop> {
         Admin::Key { command } => key::run(command, scene).await,
         Admin::Device { command } => device::run(command, scene).await,
         Admin::Credit(credit) => credit::run(credit, scene).await,
+        Admin::Refund(refund) => money::refund(refund, scene).await,
+        Admin::Reverse(reverse) => money::reverse(reverse, scene).await,
+        Admin::Collect(collect) => money::collect(collect, scene).await,
     }
 }
 
 /// The gateway's configuration and store.
-struct Desk {
-    config: Config,
-    store: Store,
+pub(super) struct Desk {
+    pub(super) config: Config,
+    pub(super) store: Store,
 }
 
 impl Desk {
-    fn open(options: &AdminOptions, scene: &Scene) -> Result<Self, Stop> {
+    pub(super) async fn open(options: &AdminOptions, scene: &Scene) -> Result<Self, Stop> {
         let config = scene.gateway_config(options.config.as_deref())?;
         // Before the gateway's first start there is nothing yet, and nothing wrong with that.
         let folder = &config.data_dir;
         files::make_private_dir(folder).map_err(|error| Error::file(folder, error))?;
-        let store = Store::open(&config.store_path(), Role::Administration)?;
+        let store = Store::open_at(&config.store(), Role::Administration).await?;
         Ok(Self { config, store })
     }
 
     /// The account of that name or id.
-    async fn account(&self, wanted: &str) -> Result<AccountRow, Stop> {
+    pub(super) async fn account(&self, wanted: &str) -> Result<AccountRow, Stop> {
         if let Ok(id) = wanted.parse() {
             let accounts = self.store.accounts().await?;
             return accounts

@@ -4,8 +4,10 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use mesh_core::api::{Method, Params};
 use mesh_core::limits::CONTROL_LINE_BYTES_MAX;
 use mesh_core::wire::message::EscalationRequest;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -77,6 +79,7 @@ impl AgentLink {
             | Event::Resumed(_)
             | Event::Ended(_)
             | Event::Pong(_)
+            | Event::Result(_)
             | Event::Failed(_)) => Err(unexpected(&other)),
         }
     }
@@ -94,6 +97,31 @@ impl AgentLink {
             | Event::Resumed(_)
             | Event::Ended(_)
             | Event::Status(_)
+            | Event::Result(_)
+            | Event::Failed(_)) => Err(unexpected(&other)),
+        }
+    }
+
+    /// A typed call.
+    ///
+    /// # Errors
+    ///
+    /// When there is no tunnel, the agent went away, or the gateway refuses.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        params: Params,
+    ) -> Result<T, Error> {
+        match self.one(Command::Call { method, params }).await? {
+            Event::Result(raw) => serde_json::from_str(raw.get()).map_err(|error| {
+                Error::protocol(format!("the gateway's reply is not understood: {error}"))
+            }),
+            other @ (Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
+            | Event::Ended(_)
+            | Event::Status(_)
+            | Event::Pong(_)
             | Event::Failed(_)) => Err(unexpected(&other)),
         }
     }
@@ -143,7 +171,7 @@ async fn relay(mut exchange: Exchange, mut source: Source) {
             Ok(Some(Event::Resumed(at))) => News::Part(Part::Resumed(at)),
             Ok(Some(Event::Ended(receipt))) => News::Ended(receipt),
             Ok(Some(Event::Failed(failure))) => News::Failed(failure.into()),
-            Ok(Some(other @ (Event::Status(_) | Event::Pong(_)))) => {
+            Ok(Some(other @ (Event::Status(_) | Event::Pong(_) | Event::Result(_)))) => {
                 News::Failed(unexpected(&other))
             }
             Ok(None) => News::Failed(Error::NotConnected {

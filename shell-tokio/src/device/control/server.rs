@@ -92,6 +92,12 @@ async fn converse(stream: UnixStream, client: &Client) {
             Ok(span) => Event::Pong(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)),
             Err(error) => Event::Failed(Failure::from(&error)),
         },
+        Ok(Ok(Some(Command::Call { method, params }))) => {
+            match client.call_raw(method, params).await {
+                Ok(result) => Event::Result(result),
+                Err(error) => Event::Failed(Failure::from(&error)),
+            }
+        }
         Ok(Ok(Some(Command::Ask(request)))) => match client.ask(*request).await {
             Ok(answer) => return stream_answer(answer, commands, write).await,
             Err(error) => Event::Failed(Failure::from(&error)),
@@ -124,7 +130,13 @@ async fn stream_answer(
                     continue;
                 }
                 // Hung up, or talks nonsense: dropping the answer cancels it.
-                Ok(None | Some(Command::Ask(_) | Command::Status | Command::Ping)) | Err(_) => return,
+                Ok(
+                    None
+                    | Some(
+                        Command::Ask(_) | Command::Status | Command::Ping | Command::Call { .. },
+                    ),
+                )
+                | Err(_) => return,
             },
         };
         let last = !matches!(event, Event::Piece(_) | Event::Cut | Event::Resumed(_));

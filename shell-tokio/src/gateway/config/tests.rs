@@ -27,7 +27,7 @@ fn the_documented_defaults_are_a_gateway_on_loopback() {
         assert_eq!(config.http.tls, HttpTls::Off);
         assert_eq!(config.billing.ceiling, Nanos(100_000_000_000));
         assert_eq!(config.billing.tier, Tier::MANAGED);
-        assert_eq!(config.store_path(), Path::new("/data/gateway.sqlite"));
+        assert_eq!(config.store().to_string(), "/data/gateway.sqlite");
         assert_eq!(config.default_model, None);
     }
 }
@@ -48,6 +48,36 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
         error.contains("TUNNELS_MAX") && error.contains("number"),
         "{error}"
     );
+}
+
+#[test]
+fn a_database_is_named_by_its_url_and_its_password_is_shown_nowhere() {
+    let url = "postgres://ada:canary-secret@db.example.org/mesh";
+    let written = format!("[store]\nurl = \"{url}\"");
+    let env = [("SYNESIS_GATEWAY_STORE_URL", url)];
+    for config in [read(&written), read_with("", &env, &[])] {
+        let config = config.unwrap();
+        let place = config.store().to_string();
+        assert_eq!(place, "postgres://db.example.org:5432/mesh");
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+    for broken in [
+        format!("[store]\nurl = \"{url}"),
+        format!("[store]\nurl = {url}"),
+        format!("[store]\nuri = \"{url}\""),
+        format!("[store]\nallow_plain = \"{url}\""),
+        format!("[store]\nurl = \"{url}?canary\""),
+        format!("[store]\nurl = \"{url}?sslmode=disable\""),
+    ] {
+        let error = read(&broken).unwrap_err();
+        assert!(!error.contains("canary"), "{error}");
+        assert!(
+            error.contains("line 2") || error.contains("store.url"),
+            "{error}"
+        );
+    }
+    let plain = format!("{written}\nallow_plain = true").replace("mesh", "mesh?sslmode=disable");
+    assert!(read(&plain).is_ok());
 }
 
 #[test]
@@ -120,7 +150,11 @@ fn prices_are_read_exactly_from_their_text() {
     let config = read(&text).unwrap();
     let price = config.price(&config.models[0].price).unwrap();
     assert_eq!(
-        (price.input, price.output, price.cache_read),
+        (
+            price.rates.input,
+            price.rates.output,
+            price.rates.cache_read
+        ),
         (75_000, 300_000, 75_000)
     );
     assert!(config.price("claude_sonnet").is_some());
@@ -149,11 +183,14 @@ fn a_price_may_come_from_a_file_in_the_published_form() {
     assert!(read(&text("gpt-4o")).unwrap_err().contains("prices.json"));
     let models = r#"{"gpt-4o": {"input_cost_per_token": 2.5e-06, "output_cost_per_token": 1e-05},
         "gemini": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6,
-                   "input_cost_per_token_above_128k_tokens": 2e-6}}"#;
+                   "input_cost_per_token_above_128k_tokens": 5e-7}}"#;
     std::fs::write(&file, models).unwrap();
     let config = read(&text("gpt-4o")).unwrap();
     let price = config.price(&config.models[0].price).unwrap();
-    assert_eq!((price.input, price.output), (2_500_000, 10_000_000));
+    assert_eq!(
+        (price.rates.input, price.rates.output),
+        (2_500_000, 10_000_000)
+    );
     assert_ne!(price.version, Price::CLAUDE_SONNET.version);
     assert!(read(&text("claude_sonnet")).is_ok(), "built-in ones stay");
     assert!(read(&text("gold")).unwrap_err().contains("no price"));

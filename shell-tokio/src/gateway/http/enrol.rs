@@ -175,6 +175,7 @@ fn refused(error: &StoreError) -> Refusal {
         | StoreError::Closed
         | StoreError::Full
         | StoreError::Locked
+        | StoreError::Unreachable(_)
         | StoreError::Damaged(_)
         | StoreError::Failed(_) => {
             tracing::error!(%error, "a device could not be enrolled");

@@ -3,11 +3,14 @@
 //! A store reads, over one snapshot and without holding up a running gateway; what is checked is
 //! the same for all of them.
 
-use mesh_core::billing::account::{Account, replay_one};
-use mesh_core::billing::ledger::{Fault, Stored, Verified, Verifier};
+use std::collections::BTreeMap;
+
+use mesh_core::billing::ledger::seal::Head;
+use mesh_core::billing::ledger::{Fault, Hash, Stored, Verified, Verifier};
+use mesh_core::billing::usage::{Key, Sums};
 use mesh_core::ids::AccountId;
 
-use super::books::{self, Standing};
+use super::books::{self, Rebuilt, Standing};
 use super::error::{OpenError, StoreError};
 
 /// What a check found.
@@ -55,6 +58,17 @@ impl Report {
             .filter_map(|account| account.verified.as_ref().err())
     }
 
+    /// Where every account's chain ends that holds.
+    #[must_use]
+    pub fn heads(&self) -> BTreeMap<AccountId, Head> {
+        let head = |account: &AccountReport| {
+            let verified = account.verified.as_ref().ok()?;
+            let (entries, hash): (u64, Hash) = (verified.entries, verified.head);
+            Some((account.account, Head { entries, hash }))
+        };
+        self.accounts.iter().filter_map(head).collect()
+    }
+
     /// How many entries hold.
     #[must_use]
     pub fn entries(&self) -> u64 {
@@ -70,14 +84,17 @@ impl Report {
 #[derive(Debug)]
 pub(super) struct Chain {
     verifier: Verifier,
-    account: Option<Account>,
+    rebuilt: Rebuilt,
+    /// Where a seal says that the chain was.
+    sealed: Option<Head>,
 }
 
 impl Chain {
-    pub(super) const fn new(account: AccountId) -> Self {
+    pub(super) fn new(account: AccountId, sealed: Option<Head>) -> Self {
         Self {
             verifier: Verifier::new(account),
-            account: None,
+            rebuilt: Rebuilt::default(),
+            sealed,
         }
     }
 
@@ -85,13 +102,23 @@ impl Chain {
     pub(super) fn check(&mut self, stored: &Stored, filed: Option<&Filed>) -> Result<(), Fault> {
         let too_large = self.verifier.fault("larger than the ledger can hold");
         let misfiled = self.verifier.fault("filed under another request");
+        let rewritten = self
+            .verifier
+            .fault("rewritten: up to here, it is not the chain that was sealed");
         let entry = self.verifier.check(stored)?;
         if filed.is_some_and(|filed| filed.0 != books::filed_under(&entry.record)) {
             return Err(misfiled);
         }
-        self.account =
-            replay_one(self.account.take(), entry.at, &entry.record).map_err(|_| too_large)?;
-        Ok(())
+        self.rebuilt
+            .read(entry.at, &entry.record)
+            .map_err(|_| too_large)?;
+        let verified = self.verifier.verified();
+        match self.sealed {
+            Some(head) if head.entries == verified.entries && head.hash != verified.head => {
+                Err(rewritten)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// A fault at the entry that would come next.
@@ -100,15 +127,34 @@ impl Chain {
     }
 
     /// After the last entry: compares with what the account says of itself.
-    pub(super) fn finish(self, said: Result<Standing, StoreError>) -> Result<Verified, Fault> {
+    pub(super) fn finish(
+        self,
+        said: Result<Standing, StoreError>,
+        used: &BTreeMap<Key, Sums>,
+    ) -> Result<Verified, Fault> {
         let verified = self.verifier.verified();
-        match (said, self.account) {
+        if self
+            .sealed
+            .is_some_and(|head| head.entries > verified.entries)
+        {
+            return Err(self
+                .verifier
+                .fault("cut off: the seal knows of more entries"));
+        }
+        match (said, self.rebuilt.account) {
             (Ok(said), _) if (said.entries, said.head) != (verified.entries, verified.head) => {
                 Err(self
                     .verifier
                     .fault("missing: the account knows of more entries, or of others"))
             }
-            (Ok(said), Some(replayed)) if said.account == replayed => Ok(verified),
+            (Ok(said), Some(replayed)) if said.account == replayed => {
+                if self.rebuilt.usage == *used {
+                    Ok(verified)
+                } else {
+                    let what = "the sums of what was used are not what the entries add up to";
+                    Err(self.verifier.fault(what))
+                }
+            }
             _ => Err(self
                 .verifier
                 .fault("what the account says it spent is not what its entries add up to")),
@@ -119,6 +165,11 @@ impl Chain {
 /// What a store files an entry under, where it is not computed from the entry itself.
 #[derive(Clone, Debug)]
 pub(super) struct Filed(pub(super) Option<String>);
+
+/// The fault of an account that a seal knows and the store does not.
+pub(super) const fn gone(account: AccountId) -> Fault {
+    Verifier::new(account).fault("cut off: the seal knows of an account that is not here")
+}
 
 /// The fault of entries without an account.
 pub(super) const fn orphaned(account: AccountId) -> Fault {

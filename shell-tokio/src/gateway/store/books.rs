@@ -1,21 +1,26 @@
 //! The books' side of a store, without its database: where an account stands, what a command leads
 //! to by the rules, and how that is written down.
 //!
-//! A store looks up what [`about`] says, runs [`Standing::carry_out`] inside one transaction and
-//! writes what it gives back. It knows no command and no record by itself.
+//! A store looks up what a command or an order is about, runs [`Standing::carry_out`] or
+//! [`Standing::order`] inside one transaction and writes what it gives back. It knows no command and no record by itself.
 
-use mesh_core::billing::account::order::Order;
+use std::collections::BTreeMap;
+
+use mesh_core::billing::account::alert::{Alert, Mark};
+use mesh_core::billing::account::order::{Known, Order};
 use mesh_core::billing::account::{
-    Account, Command, Denied, Entry, Facts, Held, apply, decide, order, replay, replay_one,
+    Account, Command, Denied, Entry, Facts, Held, Prior, apply, decide, order, replay_one,
 };
 use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
-use mesh_core::billing::money::Nanos;
+use mesh_core::billing::money::{Nanos, Overflow};
 use mesh_core::billing::tier::Tier;
+use mesh_core::billing::usage::{self, Sums};
+use mesh_core::gateway::{Granted, Settled};
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::time::UnixMillis;
 
 use super::error::StoreError;
-use super::types::Booked;
+use super::types::{Booked, NewTask};
 
 /// Where an account stands after its last entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,60 +41,77 @@ pub(super) struct Line {
     pub(super) hash: Hash,
 }
 
-/// What a command led to.
+/// What a command or an order led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     /// To be added to the ledger, in this order.
     pub(super) lines: Vec<Line>,
+    /// To be added to what was used.
+    pub(super) usage: Vec<(usage::Key, Sums)>,
     /// The holds that it made or ended, and what each was before.
     pub(super) touched: Vec<(RequestId, Option<Held>)>,
+    /// What has to be done outside of the store from now on.
+    pub(super) tasks: Vec<NewTask>,
+    /// The tier of a hold that was made.
+    tier: Option<Tier>,
+    /// A limit that it came near to.
+    alert: Option<Alert>,
 }
 
 /// What a caller is told about a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     /// The charge that stands under the command's id: this command's, or the one from before.
-    pub(super) charge: Option<Charge>,
+    charge: Option<Charge>,
+    tier: Option<Tier>,
+    alert: Option<Alert>,
 }
 
 impl Done {
-    pub(super) fn new(prior: Option<Charge>, outcome: &Outcome) -> Self {
+    pub(super) fn new(prior: Option<Prior>, outcome: &Outcome) -> Self {
         let charged = outcome.lines.iter().find_map(Line::charge);
+        let prior = prior.and_then(|prior| match prior {
+            Prior::Charged(charge) => Some(charge),
+            Prior::Lost(_) => None,
+        });
         Self {
             charge: charged.cloned().or(prior),
+            tier: outcome.tier,
+            alert: outcome.alert,
         }
     }
 
+    /// What a hold was granted on.
+    pub(super) fn granted(self) -> Result<Granted, StoreError> {
+        let lost = || StoreError::Failed("a hold was made and is not there".to_owned());
+        let tier = self.tier.ok_or_else(lost)?;
+        Ok(Granted { tier })
+    }
+
     /// The charge of a settle.
-    pub(super) fn settled(self) -> Result<Charge, StoreError> {
+    pub(super) fn settled(self) -> Result<Settled, StoreError> {
         let lost = || StoreError::Damaged("a charge was written and is not there".to_owned());
-        self.charge.ok_or_else(lost)
+        Ok(Settled {
+            charge: Box::new(self.charge.ok_or_else(lost)?),
+            alert: self.alert,
+        })
     }
 }
 
-/// The request whose earlier charge decides about a command.
-pub(super) fn about(command: &Command) -> RequestId {
-    match command {
-        Command::Hold(hold) => hold.request,
-        Command::Settle(settle) => settle.request,
-        Command::Release(release) => release.request,
-    }
-}
+/// The kind of the task that a month's invoice is: whoever collects money takes it from there.
+pub(super) const INVOICE_TASK: &str = "invoice";
 
-/// What an entry is for the ledger, if it is anything there.
-fn record(entry: &Entry) -> Option<Record> {
-    match entry {
-        Entry::Held(..) | Entry::Released(_) => None,
-        Entry::Charged(charge) => Some(Record::Charged(charge.clone())),
-    }
-}
-
-/// The hold that an entry makes or ends.
-fn touched(entry: &Entry) -> RequestId {
-    match entry {
-        Entry::Held(request, _) | Entry::Released(request) => *request,
-        Entry::Charged(charge) => charge.request,
-    }
+/// What has to be done outside because of an entry: invoices are collected.
+fn task(account: AccountId, record: &Record) -> Result<Option<NewTask>, StoreError> {
+    let Record::Invoiced(invoiced) = record else {
+        return Ok(None);
+    };
+    Ok(Some(NewTask {
+        kind: INVOICE_TASK.to_owned(),
+        key: format!("{account}:{}", invoiced.month),
+        account,
+        body: serde_json::to_string(invoiced).map_err(unwritable)?,
+    }))
 }
 
 impl Line {
@@ -98,9 +120,11 @@ impl Line {
     }
 }
 
-/// The request that a record is filed under: one record each, for ever.
+/// What a record is filed under, one record each, for ever: its request.
 pub(super) fn filed_under(record: &Record) -> Option<String> {
-    record.charge().map(|charge| charge.request.to_string())
+    let charged = record.charge().map(|charge| charge.request);
+    let request = charged.or_else(|| record.loss().map(|loss| loss.request));
+    request.map(|request| request.to_string())
 }
 
 impl Standing {
@@ -151,15 +175,19 @@ impl Standing {
         };
         let mut outcome = Outcome::default();
         for entry in &entries {
-            let request = touched(entry);
+            let request = entry.request();
             let before = self.account.holds.get(&request).copied();
             outcome.touched.push((request, before));
-            if let Some(record) = record(entry) {
+            if let Some(record) = entry.record() {
                 let line = next.line(id, facts.now, record)?;
                 next.advance(&line)?;
                 outcome.lines.push(line);
             }
+            if let Entry::Held(_, held) = entry {
+                outcome.tier = Some(held.tier);
+            }
         }
+        let mark = Mark::of(&self.account);
         // One entry is applied wholly or not at all; more are tried on a copy.
         if let [entry] = entries.as_slice() {
             apply(&mut self.account, facts.now, entry)?;
@@ -171,6 +199,13 @@ impl Standing {
             self.account = account;
         }
         (self.entries, self.head) = (next.entries, next.head);
+        outcome.alert = Alert::passed(mark, &self.account);
+        let month = self.account.month;
+        for line in &outcome.lines {
+            outcome
+                .usage
+                .extend(usage::added(&line.entry.record, facts.now, month)?);
+        }
         Ok(outcome)
     }
 
@@ -178,21 +213,42 @@ impl Standing {
     pub(super) fn order(
         &mut self,
         id: AccountId,
-        now: UnixMillis,
-        prior: Option<&Record>,
+        known: &Known,
         order: &Order,
-    ) -> Result<Vec<Line>, StoreError> {
+    ) -> Result<Outcome, StoreError> {
+        let records = order::decide(&self.account, known, order)?;
+        self.book(id, known.now, records)
+    }
+
+    /// Books the credits that have ended.
+    pub(super) fn lapse(&mut self, id: AccountId, now: UnixMillis) -> Result<Outcome, StoreError> {
+        let records = order::lapsed(&self.account, now);
+        self.book(id, now, records)
+    }
+
+    fn book(
+        &mut self,
+        id: AccountId,
+        now: UnixMillis,
+        records: Vec<Record>,
+    ) -> Result<Outcome, StoreError> {
         let mut next = self.clone();
-        let mut lines = Vec::new();
-        for record in order::decide(&self.account, now, prior, order)? {
+        let mut outcome = Outcome::default();
+        for record in records {
+            let holds = std::mem::take(&mut next.account.holds);
             next.account = replay_one(Some(next.account), now, &record)?
                 .ok_or_else(|| StoreError::Failed("an account was lost".to_owned()))?;
+            next.account.holds = holds;
+            outcome
+                .usage
+                .extend(usage::added(&record, now, next.account.month)?);
+            outcome.tasks.extend(task(id, &record)?);
             let line = next.line(id, now, record)?;
             next.advance(&line)?;
-            lines.push(line);
+            outcome.lines.push(line);
         }
         *self = next;
-        Ok(lines)
+        Ok(outcome)
     }
 
     fn line(&self, id: AccountId, at: UnixMillis, record: Record) -> Result<Line, StoreError> {
@@ -213,11 +269,25 @@ impl Standing {
     }
 }
 
-/// The account that its ledger makes, without holds; `None` without an entry that opens it.
-pub(super) fn rebuilt(ledger: &[Stored]) -> Result<Option<Account>, StoreError> {
-    let entries: Vec<ledger::Entry> = ledger.iter().map(entry).collect::<Result<_, _>>()?;
-    let records = entries.iter().map(|entry| (entry.at, &entry.record));
-    Ok(replay(records)?)
+/// What an account's ledger makes of it, without holds: the account, and what was used.
+#[derive(Debug, Default)]
+pub(super) struct Rebuilt {
+    /// `None` without an entry that opens it.
+    pub(super) account: Option<Account>,
+    pub(super) usage: BTreeMap<usage::Key, Sums>,
+}
+
+impl Rebuilt {
+    /// Reads the next entry.
+    pub(super) fn read(&mut self, at: UnixMillis, record: &Record) -> Result<(), Overflow> {
+        self.account = replay_one(self.account.take(), at, record)?;
+        let month = self.account.as_ref().map(|account| account.month);
+        if let Some((key, sums)) = usage::added(record, at, month.unwrap_or_default())? {
+            let sum = self.usage.entry(key).or_default();
+            *sum = sum.plus(&sums)?;
+        }
+        Ok(())
+    }
 }
 
 /// Reads an entry back.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mesh_core::billing::account::order::{Order, Reference, Refused, What};
-use mesh_core::billing::account::{Denied, Hold, HoldId, Release, Settle};
-use mesh_core::billing::ledger;
+use mesh_core::billing::account::{Day, Denied, Hold, HoldId, Release, Settle};
+use mesh_core::billing::ledger::{self, Charge};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::Price;
 use mesh_core::billing::tier::Tier;
@@ -15,6 +15,36 @@ use mesh_core::identity::api_key::{Scope, Scopes};
 use mesh_core::wire::message::TokensUsed;
 
 use super::*;
+
+/// Hands the names of all cases to a macro of a store's tests.
+macro_rules! every_case {
+    ($conforms:ident) => {
+        $conforms!(
+            an_account_is_found_by_its_name_and_names_are_unique,
+            a_key_is_known_by_its_hash_until_it_is_revoked,
+            a_device_is_enrolled_once_and_only_with_a_living_key,
+            each_session_of_a_device_has_a_higher_number,
+            a_device_is_refused_for_the_reason_that_holds,
+            revocations_can_be_followed_in_their_order,
+            a_request_is_held_then_charged_and_the_rest_is_void,
+            a_repeated_settle_charges_nothing_more,
+            an_id_is_good_for_one_question,
+            a_released_id_is_free_again,
+            an_order_is_carried_out_once_and_found_in_the_ledger,
+            an_order_leaves_what_is_held_alone,
+            sixty_four_clients_get_exactly_what_the_ceiling_covers,
+            the_ledger_can_be_read_from_any_entry_on_and_verifies,
+            what_was_charged_is_given_back_once_and_never_more,
+            what_was_used_is_added_up_as_it_is_charged,
+            a_month_that_is_over_is_invoiced_once_and_becomes_a_task,
+            credits_that_have_ended_leave_the_books,
+            heads_are_where_the_chains_end,
+            an_account_that_pays_its_provider_needs_a_key_of_its_own,
+            a_limit_that_comes_near_is_told_of_once,
+        );
+    };
+}
+pub(super) use every_case;
 
 /// 2026-11-18T11:06:40Z.
 pub(super) const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
@@ -35,6 +65,8 @@ pub(super) fn hold(request: u128) -> Hold {
         price: Price::CLAUDE_SONNET,
         input_tokens_max: 1000,
         output_tokens_max: 1000,
+        provider: "anthropic".to_owned(),
+        guest: None,
     }
 }
 
@@ -50,6 +82,8 @@ pub(super) fn settle(request: u128) -> Settle {
             ..TokensUsed::default()
         },
         estimated: false,
+        device: Some(DEVICE),
+        project: Some("valves".to_owned()),
     }
 }
 
@@ -85,7 +119,13 @@ pub(super) async fn furnish(store: &Store) {
 
 pub(super) async fn charge(store: &Store, request: u128) -> Charge {
     store.hold(ACCOUNT, hold(request), NOW).await.unwrap();
-    store.settle(ACCOUNT, settle(request), NOW).await.unwrap()
+    settled(store, request).await
+}
+
+/// What a request that is held is charged.
+pub(super) async fn settled(store: &Store, request: u128) -> Charge {
+    let settled = store.settle(ACCOUNT, settle(request), NOW).await;
+    *settled.unwrap().charge
 }
 
 pub(super) async fn an_account_is_found_by_its_name_and_names_are_unique(store: Store) {
@@ -235,7 +275,7 @@ pub(super) async fn a_request_is_held_then_charged_and_the_rest_is_void(store: S
     store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
     let summary = store.summary(ACCOUNT, NOW).await.unwrap();
     assert_eq!((summary.held, summary.spent), (Nanos(HELD), Nanos(0)));
-    let charge = store.settle(ACCOUNT, settle(1), NOW).await.unwrap();
+    let charge = settled(&store, 1).await;
     assert_eq!(
         (charge.base, charge.charge),
         (Nanos(10_500_000), Nanos(CHARGED))
@@ -257,10 +297,7 @@ pub(super) async fn a_request_is_held_then_charged_and_the_rest_is_void(store: S
 pub(super) async fn a_repeated_settle_charges_nothing_more(store: Store) {
     furnish(&store).await;
     let charge = charge(&store, 1).await;
-    assert_eq!(
-        store.settle(ACCOUNT, settle(1), NOW).await,
-        Ok(charge.clone())
-    );
+    assert_eq!(settled(&store, 1).await, charge);
     // Not even with other tokens: what is recorded stands.
     let dearer = Settle {
         tokens: TokensUsed {
@@ -270,7 +307,8 @@ pub(super) async fn a_repeated_settle_charges_nothing_more(store: Store) {
         },
         ..settle(1)
     };
-    assert_eq!(store.settle(ACCOUNT, dearer, NOW).await, Ok(charge));
+    let again = store.settle(ACCOUNT, dearer, NOW).await.unwrap();
+    assert_eq!(*again.charge, charge);
     assert_eq!(
         store.summary(ACCOUNT, NOW).await.unwrap().spent,
         Nanos(CHARGED)
@@ -294,7 +332,7 @@ pub(super) async fn an_id_is_good_for_one_question(store: Store) {
         store.hold(ACCOUNT, other(), NOW).await,
         denied(Denied::Conflict)
     );
-    let charge = Box::new(store.settle(ACCOUNT, settle(1), NOW).await.unwrap());
+    let charge = Box::new(settled(&store, 1).await);
     assert_eq!(
         store.hold(ACCOUNT, hold(1), NOW).await,
         denied(Denied::Expired { charge })
@@ -309,7 +347,8 @@ pub(super) async fn an_id_is_good_for_one_question(store: Store) {
         .create_account(NewAccount::managed(bob, "bob"), NOW)
         .await
         .unwrap();
-    assert_eq!(store.hold(bob, hold(1), NOW).await, Ok(()));
+    let granted = store.hold(bob, hold(1), NOW).await.unwrap();
+    assert_eq!(granted.tier, Tier::MANAGED);
     let nobody = AccountId::from_u128(9);
     assert_eq!(
         store.hold(nobody, hold(1), NOW).await,
@@ -348,9 +387,9 @@ pub(super) async fn an_order_is_carried_out_once_and_found_in_the_ledger(store: 
     let pay = What::Pay {
         amount: Nanos(2 * CHARGED),
     };
-    let done = store.order(ACCOUNT, order(pay), NOW).await.unwrap();
+    let done = store.order(ACCOUNT, order(pay.clone()), NOW).await.unwrap();
     assert!(!done.repeated);
-    let again = store.order(ACCOUNT, order(pay), NOW).await.unwrap();
+    let again = store.order(ACCOUNT, order(pay.clone()), NOW).await.unwrap();
     assert_eq!((again.repeated, again.record), (true, done.record));
     let other = What::SetCeiling { ceiling: Nanos(0) };
     assert_eq!(
@@ -380,7 +419,7 @@ pub(super) async fn an_order_leaves_what_is_held_alone(store: Store) {
     store.order(ACCOUNT, order, NOW).await.unwrap();
     let summary = store.summary(ACCOUNT, NOW).await.unwrap();
     assert_eq!((summary.held, summary.available), (Nanos(HELD), Nanos(0)));
-    let charged = store.settle(ACCOUNT, settle(1), NOW).await.unwrap();
+    let charged = settled(&store, 1).await;
     assert_eq!(charged.overage, Nanos(0));
 }
 
@@ -403,7 +442,7 @@ pub(super) async fn sixty_four_clients_get_exactly_what_the_ceiling_covers(store
                     return admitted;
                 }
                 match store.hold(ACCOUNT, hold(request.into()), NOW).await {
-                    Ok(()) => admitted += 1,
+                    Ok(_) => admitted += 1,
                     Err(StoreError::Denied(Denied::Insufficient { needed, available })) => {
                         assert_eq!((needed, available), (Nanos(HELD), Nanos(0)));
                     }
@@ -430,4 +469,261 @@ pub(super) async fn the_ledger_can_be_read_from_any_entry_on_and_verifies(store:
         (verified.entries, verified.charged),
         (5, Nanos(4 * CHARGED))
     );
+}
+
+/// 2026-12-01T00:00:00Z: November is over.
+const DECEMBER: UnixMillis = UnixMillis(1_796_083_200_000);
+
+fn reference(text: &str) -> Reference {
+    Reference::new(text).unwrap()
+}
+
+fn ordered(name: &str, what: What) -> Order {
+    let reference = reference(name);
+    Order { reference, what }
+}
+
+pub(super) async fn what_was_charged_is_given_back_once_and_never_more(store: Store) {
+    furnish(&store).await;
+    let pay = What::Pay {
+        amount: Nanos(CHARGED),
+    };
+    store
+        .order(ACCOUNT, ordered("pay:1", pay), NOW)
+        .await
+        .unwrap();
+    charge(&store, 1).await;
+    let refund = |amount| What::Refund {
+        charge: RequestId::from_u128(1),
+        amount: Nanos(amount),
+    };
+    let half = ordered("refund:1", refund(CHARGED / 2));
+    for repeated in [false, true] {
+        let done = store.order(ACCOUNT, half.clone(), NOW).await.unwrap();
+        assert_eq!(done.repeated, repeated);
+    }
+    let left = Nanos(CHARGED - CHARGED / 2);
+    let too_much = ordered("refund:2", refund(left.0 + 1));
+    assert_eq!(
+        store.order(ACCOUNT, too_much, NOW).await,
+        Err(StoreError::Refused(Refused::MoreThanThere { left }))
+    );
+    store
+        .order(ACCOUNT, ordered("refund:2", refund(left.0)), NOW)
+        .await
+        .unwrap();
+    let summary = store.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!((summary.balance, summary.spent), (Nanos(CHARGED), Nanos(0)));
+    // Whoever paid takes it back: all of it, and no more.
+    let take_back = |amount| What::Reverse {
+        payment: reference("pay:1"),
+        amount: Nanos(amount),
+    };
+    store
+        .order(ACCOUNT, ordered("dispute:1", take_back(CHARGED)), NOW)
+        .await
+        .unwrap();
+    assert_eq!(
+        store
+            .order(ACCOUNT, ordered("dispute:2", take_back(1)), NOW)
+            .await,
+        Err(StoreError::Refused(Refused::MoreThanThere {
+            left: Nanos(0)
+        }))
+    );
+    assert_eq!(store.summary(ACCOUNT, NOW).await.unwrap().balance, Nanos(0));
+    let stands = store
+        .ordered(ACCOUNT, reference("dispute:1"))
+        .await
+        .unwrap();
+    assert!(matches!(stands, Some(Record::Reversed { .. })));
+}
+
+pub(super) async fn what_was_used_is_added_up_as_it_is_charged(store: Store) {
+    furnish(&store).await;
+    for request in 1..=3 {
+        charge(&store, request).await;
+    }
+    let refund = What::Refund {
+        charge: RequestId::from_u128(1),
+        amount: Nanos(CHARGED),
+    };
+    store
+        .order(ACCOUNT, ordered("refund:1", refund), NOW)
+        .await
+        .unwrap();
+    let mut usage = store.usage(ACCOUNT, Span::All).await.unwrap();
+    usage.sort_by(|a, b| a.0.cmp(&b.0));
+    let [(key, sums), (back, given_back)] = &usage[..] else {
+        panic!("{usage:?}")
+    };
+    assert_eq!(
+        (key.month.to_string(), key.day.to_string()),
+        ("2026-11".into(), "2026-11-18".into())
+    );
+    assert_eq!(
+        (key.model.as_str(), key.tier.as_str()),
+        ("claude_sonnet", "managed")
+    );
+    assert_eq!(
+        (key.device, key.project.as_deref()),
+        (Some(DEVICE), Some("valves"))
+    );
+    assert_eq!(
+        (sums.requests, sums.prompt, sums.completion),
+        (3, 3000, 1500)
+    );
+    assert_eq!(
+        (sums.base, sums.charge),
+        (Nanos(31_500_000), Nanos(3 * CHARGED))
+    );
+    assert_eq!((back.device, given_back.refunded), (None, Nanos(CHARGED)));
+    assert_eq!(sums.postpaid.0 + given_back.postpaid.0, 2 * CHARGED);
+    let none = store.usage(ACCOUNT, Span::Since(Day::of(DECEMBER))).await;
+    assert_eq!(none, Ok(vec![]));
+    let (after, through) = (key.month.previous(), key.month);
+    let month = store.usage(ACCOUNT, Span::Months { after, through }).await;
+    assert_eq!(month.unwrap().len(), 2);
+}
+
+pub(super) async fn a_month_that_is_over_is_invoiced_once_and_becomes_a_task(store: Store) {
+    furnish(&store).await;
+    charge(&store, 1).await;
+    let november = Month::of(NOW);
+    assert_eq!(store.months_due(NOW).await, Ok(vec![]));
+    assert_eq!(
+        store.months_due(DECEMBER).await,
+        Ok(vec![(ACCOUNT, november)])
+    );
+    for repeated in [false, true] {
+        let done = store
+            .order(ACCOUNT, Order::close(november), DECEMBER)
+            .await
+            .unwrap();
+        assert_eq!(done.repeated, repeated);
+        let Record::Invoiced(invoiced) = done.record else {
+            panic!("{:?}", done.record)
+        };
+        // 1.0815 cents.
+        assert_eq!(
+            (invoiced.cents.0, invoiced.carried_out),
+            (1, Nanos(815_000))
+        );
+    }
+    assert_eq!(store.months_due(DECEMBER).await, Ok(vec![]));
+    let tasks = store.tasks("invoice").await.unwrap();
+    let [task] = &tasks[..] else {
+        panic!("{tasks:?}")
+    };
+    assert_eq!(
+        (task.account, task.key.as_str()),
+        (ACCOUNT, &*format!("{ACCOUNT}:2026-11"))
+    );
+    let half_done = "half done".to_owned();
+    store
+        .update_task("invoice", task.key.clone(), half_done.clone(), None)
+        .await
+        .unwrap();
+    assert_eq!(store.tasks("invoice").await.unwrap()[0].body, half_done);
+    store
+        .update_task("invoice", task.key.clone(), half_done, Some(DECEMBER))
+        .await
+        .unwrap();
+    assert_eq!(store.tasks("invoice").await, Ok(vec![]));
+    // Put again, it stays done.
+    let again = NewTask {
+        kind: task.kind.clone(),
+        key: task.key.clone(),
+        account: ACCOUNT,
+        body: String::new(),
+    };
+    store.put_task(again, DECEMBER).await.unwrap();
+    assert_eq!(store.tasks("invoice").await, Ok(vec![]));
+}
+
+pub(super) async fn credits_that_have_ended_leave_the_books(store: Store) {
+    furnish(&store).await;
+    let grant = What::Grant {
+        amount: Nanos(5),
+        expires_at: UnixMillis(NOW.0 + 1),
+    };
+    store
+        .order(ACCOUNT, ordered("grant:1", grant), NOW)
+        .await
+        .unwrap();
+    store.lapse_all(NOW).await.unwrap();
+    assert_eq!(store.entries(ACCOUNT, 0).await.unwrap().len(), 2);
+    for _ in 0..2 {
+        store.lapse_all(DECEMBER).await.unwrap();
+        assert_eq!(store.entries(ACCOUNT, 0).await.unwrap().len(), 3);
+    }
+}
+
+pub(super) async fn heads_are_where_the_chains_end(store: Store) {
+    furnish(&store).await;
+    charge(&store, 1).await;
+    let last = store.entries(ACCOUNT, 1).await.unwrap().remove(0);
+    let head = Head {
+        entries: 2,
+        hash: last.hash,
+    };
+    assert_eq!(store.heads().await, Ok([(ACCOUNT, head)].into()));
+}
+
+pub(super) async fn an_account_that_pays_its_provider_needs_a_key_of_its_own(store: Store) {
+    furnish(&store).await;
+    let byok = What::SetTier { tier: Tier::BYOK };
+    store
+        .order(ACCOUNT, ordered("tier:1", byok), NOW)
+        .await
+        .unwrap();
+    let provider = || "anthropic".to_owned();
+    let denied = Denied::NoProviderKey {
+        provider: provider(),
+    };
+    let refused = Err(StoreError::Denied(denied));
+    assert_eq!(store.hold(ACCOUNT, hold(1), NOW).await, refused);
+    let key = Some(vec![1, 2, 3]);
+    store
+        .set_provider_key(ACCOUNT, provider(), key.clone(), NOW)
+        .await
+        .unwrap();
+    assert_eq!(store.provider_key(ACCOUNT, provider()).await, Ok(key));
+    assert_eq!(
+        store.provider_key(ACCOUNT, "openai".to_owned()).await,
+        Ok(None)
+    );
+    let granted = store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
+    assert_eq!(granted.tier, Tier::BYOK);
+    // 30 % of $0.0105, and nothing for the provider.
+    let charge = settled(&store, 1).await;
+    assert_eq!(
+        (charge.base, charge.charge),
+        (Nanos(10_500_000), Nanos(3_150_000))
+    );
+    store
+        .set_provider_key(ACCOUNT, provider(), None, NOW)
+        .await
+        .unwrap();
+    assert_eq!(store.hold(ACCOUNT, hold(2), NOW).await, refused);
+    let nobody = AccountId::from_u128(9);
+    let unknown = store.set_provider_key(nobody, provider(), None, NOW).await;
+    assert_eq!(unknown, Err(StoreError::UnknownAccount));
+}
+
+pub(super) async fn a_limit_that_comes_near_is_told_of_once(store: Store) {
+    let account = NewAccount {
+        // Four charges are within it, and the fourth passes 80 %; a fifth fits its hold.
+        ceiling: Nanos(4 * CHARGED + HELD),
+        ..NewAccount::managed(ACCOUNT, "ada")
+    };
+    store.create_account(account, NOW).await.unwrap();
+    let mut told = Vec::new();
+    for request in 1..=5 {
+        store.hold(ACCOUNT, hold(request), NOW).await.unwrap();
+        let settled = store.settle(ACCOUNT, settle(request), NOW).await.unwrap();
+        told.push(settled.alert.map(|alert| alert.percent));
+    }
+    // 10.815 of 62.5725 each: 17 %, 35 %, 52 %, 69 %, 86 %.
+    assert_eq!(told, [None, None, None, None, Some(80)]);
 }

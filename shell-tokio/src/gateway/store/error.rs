@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use mesh_core::billing::account::Denied;
 use mesh_core::billing::account::order::Refused;
 use mesh_core::billing::money::Overflow;
-use mesh_core::gateway::{HoldFailed, NotAdmitted, Unavailable};
+use mesh_core::gateway::{HoldFailed, NotAdmitted, SettleFailed, Unavailable};
 use rusqlite::ErrorCode;
 
 /// Why a store could not be opened.
@@ -22,6 +22,15 @@ pub enum OpenError {
     Foreign {
         /// Which file.
         path: PathBuf,
+    },
+    /// A database has a schema of our name that is not ours.
+    #[error(
+        "the schema \"synesis\" of {place} is not a store of synesis; rename it, or use another \
+         database"
+    )]
+    ForeignSchema {
+        /// Which database.
+        place: String,
     },
     /// Made by a newer one.
     #[error(
@@ -112,6 +121,9 @@ pub enum StoreError {
     /// Another process has it locked.
     #[error("another program has the store locked; try again when it is done")]
     Locked,
+    /// The database server does not answer.
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
     /// The file is not what it should be.
     #[error("the store's file is damaged ({0}); restore it from a backup")]
     Damaged(String),
@@ -129,6 +141,7 @@ impl StoreError {
             | Self::Closed
             | Self::Full
             | Self::Locked
+            | Self::Unreachable(_)
             | Self::Damaged(_)
             | Self::Failed(_) => true,
             Self::Denied(_)
@@ -185,6 +198,17 @@ impl From<StoreError> for HoldFailed {
         } else if error == StoreError::UnknownAccount {
             Self::Denied(Denied::UnknownAccount)
         } else {
+            Self::Unavailable
+        }
+    }
+}
+
+impl From<StoreError> for SettleFailed {
+    fn from(error: StoreError) -> Self {
+        if let StoreError::Denied(denied @ Denied::Interrupted { .. }) = error {
+            Self::Denied(denied)
+        } else {
+            // Said again until it is written: what was used is never dropped.
             Self::Unavailable
         }
     }

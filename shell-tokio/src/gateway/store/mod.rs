@@ -1,4 +1,5 @@
-//! What the gateway remembers: accounts and their ledgers, API keys, devices.
+//! What the gateway remembers: accounts and their ledgers, API keys, devices. In one file, or on a
+//! PostgreSQL server that several gateways share.
 //!
 //! ```text
 //!   Store (cloneable) ── bounded queue ──▶ writer ── one transaction a batch ──▶ database
@@ -20,18 +21,23 @@
 mod audit;
 mod books;
 mod error;
+mod place;
+mod postgres;
 mod sqlite;
 mod types;
 
 #[cfg(test)]
 mod conformance;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use mesh_core::billing::account::order::Order;
-use mesh_core::billing::account::{Command, Hold, Release, Settle, Summary};
-use mesh_core::billing::ledger::{Charge, Stored};
-use mesh_core::gateway::{Admitted, Recalled};
+use mesh_core::billing::account::order::{Order, Reference};
+use mesh_core::billing::account::{Command, Hold, Lose, Month, Release, Settle, Summary};
+use mesh_core::billing::ledger::seal::{Head, Seal};
+use mesh_core::billing::ledger::{Record, Stored};
+use mesh_core::billing::usage::{Key, Sums};
+use mesh_core::gateway::{Admitted, Granted, Recalled, Settled};
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::KeyHash;
 use mesh_core::ids::{AccountId, DeviceId, KeyId, RequestId};
@@ -40,15 +46,16 @@ use mesh_core::time::UnixMillis;
 pub use audit::{AccountReport, AuditError, Report};
 use books::Done;
 pub use error::{OpenError, StoreError};
+pub use place::{Database, Place};
 pub use types::{
-    AccountRow, Booked, CEILING_DEFAULT, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, Ordered,
-    Revocation,
+    AccountRow, Booked, CEILING_DEFAULT, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, NewTask,
+    Ordered, Revocation, Span, Task,
 };
 
 /// What a store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// To be the gateway's: everything. One at a time on a file.
+    /// To be the gateway's: everything. One at a time on a file, any number on a server.
     Gateway,
     /// To look, and to change accounts, keys and devices; also while a gateway runs.
     Administration,
@@ -70,6 +77,7 @@ pub struct Store(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
 }
 
 /// The same of whichever store it is.
@@ -77,21 +85,60 @@ macro_rules! each {
     ($self:ident, $store:ident => $call:expr) => {
         match &$self.0 {
             Kind::Sqlite($store) => $call,
+            Kind::Postgres($store) => $call,
         }
     };
 }
 
-/// Checks every account's ledger in a file; blocks. May run beside the gateway.
+/// Checks every account's ledger in a file, with a seal also against what it says; blocks. May run
+/// beside the gateway.
 ///
 /// # Errors
 ///
 /// [`AuditError`] when there is nothing that could be checked. What is wrong with a ledger is in the
 /// [`Report`].
-pub fn verify(path: &Path) -> Result<Report, AuditError> {
-    sqlite::verify(path)
+pub fn verify(path: &Path, seal: Option<&Seal>) -> Result<Report, AuditError> {
+    sqlite::verify(path, seal)
+}
+
+/// Checks every account's ledger, wherever it is. May run beside gateways.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub async fn verify_at(place: &Place, seal: Option<&Seal>) -> Result<Report, AuditError> {
+    match place {
+        Place::Database(database) => postgres::verify(database, seal).await,
+        Place::File(path) => {
+            let (path, seal) = (path.clone(), seal.cloned());
+            let looking = tokio::task::spawn_blocking(move || verify(&path, seal.as_ref())).await;
+            // It ends early only if it panicked, or the program ends.
+            looking.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+        }
+    }
 }
 
 impl Store {
+    /// Opens a store wherever it is, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] as [`Self::open`], and when a database cannot be reached.
+    pub async fn open_at(place: &Place, role: Role) -> Result<Self, OpenError> {
+        match place {
+            Place::Database(database) => {
+                let opened = postgres::Postgres::open(database.clone(), role).await;
+                opened.map(|store| Self(Kind::Postgres(store)))
+            }
+            Place::File(path) => {
+                let (file, opened) = (path.clone(), path.clone());
+                let opening = tokio::task::spawn_blocking(move || Self::open(&file, role)).await;
+                // It ends early only if it panicked, or the program ends.
+                opening.unwrap_or_else(|_| Err(OpenError::refused(&opened, StoreError::Closed)))
+            }
+        }
+    }
+
     /// Opens the file, or makes it; blocks.
     ///
     /// # Errors
@@ -262,10 +309,10 @@ impl Store {
         account: AccountId,
         hold: Hold,
         now: UnixMillis,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Granted, StoreError> {
         self.command(account, Command::Hold(hold), now)
-            .await
-            .map(drop)
+            .await?
+            .granted()
     }
 
     /// Charges what was used and voids the rest of the hold; on disk before it is answered. A
@@ -279,7 +326,7 @@ impl Store {
         account: AccountId,
         settle: Settle,
         now: UnixMillis,
-    ) -> Result<Charge, StoreError> {
+    ) -> Result<Settled, StoreError> {
         self.command(account, Command::Settle(settle), now)
             .await?
             .settled()
@@ -299,6 +346,25 @@ impl Store {
         self.command(account, Command::Release(release), now)
             .await
             .map(drop)
+    }
+
+    /// Remembers what an answer under way has used, until its request is settled or released.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn checkpoint(&self, account: AccountId, lose: Lose) -> Result<(), StoreError> {
+        each!(self, store => store.checkpoint(account, lose).await)
+    }
+
+    /// Books what gateways that are gone were in the middle of: the operator's loss, and nothing for
+    /// the accounts. Says how many answers that were. A gateway does it before anything else.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn lose_all(&self, now: UnixMillis) -> Result<usize, StoreError> {
+        each!(self, store => store.lose_all(now).await)
     }
 
     async fn command(
@@ -324,6 +390,121 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Ordered, StoreError> {
         each!(self, store => store.order(account, order, now).await)
+    }
+
+    /// What stands in the ledger under an order's reference.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn ordered(
+        &self,
+        account: AccountId,
+        reference: Reference,
+    ) -> Result<Option<Record>, StoreError> {
+        each!(self, store => store.ordered(account, reference).await)
+    }
+
+    /// What an account used, added up.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn usage(
+        &self,
+        account: AccountId,
+        span: Span,
+    ) -> Result<Vec<(Key, Sums)>, StoreError> {
+        each!(self, store => store.usage(account, span).await)
+    }
+
+    /// The months of all accounts that are over and not invoiced, the earliest of each first.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn months_due(&self, now: UnixMillis) -> Result<Vec<(AccountId, Month)>, StoreError> {
+        each!(self, store => store.months_due(now).await)
+    }
+
+    /// Takes the credits out of the books that have ended.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn lapse_all(&self, now: UnixMillis) -> Result<(), StoreError> {
+        each!(self, store => store.lapse_all(now).await)
+    }
+
+    /// Where every account's chain ends, to be sealed.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn heads(&self) -> Result<BTreeMap<AccountId, Head>, StoreError> {
+        each!(self, store => store.heads().await)
+    }
+
+    /// Remembers something that has to be done outside; put again, nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn put_task(&self, task: NewTask, now: UnixMillis) -> Result<(), StoreError> {
+        each!(self, store => store.put_task(task, now).await)
+    }
+
+    /// The tasks of a kind that are not done, the oldest first, at most
+    /// [`STORE_LIST_MAX`](mesh_core::limits::STORE_LIST_MAX).
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn tasks(&self, kind: &'static str) -> Result<Vec<Task>, StoreError> {
+        each!(self, store => store.tasks(kind).await)
+    }
+
+    /// Writes down how far a task is; done, it is on no list any more.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn update_task(
+        &self,
+        kind: &'static str,
+        key: String,
+        body: String,
+        done_at: Option<UnixMillis>,
+    ) -> Result<(), StoreError> {
+        each!(self, store => store.update_task(kind, key, body, done_at).await)
+    }
+
+    /// The key that an account pays a provider with, as it was sealed.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn provider_key(
+        &self,
+        account: AccountId,
+        provider: String,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        each!(self, store => store.provider_key(account, provider).await)
+    }
+
+    /// Keeps a sealed key that an account pays a provider with, or forgets it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::UnknownAccount`], or the store is unavailable.
+    pub async fn set_provider_key(
+        &self,
+        account: AccountId,
+        provider: String,
+        sealed: Option<Vec<u8>>,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        each!(self, store => store.set_provider_key(account, provider, sealed, now).await)
     }
 
     /// The account in figures. In SQLite, what is held is known to the gateway's own store only.

@@ -1,5 +1,6 @@
 //! What a store is given and gives back.
 
+use mesh_core::billing::account::{Day, Month};
 use mesh_core::billing::ledger::{Charge, Hash, Record};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
@@ -152,6 +153,50 @@ pub struct Ordered {
     pub record: Record,
     /// It had been carried out before: nothing happened now.
     pub repeated: bool,
+}
+
+/// Something to be done outside of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTask {
+    /// What kind of thing.
+    pub kind: String,
+    /// Its name among its kind: put again, nothing happens.
+    pub key: String,
+    /// Whose.
+    pub account: AccountId,
+    /// What exactly, or how far it is.
+    pub body: String,
+}
+
+/// Something to be done outside of the store that is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// What kind of thing.
+    pub kind: String,
+    /// Its name among its kind.
+    pub key: String,
+    /// Whose.
+    pub account: AccountId,
+    /// What exactly, or how far it is.
+    pub body: String,
+    /// Since when.
+    pub created_at: UnixMillis,
+}
+
+/// Which sums of usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// All of them.
+    All,
+    /// From a day on.
+    Since(Day),
+    /// Those that count in the months after one, up to another.
+    Months {
+        /// Not this one.
+        after: Month,
+        /// This one too.
+        through: Month,
+    },
 }
 
 /// A name that may be given.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use mesh_core::dialect::ModelRequest;
 use mesh_core::dialect::exchange::{Broken, Head};
 use mesh_core::time::UnixMillis;
@@ -10,7 +11,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Url, redirect};
 use tokio::task::JoinHandle;
 
-use super::{AuthStyle, News, Outlet, ProviderConfig, UpstreamError};
+use super::{AuthStyle, CallKey, News, Outlet, ProviderConfig, ProviderKey, UpstreamError};
 
 /// To a connection that is ready for a request, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +39,7 @@ pub struct HttpProvider {
     local: bool,
     base: Url,
     auth: HeaderMap,
+    style: AuthStyle,
     warmed: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -45,6 +47,8 @@ pub struct HttpProvider {
 pub(super) struct Start {
     provider: String,
     request: RequestBuilder,
+    /// Where a key of the account's own goes; `None` where it would be readable on the way.
+    style: Option<AuthStyle>,
 }
 
 impl HttpUpstreams {
@@ -86,14 +90,9 @@ impl HttpUpstreams {
             if base.scheme() == "http" && !local {
                 return Err(UpstreamError::PlainKey { name });
             }
-            let (header, value) = match config.auth {
-                AuthStyle::Bearer => (AUTHORIZATION, format!("Bearer {}", key.0)),
-                AuthStyle::XApiKey => (HeaderName::from_static("x-api-key"), key.0.clone()),
-            };
-            let Ok(mut value) = HeaderValue::try_from(value) else {
+            let Some((header, value)) = header(config.auth, key) else {
                 return Err(UpstreamError::Key { name });
             };
-            value.set_sensitive(true);
             auth.insert(header, value);
         }
         if !local && self.remote.is_none() {
@@ -104,6 +103,7 @@ impl HttpUpstreams {
             local,
             base,
             auth,
+            style: config.auth,
             warmed: Arc::default(),
         })
     }
@@ -115,8 +115,16 @@ impl HttpUpstreams {
         }
     }
 
-    pub(super) fn start(&self, provider: &HttpProvider, request: ModelRequest) -> Start {
-        let mut headers = provider.auth.clone();
+    pub(super) fn start(
+        &self,
+        provider: &HttpProvider,
+        key: &CallKey,
+        request: ModelRequest,
+    ) -> Start {
+        let mut headers = match key {
+            CallKey::Configured => provider.auth.clone(),
+            CallKey::Found(_) => HeaderMap::new(),
+        };
         for (name, value) in request.headers {
             headers.insert(
                 HeaderName::from_static(name),
@@ -132,6 +140,7 @@ impl HttpUpstreams {
         Start {
             provider: provider.name.clone(),
             request: post.headers(headers).body(request.body),
+            style: (provider.local || provider.base.scheme() == "https").then_some(provider.style),
         }
     }
 
@@ -165,12 +174,53 @@ impl HttpUpstreams {
     }
 }
 
+/// The header that a provider takes its key in; `None` when the key has characters that none can carry.
+fn header(style: AuthStyle, key: &ProviderKey) -> Option<(HeaderName, HeaderValue)> {
+    let (header, value) = match style {
+        AuthStyle::Bearer => (AUTHORIZATION, format!("Bearer {}", key.0)),
+        AuthStyle::XApiKey => (HeaderName::from_static("x-api-key"), key.0.clone()),
+    };
+    let mut value = HeaderValue::try_from(value).ok()?;
+    value.set_sensitive(true);
+    Some((header, value))
+}
+
+/// Adds the account's own key, where the call goes with one; `None` when there is none to be had.
+pub(super) async fn authorize(start: Start, key: CallKey) -> Option<Start> {
+    let CallKey::Found(key) = key else {
+        return Some(start);
+    };
+    let (header, value) = header(start.style?, &key.await?)?;
+    Some(Start {
+        request: start.request.header(header, value),
+        ..start
+    })
+}
+
+/// What a provider says to a key that is none, without asking it.
+pub(super) async fn refuse<T, F: Fn(News) -> T>(outlet: Arc<Outlet<T, F>>) -> Result<(), Broken> {
+    let head = Head {
+        status: 401,
+        content_type: Some("application/json".to_owned()),
+        retry_after: None,
+    };
+    let words = r#"{"error":{"message":"the account's own key cannot be used here"}}"#;
+    let unread = |_| Broken::Reset;
+    outlet.send(News::Head(head)).await.map_err(unread)?;
+    outlet
+        .body(Bytes::from_static(words.as_bytes()))
+        .await
+        .map_err(unread)
+}
+
 /// Sends the request and carries the response back.
 pub(super) async fn carry<T, F: Fn(News) -> T>(
     start: Start,
     outlet: Arc<Outlet<T, F>>,
 ) -> Result<(), Broken> {
-    let Start { provider, request } = start;
+    let Start {
+        provider, request, ..
+    } = start;
     let broken = |error: reqwest::Error| {
         tracing::warn!(provider, error = %reason(&error), "the exchange with the model server broke");
         if error.is_connect() {

@@ -25,6 +25,7 @@ pub mod models;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,32 @@ impl ProviderKey {
     pub fn new(key: &str) -> Option<Self> {
         let key = key.trim();
         (!key.is_empty()).then(|| Self(key.to_owned()))
+    }
+}
+
+impl ProviderKey {
+    /// Whether a header can carry it.
+    pub(super) fn fits_a_header(&self) -> bool {
+        self.0.bytes().all(|byte| (0x21..0x7F).contains(&byte))
+    }
+
+    /// The key itself, to be sealed and for nothing else.
+    pub(super) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+/// With whose key a provider is called.
+pub enum CallKey {
+    /// The one in the gateway's configuration.
+    Configured,
+    /// The one that this finds; none refuses the call.
+    Found(Pin<Box<dyn Future<Output = Option<ProviderKey>> + Send>>),
+}
+
+impl fmt::Debug for CallKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallKey(..)")
     }
 }
 
@@ -257,6 +284,16 @@ impl Upstreams {
         self.providers.contains_key(provider)
     }
 
+    /// The providers that take a key.
+    #[must_use]
+    pub fn with_keys(&self) -> Vec<String> {
+        let takes = |(name, upstream): (&String, &Upstream)| match upstream {
+            Upstream::Http(_) => Some(name.clone()),
+            Upstream::Loopback => None,
+        };
+        self.providers.iter().filter_map(takes).collect()
+    }
+
     /// What a provider speaks, and how it wants to be told the longest answer.
     #[must_use]
     pub fn format(&self, provider: &str) -> Option<(DialectName, MaxTokensField)> {
@@ -268,6 +305,7 @@ impl Upstreams {
     pub fn call<T, F>(
         &self,
         provider: &str,
+        key: CallKey,
         request: ModelRequest,
         sink: mpsc::Sender<T>,
         wrap: F,
@@ -285,8 +323,13 @@ impl Upstreams {
         };
         match self.providers.get(provider) {
             Some(Upstream::Http(provider)) => {
-                let start = self.http.start(provider, request);
-                spawn(outlet, abandoned, |outlet| http::carry(start, outlet));
+                let start = self.http.start(provider, &key, request);
+                spawn(outlet, abandoned, |outlet| async move {
+                    match http::authorize(start, key).await {
+                        Some(start) => http::carry(start, outlet).await,
+                        None => http::refuse(outlet).await,
+                    }
+                });
             }
             Some(Upstream::Loopback) => {
                 let pace = self.echo_pace;

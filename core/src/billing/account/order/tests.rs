@@ -1,15 +1,20 @@
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "looks for a few kinds of records among many"
+)]
+
+mod random;
+
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
-
 use super::super::{
-    Command, Entry, Facts, Hold, HoldId, Release, Settle, apply, decide as decide_command, replay,
-    replay_one,
+    Command, Entry, Facts, Hold, HoldId, Lose, Prior, Release, Settle, apply,
+    decide as decide_command, replay, replay_one,
 };
 use super::*;
 use crate::billing::ledger::{Book, Charge};
-use crate::billing::price::Price;
-use crate::ids::RequestId;
+use crate::billing::price::{Price, Rates};
+use crate::ids::{GuestId, RequestId};
 use crate::wire::message::TokensUsed;
 
 const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
@@ -68,8 +73,8 @@ impl Books {
     }
 
     fn order(&mut self, order: &Order) -> Result<usize, Refused> {
-        let prior = self.orders.get(&order.reference);
-        let records = decide(&self.account, self.now, prior, order)?;
+        let known = self.known(order);
+        let records = decide(&self.account, &known, order)?;
         for record in &records {
             let next = replay_one(Some(self.account.clone()), self.now, record)
                 .unwrap()
@@ -84,10 +89,39 @@ impl Books {
         Ok(records.len())
     }
 
+    /// Looks up what a store would.
+    fn known(&self, order: &Order) -> Known {
+        let subject = order.subject().map(|subject| subject.to_string());
+        let mut records = self.ledger.iter();
+        let found = records.find(|(_, record)| match record {
+            Record::Charged(charge) => Some(charge.request.to_string()) == subject,
+            Record::Paid { reference, .. } => Some(reference.to_string()) == subject,
+            _ => false,
+        });
+        let undoes = |record: &&Record| match record {
+            Record::Refunded(refunded) => Some(refunded.undoes.to_string()) == subject,
+            Record::Reversed { undoes, .. } => Some(undoes.to_string()) == subject,
+            _ => false,
+        };
+        Known {
+            now: self.now,
+            prior: self.orders.get(&order.reference).cloned(),
+            subject: found.cloned(),
+            undone: self
+                .ledger
+                .iter()
+                .map(|(_, record)| record)
+                .filter(undoes)
+                .cloned()
+                .collect(),
+        }
+    }
+
     fn command(&mut self, id: u128, command: Command) -> Result<(), super::super::Denied> {
         let facts = Facts {
             now: self.now,
-            prior: self.charges.get(&id).cloned(),
+            prior: self.charges.get(&id).cloned().map(Prior::Charged),
+            provider_key: true,
         };
         for entry in decide_command(&self.account, &facts, command)? {
             apply(&mut self.account, self.now, &entry).unwrap();
@@ -102,6 +136,15 @@ impl Books {
 
     /// Holds the worst case of one output token for each nano-dollar.
     fn hold(&mut self, id: u128, nanos: u64) -> Result<(), super::super::Denied> {
+        self.hold_of(id, nanos, None)
+    }
+
+    fn hold_of(
+        &mut self,
+        id: u128,
+        nanos: u64,
+        guest: Option<GuestId>,
+    ) -> Result<(), super::super::Denied> {
         self.holds += 1;
         let hold = Hold {
             id: HoldId(self.holds),
@@ -110,6 +153,8 @@ impl Books {
             price: nano_price(),
             input_tokens_max: 0,
             output_tokens_max: nanos,
+            provider: "anthropic".to_owned(),
+            guest,
         };
         self.command(id, Command::Hold(hold))
     }
@@ -125,6 +170,8 @@ impl Books {
                 ..TokensUsed::default()
             },
             estimated: false,
+            device: None,
+            project: None,
         };
         self.command(id, Command::Settle(settle)).unwrap();
         self.charges[&id].clone()
@@ -144,10 +191,11 @@ impl Books {
 /// One nano-dollar for a token of output, its markup apart: $0.001 per million at 10 300 bps would not
 /// be whole.
 fn nano_price() -> Price {
-    Price {
+    let rates = Rates {
         output: 1000,
-        ..Price::FREE
-    }
+        ..Rates::default()
+    };
+    Price::flat(1, rates)
 }
 
 #[test]
@@ -252,7 +300,7 @@ fn said_again_an_order_changes_nothing_and_with_other_contents_it_is_refused() {
         (What::SetCeiling { ceiling: Nanos(1) }, pay(1)),
     ] {
         let mut books = Books::new(10);
-        assert_eq!(books.order(&order(1, what)), Ok(1));
+        assert_eq!(books.order(&order(1, what.clone())), Ok(1));
         let after = books.account.clone();
         assert_eq!(books.order(&order(1, what)), Ok(0));
         assert_eq!(books.order(&order(1, other)), Err(Refused::Conflict));
@@ -301,87 +349,323 @@ fn an_account_written_down_before_there_were_funds_is_still_read() {
     assert_eq!((account.balance, account.credits.len()), (Nanos::ZERO, 0));
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Order(u32, What),
-    Hold(u128, u64),
-    Settle(u128, u64),
-    Release(u128),
-    Days(u64),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let what = prop_oneof![
-        (1i64..3000).prop_map(pay),
-        (1i64..3000, 1u64..60).prop_map(|(amount, ends)| grant(amount, ends)),
-        (0i64..5000).prop_map(|nanos| What::SetCeiling {
-            ceiling: Nanos(nanos)
-        }),
-        Just(What::SetTier { tier: Tier::BYOK }),
-        Just(What::SetTier {
-            tier: Tier::MANAGED
-        }),
-    ];
-    prop_oneof![
-        2 => (0u32..40, what).prop_map(|(number, what)| Step::Order(number, what)),
-        3 => (0u128..20, 0u64..2000).prop_map(|(id, nanos)| Step::Hold(id, nanos)),
-        3 => (0u128..20, 0u64..2500).prop_map(|(id, nanos)| Step::Settle(id, nanos)),
-        1 => (0u128..20).prop_map(Step::Release),
-        1 => (0u64..20).prop_map(Step::Days),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
-    /// The model is the list of movements: what an account says of itself is summed up anew from it.
-    #[test]
-    fn whatever_happens_the_account_is_what_its_movements_add_up_to_and_nothing_is_negative(
-        steps in prop::collection::vec(step(), 1..60),
-    ) {
-        let mut books = Books::new(3000);
-        for step in steps {
-            match step {
-                Step::Order(number, what) => {
-                    let _refused = books.order(&order(number, what));
-                }
-                Step::Hold(id, nanos) => {
-                    let before = books.account.summary(books.now)?;
-                    if books.hold(id, nanos).is_ok() {
-                        let after = books.account.summary(books.now)?;
-                        prop_assert_eq!(after.available.plus(after.held.minus(before.held)?)?, before.available);
-                    }
-                }
-                Step::Settle(id, nanos) => {
-                    books.settle(id, nanos);
-                }
-                Step::Release(id) => {
-                    let request = RequestId::from_u128(id);
-                    let hold = books.account.holds.get(&request).map(|held| held.id).unwrap_or_default();
-                    books.command(id, Command::Release(Release { request, hold })).unwrap();
-                }
-                Step::Days(days) => books.now = UnixMillis(books.now.0 + days * DAY),
-            }
-            let account = &books.account;
-            let left: i128 = account.credits.iter().map(|credit| i128::from(credit.left.0)).sum();
-            prop_assert_eq!(books.book(Book::Prepaid), -i128::from(account.balance.0));
-            prop_assert_eq!(books.book(Book::Credits), -left);
-            prop_assert_eq!(books.book(Book::Owed), i128::from(account.owed.0));
-            prop_assert!(account.balance >= Nanos::ZERO && account.owed >= Nanos::ZERO);
-            prop_assert!(account.credits.iter().all(|credit| credit.left >= Nanos::ZERO));
-            for charge in books.charges.values() {
-                let parts = [charge.prepaid, charge.credited()?, charge.postpaid()?, charge.overage];
-                prop_assert!(parts.iter().all(|part| *part >= Nanos::ZERO));
-                prop_assert_eq!(parts.iter().map(|part| part.0).sum::<i64>(), charge.charge.0);
-            }
-        }
-        let replayed = replay(books.ledger.iter().map(|(at, record)| (*at, record)))?.unwrap();
-        let holds = std::mem::take(&mut books.account.holds);
-        prop_assert_eq!(&replayed, &books.account);
-        drop(holds);
-        for (_, record) in &books.ledger {
-            let sum: i128 = record.movements()?.iter().map(|m| i128::from(m.amount.0)).sum();
-            prop_assert_eq!(sum, 0);
-        }
+fn refund(id: u128, amount: i64) -> What {
+    What::Refund {
+        charge: RequestId::from_u128(id),
+        amount: Nanos(amount),
     }
+}
+
+fn reverse(number: u32, amount: i64) -> What {
+    What::Reverse {
+        payment: reference(number),
+        amount: Nanos(amount),
+    }
+}
+
+#[test]
+fn a_refund_goes_back_to_where_the_charge_came_from_the_last_first() {
+    let mut books = Books::new(1_000_000);
+    books.order(&order(1, grant(100, 20))).unwrap();
+    books.order(&order(2, grant(50, 10))).unwrap();
+    books.order(&order(3, pay(70))).unwrap();
+    books.hold(1, 1000).unwrap();
+    // 50, 100, 70 and 810 of 1 030; see above. Back: 810 within the ceiling, then 40 of what was paid.
+    books.settle(1, 1000);
+    books.order(&order(4, refund(1, 850))).unwrap();
+    let left = |books: &Books| {
+        let credits: Vec<_> = books.account.credits.iter().map(|c| c.left.0).collect();
+        (books.account.spent.0, books.account.balance.0, credits)
+    };
+    assert_eq!(left(&books), (0, 40, vec![]));
+    // The other 30, and of the credits, which have left the books, all: they ended.
+    books.order(&order(5, refund(1, 180))).unwrap();
+    assert_eq!(left(&books), (0, 70, vec![]));
+    assert_eq!(
+        books.order(&order(6, refund(1, 1))),
+        Err(Refused::MoreThanThere { left: Nanos(0) })
+    );
+    assert_eq!(
+        books.order(&order(7, refund(2, 1))),
+        Err(Refused::UnknownCharge)
+    );
+    assert_eq!(
+        (books.book(Book::Refunds), books.book(Book::Credits)),
+        (1030, 0)
+    );
+    // A credit that is still there takes its part back.
+    let mut books = Books::new(0);
+    books.order(&order(1, grant(2000, 20))).unwrap();
+    books.hold(1, 1000).unwrap();
+    books.settle(1, 1000);
+    books.order(&order(2, refund(1, 1030))).unwrap();
+    assert_eq!(left(&books), (0, 0, vec![2000]));
+}
+
+#[test]
+fn a_refund_of_what_was_owed_and_paid_meanwhile_is_paid_in_advance_now() {
+    let mut books = Books::new(0);
+    // Nothing was set aside: 1 030 are owed, and 500 of them are paid.
+    books.settle(1, 1000);
+    books.order(&order(1, pay(500))).unwrap();
+    books.order(&order(2, refund(1, 1030))).unwrap();
+    assert_eq!(
+        (books.account.owed, books.account.balance),
+        (Nanos(0), Nanos(500))
+    );
+}
+
+#[test]
+fn a_payment_that_is_taken_back_is_owed_where_it_was_spent() {
+    let mut books = Books::new(0);
+    books.order(&order(1, pay(1000))).unwrap();
+    books.hold(1, 500).unwrap();
+    books.settle(1, 500);
+    books.order(&order(2, reverse(1, 800))).unwrap();
+    assert_eq!(
+        (books.account.balance, books.account.owed),
+        (Nanos(0), Nanos(315))
+    );
+    assert!(matches!(
+        books.hold(2, 1),
+        Err(super::super::Denied::Owing { .. })
+    ));
+    assert_eq!(
+        books.order(&order(3, reverse(1, 201))),
+        Err(Refused::MoreThanThere { left: Nanos(200) })
+    );
+    assert_eq!(
+        books.order(&order(3, reverse(2, 1))),
+        Err(Refused::UnknownPayment)
+    );
+    // Held money that is gone is owed by whoever spends it, and never breaks the ceiling.
+    let mut books = Books::new(0);
+    books.order(&order(1, pay(1000))).unwrap();
+    books.hold(1, 900).unwrap();
+    books.order(&order(2, reverse(1, 1000))).unwrap();
+    let charge = books.settle(1, 900);
+    assert_eq!(
+        (charge.overage, charge.postpaid()),
+        (Nanos(927), Ok(Nanos(0)))
+    );
+}
+
+#[test]
+fn a_month_is_invoiced_in_whole_cents_and_the_rest_is_carried_on() {
+    let mut books = Books::new(1_000_000_000);
+    // Twice 12 000 000 tokens at 1.03 nanos: 24 720 000 are 2.472 cents.
+    for id in [1, 2] {
+        books.hold(id, 12_000_000).unwrap();
+        books.settle(id, 12_000_000);
+    }
+    let november = Month::of(NOW);
+    let not_over = Err(Refused::MonthNotOver { month: november });
+    assert_eq!(books.order(&Order::close(november)), not_over);
+    books.now = days(13);
+    assert_eq!(due(&books.account, books.now), [november]);
+    assert_eq!(books.order(&Order::close(november)), Ok(1));
+    assert_eq!(books.order(&Order::close(november)), Ok(0));
+    let Some((_, Record::Invoiced(invoiced))) = books.ledger.last().cloned() else {
+        panic!("no invoice");
+    };
+    assert_eq!(
+        (invoiced.spent.0, invoiced.cents.0, invoiced.carried_out.0),
+        (24_720_000, 2, 4_720_000)
+    );
+    let again = order(1, What::Close { month: november });
+    assert_eq!(
+        books.order(&again),
+        Err(Refused::MonthClosed { month: november })
+    );
+    // The clock steps back: what comes then counts in the month that is open.
+    books.now = NOW;
+    books.hold(3, 6_000_000).unwrap();
+    books.settle(3, 6_000_000);
+    assert_eq!(
+        books.account.unbilled,
+        [(november.next(), Nanos(6_180_000))].into()
+    );
+    // 0.472 and 0.618 cents are one.
+    books.now = days(44);
+    books.order(&Order::close(november.next())).unwrap();
+    assert_eq!(books.account.invoiced, Nanos(30_000_000));
+    assert_eq!(books.account.residue, Nanos(900_000));
+    books
+        .order(&order(
+            2,
+            What::Collect {
+                amount: Nanos(30_000_000),
+            },
+        ))
+        .unwrap();
+    let more = What::Collect { amount: Nanos(1) };
+    assert_eq!(
+        books.order(&order(3, more)),
+        Err(Refused::MoreThanThere { left: Nanos(0) })
+    );
+    assert_eq!(books.book(Book::Receivable), 0);
+}
+
+#[test]
+fn what_is_given_back_of_an_invoiced_month_is_on_the_next_invoice() {
+    let mut books = Books::new(1_000_000_000);
+    books.hold(1, 20_000_000).unwrap();
+    books.settle(1, 20_000_000);
+    books.now = days(13);
+    books.order(&Order::close(Month::of(NOW))).unwrap();
+    books.order(&order(1, refund(1, 20_600_000))).unwrap();
+    assert_eq!(books.account.spent, Nanos(0));
+    // 0.06 cents were carried on, 2.06 are given back: nothing to pay, and 2.00 to the good.
+    books.now = days(44);
+    books.order(&Order::close(Month::of(days(13)))).unwrap();
+    assert_eq!(
+        (books.account.invoiced, books.account.residue),
+        (Nanos(20_000_000), Nanos(-20_000_000))
+    );
+}
+
+#[test]
+fn a_guest_spends_the_hosts_money_within_a_cap() {
+    let mut books = Books::new(1_000_000);
+    let guest = GuestId::from_u128(9);
+    let denied = books.hold_of(1, 100, Some(guest));
+    assert_eq!(denied, Err(super::super::Denied::UnknownGuest));
+    let cap = Some(Nanos(206));
+    books
+        .order(&order(1, What::SetGuest { guest, cap }))
+        .unwrap();
+    books.hold_of(1, 100, Some(guest)).unwrap();
+    books.hold_of(2, 100, Some(guest)).unwrap();
+    let full = books.hold_of(3, 1, Some(guest));
+    let (needed, available) = (Nanos(1), Nanos(0));
+    assert_eq!(
+        full,
+        Err(super::super::Denied::GuestCap { needed, available })
+    );
+    assert_eq!(books.settle(1, 50).guest, Some(guest));
+    // 51.5 rounded to the even 52 were spent, 103 are held: 51 are left.
+    books.hold_of(3, 50, Some(guest)).unwrap_err();
+    books.hold_of(3, 49, Some(guest)).unwrap();
+    books.hold(4, 1000).unwrap();
+    books
+        .order(&order(2, What::SetGuest { guest, cap: None }))
+        .unwrap();
+    assert_eq!(books.settle(2, 100).charge, Nanos(103));
+    assert!(books.hold_of(5, 1, Some(guest)).is_err());
+}
+
+#[test]
+fn an_answer_that_a_crash_cut_off_costs_the_account_nothing_and_is_final() {
+    let mut books = Books::new(1_000_000);
+    books.hold(1, 100).unwrap();
+    let lose = Lose {
+        request: RequestId::from_u128(1),
+        body: [0; 32],
+        tier: Tier::MANAGED,
+        model: "m".to_owned(),
+        price: nano_price(),
+        tokens: TokensUsed {
+            completion: 40,
+            ..TokensUsed::default()
+        },
+    };
+    let facts = Facts {
+        now: NOW,
+        prior: None,
+        provider_key: false,
+    };
+    let entries = decide_command(&books.account, &facts, Command::Lose(lose.clone())).unwrap();
+    for entry in &entries {
+        apply(&mut books.account, NOW, entry).unwrap();
+    }
+    let Some(record @ Record::Lost(loss)) = &entries[0].record() else {
+        panic!("{entries:?}");
+    };
+    assert_eq!(loss.base, Nanos(40));
+    let movements = record.movements().unwrap();
+    assert_eq!(
+        movements.iter().map(|m| m.amount.0).collect::<Vec<_>>(),
+        [40, -40]
+    );
+    assert_eq!(
+        (books.account.spent, books.account.holds.len()),
+        (Nanos(0), 0)
+    );
+    let lost = Facts {
+        prior: Prior::of(record),
+        ..facts
+    };
+    assert_eq!(
+        decide_command(&books.account, &lost, Command::Lose(lose)),
+        Ok(vec![])
+    );
+    let settle = Settle {
+        request: RequestId::from_u128(1),
+        body: [0; 32],
+        model: "m".to_owned(),
+        price: nano_price(),
+        tokens: TokensUsed::default(),
+        estimated: false,
+        device: None,
+        project: None,
+    };
+    let denied = decide_command(&books.account, &lost, Command::Settle(settle));
+    assert!(matches!(
+        denied,
+        Err(super::super::Denied::Interrupted { .. })
+    ));
+}
+
+#[test]
+fn an_account_that_pays_its_provider_needs_a_key_for_what_costs() {
+    let account = Account::new(Tier::BYOK, Nanos(1_000_000));
+    let hold = |price| {
+        Command::Hold(Hold {
+            id: HoldId(1),
+            request: RequestId::from_u128(1),
+            body: [0; 32],
+            price,
+            input_tokens_max: 0,
+            output_tokens_max: 10,
+            provider: "anthropic".to_owned(),
+            guest: None,
+        })
+    };
+    let facts = |provider_key| Facts {
+        now: NOW,
+        prior: None,
+        provider_key,
+    };
+    let provider = "anthropic".to_owned();
+    let denied = decide_command(&account, &facts(false), hold(nano_price()));
+    assert_eq!(
+        denied,
+        Err(super::super::Denied::NoProviderKey { provider })
+    );
+    assert!(decide_command(&account, &facts(true), hold(nano_price())).is_ok());
+    assert!(decide_command(&account, &facts(false), hold(Price::FREE)).is_ok());
+}
+
+#[test]
+fn a_request_is_charged_in_the_tier_that_it_was_held_in() {
+    let mut books = Books::new(1_000_000);
+    books.hold(1, 1000).unwrap();
+    books
+        .order(&order(1, What::SetTier { tier: Tier::BYOK }))
+        .unwrap();
+    assert_eq!(books.settle(1, 1000).charge, Nanos(1030));
+}
+
+#[test]
+fn a_quota_that_is_reset_begins_anew() {
+    let mut books = Books::new(0);
+    let tier = Tier::Free {
+        monthly_quota: Nanos(100),
+    };
+    books.order(&order(1, What::SetTier { tier })).unwrap();
+    books.hold(1, 100).unwrap();
+    books.settle(1, 100);
+    assert!(books.hold(2, 1).is_err());
+    books.order(&order(2, What::ResetQuota)).unwrap();
+    books.hold(2, 100).unwrap();
 }

@@ -1,13 +1,15 @@
 //! Reading the ledger for its check, on a connection of its own.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use mesh_core::billing::ledger::seal::{Head, Seal};
 use mesh_core::billing::ledger::{Fault, Verified};
 use mesh_core::ids::AccountId;
 use rusqlite::Connection;
 
 use super::rows::{self, blob};
-use crate::gateway::store::audit::{AccountReport, AuditError, Chain, Report, orphaned};
+use crate::gateway::store::audit::{AccountReport, AuditError, Chain, Report, gone, orphaned};
 
 impl From<rusqlite::Error> for AuditError {
     fn from(error: rusqlite::Error) -> Self {
@@ -16,13 +18,17 @@ impl From<rusqlite::Error> for AuditError {
 }
 
 /// Checks every account's ledger; blocks.
-pub(in crate::gateway::store) fn verify(path: &Path) -> Result<Report, AuditError> {
+pub(in crate::gateway::store) fn verify(
+    path: &Path,
+    seal: Option<&Seal>,
+) -> Result<Report, AuditError> {
     let connection = super::open::open_to_look(path)?;
     // One snapshot for all of it.
     connection.execute_batch("BEGIN")?;
     let mut accounts = Vec::new();
     for (account, name) in named_accounts(&connection)? {
-        let verified = verify_account(&connection, account)?;
+        let sealed = seal.and_then(|seal| seal.heads.get(&account).copied());
+        let verified = verify_account(&connection, account, sealed)?;
         accounts.push(AccountReport {
             account,
             name,
@@ -34,6 +40,15 @@ pub(in crate::gateway::store) fn verify(path: &Path) -> Result<Report, AuditErro
             account,
             name: String::new(),
             verified: Err(orphaned(account)),
+        });
+    }
+    let sealed = seal.into_iter().flat_map(|seal| seal.heads.keys().copied());
+    let known: BTreeSet<AccountId> = accounts.iter().map(|report| report.account).collect();
+    for account in sealed.filter(|account| !known.contains(account)) {
+        accounts.push(AccountReport {
+            account,
+            name: String::new(),
+            verified: Err(gone(account)),
         });
     }
     let file = file_fault(&connection)?;
@@ -56,17 +71,20 @@ fn nameless_accounts(connection: &Connection) -> Result<Vec<AccountId>, AuditErr
 fn verify_account(
     connection: &Connection,
     id: AccountId,
+    sealed: Option<Head>,
 ) -> Result<Result<Verified, Fault>, AuditError> {
     let mut query = connection.prepare_cached(
         "SELECT sequence, canonical, hash FROM entries WHERE account = ?1 ORDER BY sequence",
     )?;
     let mut entries = query.query_map([blob(id.as_u128())], rows::stored)?;
-    let mut chain = Chain::new(id);
+    let mut chain = Chain::new(id, sealed);
     let outcome = entries.try_for_each(|stored| {
         let stored = stored.map_err(|_| chain.fault("the file is damaged here"))?;
         chain.check(&stored, None)
     });
-    Ok(outcome.and_then(|()| chain.finish(super::books::read_standing(connection, id))))
+    let standing = super::books::read_standing(connection, id);
+    let used = super::usage::all(connection, id)?;
+    Ok(outcome.and_then(|()| chain.finish(standing, &used)))
 }
 
 fn file_fault(connection: &Connection) -> Result<Option<String>, AuditError> {

@@ -1,8 +1,8 @@
 //! Money: looks up what the rules ask for, runs them, writes what they say.
 
-use mesh_core::billing::account::order::{Order, Reference};
-use mesh_core::billing::account::{Command, Facts, Summary};
-use mesh_core::billing::ledger::{Record, Stored};
+use mesh_core::billing::account::order::{Known, Order, Reference, Subject};
+use mesh_core::billing::account::{Command, Facts, Prior, Summary};
+use mesh_core::billing::ledger::{self, Record, Stored};
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::limits::LEDGER_PAGE_MAX;
 use mesh_core::time::UnixMillis;
@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, blob, signed};
 use super::writer::Work;
-use crate::gateway::store::books::{self, Done, Line, Standing};
+use crate::gateway::store::books::{self, Done, Line, Outcome, Rebuilt, Standing};
 use crate::gateway::store::error::StoreError;
 use crate::gateway::store::types::{Booked, NewAccount, Ordered};
 
@@ -46,12 +46,19 @@ impl Work<'_> {
         command: Command,
         now: UnixMillis,
     ) -> Result<Done, StoreError> {
-        let prior = self.booked(id, books::about(&command))?;
-        let prior = prior.map(|booked| booked.charge);
+        let request = command.request();
+        let recorded = self.recorded_under(id, "request", &request.to_string())?;
+        let prior = recorded.and_then(|entry| Prior::of(&entry.record));
+        let provider_key = match &command {
+            Command::Hold(hold) => self.has_provider_key(id, &hold.provider)?,
+            Command::Settle(_) | Command::Release(_) | Command::Lose(_) => false,
+        };
         let facts = Facts {
             now,
             prior: prior.clone(),
+            provider_key,
         };
+        let ends = !matches!(command, Command::Hold(_));
         let mut standing = read_standing(self.connection, id)?;
         standing.account.holds = self.holds.take(id);
         let ran = standing.carry_out(id, &facts, command);
@@ -59,13 +66,34 @@ impl Work<'_> {
         let holds = std::mem::take(&mut standing.account.holds);
         self.holds.put(id, holds, touched);
         let outcome = ran?;
+        self.write_down(id, &standing, &outcome, now)?;
+        if ends {
+            self.forget_running(id, request)?;
+        }
+        Ok(Done::new(prior, &outcome))
+    }
+
+    /// Writes what a command or an order led to.
+    fn write_down(
+        &self,
+        id: AccountId,
+        standing: &Standing,
+        outcome: &Outcome,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
         for line in &outcome.lines {
             append(self.connection, id, line)?;
         }
-        if !outcome.lines.is_empty() {
-            write_standing(self.connection, id, &standing)?;
+        for (key, sums) in &outcome.usage {
+            super::usage::add(self.connection, id, key, sums)?;
         }
-        Ok(Done::new(prior, &outcome))
+        for task in &outcome.tasks {
+            self.put_task(task, now)?;
+        }
+        if !outcome.lines.is_empty() {
+            write_standing(self.connection, id, standing)?;
+        }
+        Ok(())
     }
 
     /// Carries an order out, unless it was before; gives the record that stands under its reference.
@@ -75,20 +103,14 @@ impl Work<'_> {
         order: &Order,
         now: UnixMillis,
     ) -> Result<Ordered, StoreError> {
-        let mut standing = read_standing(self.connection, id)?;
-        // Whatever it does, holds stay.
-        standing.account.holds = self.holds.of(id);
-        let prior = self.ordered(id, &order.reference)?;
-        let lines = standing.order(id, now, prior.as_ref(), order)?;
-        for line in &lines {
-            append(self.connection, id, line)?;
-        }
-        if !lines.is_empty() {
-            write_standing(self.connection, id, &standing)?;
-        }
-        let record = lines.into_iter().next_back().map(|line| line.entry.record);
+        let mut standing = self.standing_with_holds(id)?;
+        let known = self.known(id, order, now)?;
+        let outcome = standing.order(id, &known, order)?;
+        self.write_down(id, &standing, &outcome, now)?;
+        let record = outcome.lines.into_iter().next_back();
+        let record = record.map(|line| line.entry.record);
         let repeated = record.is_none();
-        let record = record.or(prior);
+        let record = record.or(known.prior);
         let lost = || StoreError::Damaged("an order was written and is not there".to_owned());
         Ok(Ordered {
             record: record.ok_or_else(lost)?,
@@ -96,26 +118,77 @@ impl Work<'_> {
         })
     }
 
-    fn ordered(&self, id: AccountId, reference: &Reference) -> Result<Option<Record>, StoreError> {
-        let stored = self
-            .connection
-            .prepare_cached(
-                "SELECT sequence, canonical, hash FROM entries \
-                 WHERE account = ?1 AND reference = ?2",
-            )?
-            .query_row(
-                params![blob(id.as_u128()), reference.as_str()],
-                rows::stored,
-            )
-            .optional()?;
-        let entry = stored.as_ref().map(books::entry).transpose()?;
+    /// Books the credits of an account that have ended.
+    pub(super) fn lapse(&mut self, id: AccountId, now: UnixMillis) -> Result<(), StoreError> {
+        let mut standing = self.standing_with_holds(id)?;
+        let outcome = standing.lapse(id, now)?;
+        self.write_down(id, &standing, &outcome, now)
+    }
+
+    /// What holds is not changed by what is ordered.
+    fn standing_with_holds(&self, id: AccountId) -> Result<Standing, StoreError> {
+        let mut standing = read_standing(self.connection, id)?;
+        standing.account.holds = self.holds.of(id);
+        Ok(standing)
+    }
+
+    fn known(&self, id: AccountId, order: &Order, now: UnixMillis) -> Result<Known, StoreError> {
+        let prior = self.ordered(id, &order.reference)?;
+        let Some(subject) = order.subject() else {
+            let nothing = Known::at(now);
+            return Ok(Known { prior, ..nothing });
+        };
+        let name = subject.to_string();
+        let found = match &subject {
+            Subject::Charge(_) => self.recorded_under(id, "request", &name)?,
+            Subject::Payment(_) => self.recorded_under(id, "reference", &name)?,
+        };
+        let undone = self.entries_under(id, "undoes", &name)?;
+        Ok(Known {
+            now,
+            prior,
+            subject: found.map(|entry| (entry.at, entry.record)),
+            undone: undone.into_iter().map(|entry| entry.record).collect(),
+        })
+    }
+
+    pub(super) fn ordered(
+        &self,
+        id: AccountId,
+        reference: &Reference,
+    ) -> Result<Option<Record>, StoreError> {
+        let entry = self.recorded_under(id, "reference", reference.as_str())?;
         Ok(entry.map(|entry| entry.record))
     }
 
+    fn recorded_under(
+        &self,
+        id: AccountId,
+        column: &'static str,
+        name: &str,
+    ) -> Result<Option<ledger::Entry>, StoreError> {
+        Ok(self.entries_under(id, column, name)?.into_iter().next())
+    }
+
+    /// The entries that one of the computed columns files under a name.
+    fn entries_under(
+        &self,
+        id: AccountId,
+        column: &'static str,
+        name: &str,
+    ) -> Result<Vec<ledger::Entry>, StoreError> {
+        let sql = format!(
+            "SELECT sequence, canonical, hash FROM entries \
+             WHERE account = ?1 AND {column} = ?2 ORDER BY sequence"
+        );
+        let mut query = self.connection.prepare_cached(&sql)?;
+        let rows = query.query_map(params![blob(id.as_u128()), name], rows::stored)?;
+        let stored: Vec<Stored> = rows.collect::<Result<_, _>>()?;
+        stored.iter().map(books::entry).collect()
+    }
+
     pub(super) fn summary(&self, id: AccountId, now: UnixMillis) -> Result<Summary, StoreError> {
-        let mut standing = read_standing(self.connection, id)?;
-        standing.account.holds = self.holds.of(id);
-        Ok(standing.account.summary(now)?)
+        Ok(self.standing_with_holds(id)?.account.summary(now)?)
     }
 
     pub(super) fn booked(
@@ -150,17 +223,26 @@ impl Work<'_> {
     }
 }
 
-/// Writes down where accounts stand that have lost it, from their ledgers.
-pub(super) fn restate(connection: &Connection) -> Result<(), StoreError> {
+/// Writes down where accounts stand that have lost it, and what they used, from their ledgers.
+/// `usage` says whether this schema has the sums of usage.
+pub(super) fn restate(connection: &Connection, usage: bool) -> Result<(), StoreError> {
     let mut query = connection.prepare("SELECT id FROM accounts WHERE state IS NULL")?;
     let lost = query.query_map([], |row| rows::account_id(row, 0))?;
     for id in lost.collect::<Result<Vec<_>, _>>()? {
         let mut query = connection.prepare_cached(
             "SELECT sequence, canonical, hash FROM entries WHERE account = ?1 ORDER BY sequence",
         )?;
-        let ledger = query.query_map([blob(id.as_u128())], rows::stored)?;
-        let ledger: Vec<Stored> = ledger.collect::<Result<_, _>>()?;
-        if let Some(account) = books::rebuilt(&ledger)? {
+        let mut rebuilt = Rebuilt::default();
+        for stored in query.query_map([blob(id.as_u128())], rows::stored)? {
+            let entry = books::entry(&stored?)?;
+            rebuilt.read(entry.at, &entry.record)?;
+        }
+        if usage {
+            for (key, sums) in &rebuilt.usage {
+                super::usage::add(connection, id, key, sums)?;
+            }
+        }
+        if let Some(account) = rebuilt.account {
             let state = serde_json::to_string(&account)
                 .map_err(|error| StoreError::Failed(error.to_string()))?;
             let sql = "UPDATE accounts SET state = ?2 WHERE id = ?1";

@@ -15,20 +15,25 @@
 
 mod audit;
 mod books;
+mod chores;
 mod directory;
 mod open;
 mod rows;
+mod usage;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use mesh_core::billing::account::order::Order;
-use mesh_core::billing::account::{Command, Summary};
-use mesh_core::billing::ledger::Stored;
+use mesh_core::billing::account::order::{Order, Reference};
+use mesh_core::billing::account::{Command, Lose, Month, Summary};
+use mesh_core::billing::ledger::seal::Head;
+use mesh_core::billing::ledger::{Record, Stored};
+use mesh_core::billing::usage::{Key, Sums};
 use mesh_core::gateway::Admitted;
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::KeyHash;
@@ -39,7 +44,8 @@ pub(super) use self::audit::verify;
 use super::books::Done;
 use super::error::{OpenError, StoreError};
 use super::types::{
-    AccountRow, Booked, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, Ordered, Revocation,
+    AccountRow, Booked, DeviceRow, KeyRow, NewAccount, NewDevice, NewKey, NewTask, Ordered,
+    Revocation, Span, Task,
 };
 use super::{Load, Role};
 
@@ -52,6 +58,99 @@ impl Sqlite {
     pub(super) fn open(path: &Path, role: Role) -> Result<Self, OpenError> {
         let opened = open::open(path, role)?;
         Ok(Self(Arc::new(writer::Writer::start(opened, role)?)))
+    }
+
+    pub(super) async fn lose_all(&self, now: UnixMillis) -> Result<usize, StoreError> {
+        self.0
+            .as_gateway()?
+            .submit(move |work| work.lose_all(now))
+            .await
+    }
+
+    pub(super) async fn checkpoint(
+        &self,
+        account: AccountId,
+        lose: Lose,
+    ) -> Result<(), StoreError> {
+        self.0
+            .as_gateway()?
+            .submit(move |work| work.checkpoint(account, &lose))
+            .await
+    }
+
+    pub(super) async fn usage(
+        &self,
+        account: AccountId,
+        span: Span,
+    ) -> Result<Vec<(Key, Sums)>, StoreError> {
+        self.0.submit(move |work| work.usage(account, span)).await
+    }
+
+    pub(super) async fn ordered(
+        &self,
+        account: AccountId,
+        reference: Reference,
+    ) -> Result<Option<Record>, StoreError> {
+        self.0
+            .submit(move |work| work.ordered(account, &reference))
+            .await
+    }
+
+    pub(super) async fn months_due(
+        &self,
+        now: UnixMillis,
+    ) -> Result<Vec<(AccountId, Month)>, StoreError> {
+        self.0.submit(move |work| work.months_due(now)).await
+    }
+
+    pub(super) async fn lapse_all(&self, now: UnixMillis) -> Result<(), StoreError> {
+        self.0.submit(move |work| work.lapse_all(now)).await
+    }
+
+    pub(super) async fn heads(&self) -> Result<BTreeMap<AccountId, Head>, StoreError> {
+        self.0.submit(|work| work.heads()).await
+    }
+
+    pub(super) async fn put_task(&self, task: NewTask, now: UnixMillis) -> Result<(), StoreError> {
+        self.0.submit(move |work| work.put_task(&task, now)).await
+    }
+
+    pub(super) async fn tasks(&self, kind: &'static str) -> Result<Vec<Task>, StoreError> {
+        self.0.submit(move |work| work.tasks(kind)).await
+    }
+
+    pub(super) async fn update_task(
+        &self,
+        kind: &'static str,
+        key: String,
+        body: String,
+        done_at: Option<UnixMillis>,
+    ) -> Result<(), StoreError> {
+        self.0
+            .submit(move |work| work.update_task(kind, &key, &body, done_at))
+            .await
+    }
+
+    pub(super) async fn provider_key(
+        &self,
+        account: AccountId,
+        provider: String,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0
+            .submit(move |work| work.provider_key(account, &provider))
+            .await
+    }
+
+    pub(super) async fn set_provider_key(
+        &self,
+        account: AccountId,
+        provider: String,
+        sealed: Option<Vec<u8>>,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        self.0
+            .submit(move |work| work.set_provider_key(account, &provider, sealed.as_deref(), now))
+            .await
     }
 
     pub(super) async fn create_account(

@@ -14,14 +14,17 @@ const APPLICATION_ID: i32 = 0x5359_4E45;
 /// How long to wait for another process's transaction; less than the gateway waits for its store.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The steps from nothing to the present schema. Forward only; a step is never changed.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
+    include_str!("schema/0004.sql"),
 ];
 
 /// The step that made where an account stands one text.
 const STATE_SINCE: u32 = 2;
+/// The step that brought the sums of what was used.
+const USAGE_SINCE: u32 = 4;
 
 /// A connection, and the lock that goes with it.
 #[derive(Debug)]
@@ -138,7 +141,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
             tx.pragma_update(None, "application_id", APPLICATION_ID)?;
             tx.pragma_update(None, "user_version", number)?;
             if number >= STATE_SINCE {
-                super::books::restate(&tx)?;
+                super::books::restate(&tx, number >= USAGE_SINCE)?;
             }
         }
         Ok(tx.commit()?)

@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 use std::sync::mpsc;
 
-use mesh_core::billing::account::Denied;
+use mesh_core::billing::account::{Denied, Lose};
+use mesh_core::billing::ledger::seal::{Seal, SealKey};
 use mesh_core::billing::money::Nanos;
+use mesh_core::billing::tier::Tier;
 use mesh_core::limits::STORE_QUEUE_MAX;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -39,7 +41,7 @@ impl Folder {
     }
 
     fn verify(&self) -> Report {
-        verify(&self.file()).unwrap()
+        verify(&self.file(), None).unwrap()
     }
 
     fn only_fault(&self) -> (u64, &'static str) {
@@ -67,26 +69,12 @@ macro_rules! conforms {
     };
 }
 
-conforms!(
-    an_account_is_found_by_its_name_and_names_are_unique,
-    a_key_is_known_by_its_hash_until_it_is_revoked,
-    a_device_is_enrolled_once_and_only_with_a_living_key,
-    each_session_of_a_device_has_a_higher_number,
-    a_device_is_refused_for_the_reason_that_holds,
-    revocations_can_be_followed_in_their_order,
-    a_request_is_held_then_charged_and_the_rest_is_void,
-    a_repeated_settle_charges_nothing_more,
-    an_id_is_good_for_one_question,
-    a_released_id_is_free_again,
-    an_order_is_carried_out_once_and_found_in_the_ledger,
-    an_order_leaves_what_is_held_alone,
-    sixty_four_clients_get_exactly_what_the_ceiling_covers,
-    the_ledger_can_be_read_from_any_entry_on_and_verifies,
-);
+conformance::every_case!(conforms);
 
 fn writer_of(store: &Store) -> &writer::Writer {
     match &store.0 {
         Kind::Sqlite(sqlite) => &sqlite.0,
+        Kind::Postgres(_) => panic!("not a file"),
     }
 }
 
@@ -335,7 +323,7 @@ async fn a_call_that_fails_takes_none_of_its_batch_along() {
     let third = Box::pin(store.hold(ACCOUNT, hold(3), NOW));
     drop(free);
     let (failed, held) = tokio::join!(failing, third);
-    assert_eq!((failed, held), (Err(StoreError::Locked), Ok(())));
+    assert_eq!((failed, held.map(drop)), (Err(StoreError::Locked), Ok(())));
     busy.await.unwrap();
     let summary = store.summary(ACCOUNT, NOW).await.unwrap();
     assert_eq!((summary.spent, summary.held), (Nanos(0), Nanos(2 * HELD)));
@@ -417,7 +405,7 @@ async fn what_is_locked_by_another_program_changes_nothing() {
         Err(StoreError::Locked)
     );
     other.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(store.hold(ACCOUNT, hold(1), NOW).await, Ok(()));
+    store.hold(ACCOUNT, hold(1), NOW).await.unwrap();
     let again = store.hold(ACCOUNT, hold(1), NOW).await;
     assert_eq!(again, Err(StoreError::Denied(Denied::InProgress)));
 }
@@ -436,7 +424,7 @@ fn a_newer_foreign_or_broken_file_is_refused_and_left_alone() {
             newer,
             OpenError::Newer {
                 found: 99,
-                known: 3,
+                known: 4,
                 ..
             }
         ),
@@ -466,7 +454,10 @@ fn a_newer_foreign_or_broken_file_is_refused_and_left_alone() {
     assert!(broken.to_string().contains("damaged"), "{broken}");
 
     let folder = Folder::new();
-    assert!(matches!(verify(&folder.file()), Err(AuditError::Open(_))));
+    assert!(matches!(
+        verify(&folder.file(), None),
+        Err(AuditError::Open(_))
+    ));
 }
 
 #[tokio::test]
@@ -515,4 +506,105 @@ async fn only_its_owner_may_read_the_files() {
         let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{:?}", entry.file_name());
     }
+}
+
+fn lose(request: u128) -> Lose {
+    let settle = settle(request);
+    Lose {
+        request: settle.request,
+        body: settle.body,
+        tier: Tier::MANAGED,
+        model: settle.model,
+        price: settle.price,
+        tokens: settle.tokens,
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_a_crash_cut_off_is_the_operators_loss_and_free_for_the_account() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    for request in 1..=3 {
+        store.hold(ACCOUNT, hold(request), NOW).await.unwrap();
+        store.checkpoint(ACCOUNT, lose(request)).await.unwrap();
+    }
+    // One is settled and one released in time; what nobody holds is not remembered.
+    store.settle(ACCOUNT, settle(2), NOW).await.unwrap();
+    let release = Release {
+        request: RequestId::from_u128(3),
+        hold: hold(3).id,
+    };
+    store.release(ACCOUNT, release, NOW).await.unwrap();
+    store.checkpoint(ACCOUNT, lose(3)).await.unwrap();
+    drop(store);
+    let store = folder.gateway();
+    assert_eq!(store.lose_all(NOW).await, Ok(1));
+    assert_eq!(store.lose_all(NOW).await, Ok(0));
+    let summary = store.summary(ACCOUNT, NOW).await.unwrap();
+    assert_eq!((summary.spent, summary.held), (Nanos(CHARGED), Nanos(0)));
+    for denied in [
+        store.hold(ACCOUNT, hold(1), NOW).await.map(drop),
+        store.settle(ACCOUNT, settle(1), NOW).await.map(drop),
+    ] {
+        let Err(StoreError::Denied(Denied::Interrupted { loss })) = denied else {
+            panic!("{denied:?}")
+        };
+        assert_eq!(loss.base, Nanos(10_500_000));
+    }
+    store.hold(ACCOUNT, hold(3), NOW).await.unwrap();
+    assert!(folder.verify().is_sound());
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_cut_short_or_rewritten_is_noticed_by_its_last_seal() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    charge(&store, 1).await;
+    charge(&store, 2).await;
+    let key = SealKey::from_seed(&[7; 32]).unwrap();
+    let seal = Seal::new(NOW, store.heads().await.unwrap(), &key);
+    charge(&store, 3).await;
+    drop(store);
+    let against = |seal: &Seal| {
+        let report = verify(&folder.file(), Some(seal)).unwrap();
+        let mut faults = report.faults();
+        faults.next().map(|fault| (fault.sequence, fault.what))
+    };
+    assert_eq!(against(&seal), None);
+    // Somebody who can write the whole file cuts the last two entries off, and mends everything else.
+    let connection = folder.by_hand();
+    let cut = "DELETE FROM entries WHERE sequence > 1; DELETE FROM usage; \
+               UPDATE accounts SET entries = 2, head = (SELECT hash FROM entries WHERE sequence = 1)";
+    connection.execute_batch(cut).unwrap();
+    drop(connection);
+    let (sequence, what) = against(&seal).unwrap();
+    assert_eq!(sequence, 2);
+    assert!(what.starts_with("cut off"), "{what}");
+    let mut other = seal.heads.clone();
+    other.values_mut().for_each(|head| head.entries = 2);
+    let (sequence, what) = against(&Seal::new(NOW, other, &key)).unwrap();
+    assert_eq!(sequence, 1);
+    assert!(what.starts_with("rewritten"), "{what}");
+    let stranger = AccountId::from_u128(77);
+    let heads = [(stranger, seal.heads[&ACCOUNT])].into();
+    let report = verify(&folder.file(), Some(&Seal::new(NOW, heads, &key))).unwrap();
+    assert!(report.faults().any(|fault| fault.account == stranger));
+}
+
+#[tokio::test]
+async fn sums_of_usage_that_were_changed_are_noticed() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    charge(&store, 1).await;
+    drop(store);
+    let connection = folder.by_hand();
+    connection
+        .execute_batch("UPDATE usage SET charge = charge - 1")
+        .unwrap();
+    drop(connection);
+    let (_, what) = folder.only_fault();
+    assert!(what.contains("sums of what was used"), "{what}");
 }

@@ -186,6 +186,12 @@ pub(super) struct Holds {
 }
 
 impl Holds {
+    /// Whether something is set aside for a request.
+    pub(super) fn has(&self, account: AccountId, request: RequestId) -> bool {
+        let holds = self.accounts.get(&account);
+        holds.is_some_and(|holds| holds.contains_key(&request))
+    }
+
     /// Takes an account's holds out, to be given back by [`Holds::put`].
     pub(super) fn take(&mut self, account: AccountId) -> BTreeMap<RequestId, Held> {
         self.accounts.remove(&account).unwrap_or_default()

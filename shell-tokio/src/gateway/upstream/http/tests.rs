@@ -39,7 +39,7 @@ fn request() -> ModelRequest {
 
 fn call(upstreams: &Upstreams, credit: usize) -> (Call, mpsc::Receiver<News>) {
     let (sink, news) = mpsc::channel(64);
-    let call = upstreams.call("p", request(), sink, |news| news);
+    let call = upstreams.call("p", CallKey::Configured, request(), sink, |news| news);
     call.credit(credit);
     (call, news)
 }
@@ -150,7 +150,7 @@ async fn a_warm_connection_is_the_one_that_is_used() {
         .unwrap();
     warming.await.unwrap();
     settle().await;
-    let start = http.start(&provider, request());
+    let start = http.start(&provider, &CallKey::Configured, request());
     let sent = tokio::spawn(start.request.send());
     assert!(
         read_request(&mut stream)
@@ -243,7 +243,7 @@ async fn the_echo_model_is_always_there() {
     let body =
         Bytes::from_static(br#"{"messages":[{"role":"user","content":"hi"}],"max_tokens":4}"#);
     let request = ModelRequest { body, ..request() };
-    let call = upstreams.call("loopback", request, sink, |news| news);
+    let call = upstreams.call("loopback", CallKey::Configured, request, sink, |news| news);
     call.credit(100_000);
     let (body, end) = rest(&mut news).await;
     assert!(body.ends_with(b"data: [DONE]\n\n"));

@@ -1,12 +1,19 @@
 //! `synesis ledger verify`: is every entry still the one that was written?
 
+use std::path::Path;
+
+use mesh_core::billing::ledger::seal::Seal;
+use mesh_core::error::ErrorClass;
 use serde::Serialize;
 
-use super::args::{AdminOptions, Ledger};
-use super::output::{Mark, grouped};
-use super::{Scene, Stop};
-use mesh_core::error::ErrorClass;
-
+use crate::cli::args::AdminOptions;
+use crate::cli::output::{Mark, grouped};
+use crate::cli::{Scene, Stop, moment};
+use crate::error::Error;
+use crate::files;
+use crate::gateway::chores::SEAL_FILE;
+use crate::gateway::config::Config;
+use crate::gateway::keys::Keys;
 use crate::gateway::store::{self, AccountReport};
 
 /// One chain, as `--json` shows it.
@@ -44,17 +51,17 @@ impl From<&AccountReport> for Chain {
 }
 
 /// Verifies, and fails if anything does not hold.
-pub(super) async fn run(ledger: &Ledger, scene: &Scene) -> Result<(), Stop> {
-    let Ledger::Verify { account, options } = ledger;
+pub(super) async fn run(
+    account: Option<&str>,
+    seal: Option<&Path>,
+    options: &AdminOptions,
+    scene: &Scene,
+) -> Result<(), Stop> {
     let config = scene.gateway_config(options.config.as_deref())?;
-    let path = config.store_path();
-    let report = tokio::task::spawn_blocking(move || store::verify(&path))
-        .await
-        .map_err(Stop::internal)??;
+    let seal = read_seal(seal, &config)?;
+    let report = store::verify_at(&config.store(), seal.as_ref()).await?;
     let wanted = |chain: &AccountReport| {
-        account
-            .as_deref()
-            .is_none_or(|a| chain.name == a || chain.account.to_string() == a)
+        account.is_none_or(|a| chain.name == a || chain.account.to_string() == a)
     };
     let chains: Vec<Chain> = report
         .accounts
@@ -68,7 +75,17 @@ pub(super) async fn run(ledger: &Ledger, scene: &Scene) -> Result<(), Stop> {
         return Err(Stop::invalid(format!("there is no account {account:?}")));
     }
     let sound = report.file.is_none() && chains.iter().all(|chain| chain.sound);
-    show(&chains, report.file.as_deref(), sound, options, scene)?;
+    let sealed = seal.map(|seal| Sealed {
+        at: moment(seal.at),
+        not_yet: report.entries().saturating_sub(seal.entries()),
+    });
+    show(
+        &chains,
+        report.file.as_deref(),
+        sealed.as_ref(),
+        options,
+        scene,
+    )?;
     if sound {
         Ok(())
     } else {
@@ -76,17 +93,55 @@ pub(super) async fn run(ledger: &Ledger, scene: &Scene) -> Result<(), Stop> {
     }
 }
 
+/// What is under a seal.
+#[derive(Serialize)]
+struct Sealed {
+    at: String,
+    /// Entries that came after it.
+    not_yet: u64,
+}
+
+/// The seal that was named, or the last one that the gateway exported, if it has any. It must be whole;
+/// the gateway's own must be signed with its key.
+fn read_seal(named: Option<&Path>, config: &Config) -> Result<Option<Seal>, Stop> {
+    let own = config.seals_dir().join(SEAL_FILE);
+    let path = named.unwrap_or(&own);
+    let text = match files::read_private(path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        // A copy that is kept elsewhere is no secret.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?
+        }
+        Err(error) => return Err(Error::file(path, error).into()),
+    };
+    let no_seal = |why: &dyn std::fmt::Display| {
+        Stop::invalid(format!(
+            "{} is no seal to check against: {why}",
+            path.display()
+        ))
+    };
+    let seal: Seal = serde_json::from_str(&text).map_err(|error| no_seal(&error))?;
+    let keys = Keys::open_or_make(&config.ca_dir())?;
+    seal.check(Some(&keys.seals().public()))
+        .map_err(|error| no_seal(&error))?;
+    Ok(Some(seal))
+}
+
 fn show(
     chains: &[Chain],
     file: Option<&str>,
-    sound: bool,
+    sealed: Option<&Sealed>,
     options: &AdminOptions,
     scene: &Scene,
 ) -> Result<(), Stop> {
+    let sound = file.is_none() && chains.iter().all(|chain| chain.sound);
     if options.json {
-        return scene
-            .output
-            .json(&serde_json::json!({ "sound": sound, "file_fault": file, "accounts": chains }));
+        return scene.output.json(&serde_json::json!({
+            "sound": sound, "file_fault": file, "seal": sealed, "accounts": chains,
+        }));
     }
     let rows: Vec<Vec<String>> = chains
         .iter()
@@ -109,6 +164,13 @@ fn show(
         scene
             .output
             .error(&format!("the store's file itself is damaged: {fault}"));
+    }
+    if let Some(sealed) = sealed {
+        scene.output.aside(&format!(
+            "checked against the seal of {}; {} entries came after it",
+            sealed.at,
+            grouped(sealed.not_yet)
+        ));
     }
     if !sound {
         scene.output.note(

@@ -39,6 +39,12 @@ fn count(net: &Net, what: &str) -> usize {
         .count()
 }
 
+/// What was asked of the outside world, besides to write down what has been used so far.
+fn asked(net: &Net) -> Vec<&'static str> {
+    let asked = net.outside.asked.iter().copied();
+    asked.filter(|asked| *asked != "checkpoint").collect()
+}
+
 /// Until both sides have given the tunnel up: 120 s after they last spoke without an answer. The
 /// model server is not silent meanwhile.
 fn black_out(net: &mut Net, said: &str) {
@@ -70,7 +76,7 @@ fn an_answer_cut_in_the_middle_goes_on_where_it_was_with_one_call_and_one_charge
     assert_eq!(end.ended[&id].cost_nanos, Nanos(10_815_000));
     assert_eq!((end.cuts, end.resumed.as_slice()), (1, &[1][..]));
     assert_eq!(attached(&net), [(Return::Resumed, 1, false)]);
-    assert_eq!(net.outside.asked, ["hold", "call", "settle"]);
+    assert_eq!(asked(&net), ["hold", "call", "settle"]);
     assert_eq!(net.outside.account.spent, Nanos(10_815_000));
     let stats = end.device.stats();
     assert_eq!((stats.requests_sent, stats.requests_succeeded), (1, 1));
@@ -90,7 +96,7 @@ fn one_that_still_runs_when_the_tunnel_is_back_is_heard_on() {
     net.run(secs(1));
     assert_eq!(net.ends[0].resumed, [1]);
     assert_eq!(net.ends[0].texts[&id], SKY);
-    assert_eq!(net.outside.asked, ["hold", "call", "settle"]);
+    assert_eq!(asked(&net), ["hold", "call", "settle"]);
 }
 
 #[test]
@@ -112,7 +118,7 @@ fn a_question_of_which_nothing_had_come_is_sent_again_and_joins_its_answer() {
         };
         assert_eq!(text, SKY);
         assert_eq!(attached(&net), [(Return::AskedAgain, 0, false)]);
-        assert_eq!(net.outside.asked, ["hold", "call", "settle"]);
+        assert_eq!(asked(&net), ["hold", "call", "settle"]);
     }
 }
 
@@ -218,7 +224,7 @@ fn the_same_question_sent_again_joins_the_answer_and_another_one_under_its_id_is
         panic!("{:?}", net.ends[0].failed)
     };
     assert_eq!(error.code, ErrorCode::Conflict);
-    assert_eq!(net.outside.asked, ["hold", "call", "settle"]);
+    assert_eq!(asked(&net), ["hold", "call", "settle"]);
 }
 
 #[test]
@@ -439,7 +445,7 @@ fn a_long_answer_is_resumed_across_many_cuts_and_its_text_is_whole() {
     let end = &net.ends[0];
     assert_eq!(end.texts[&id], text);
     assert_eq!((end.cuts, end.resumed.len()), (3, 3));
-    assert_eq!(net.outside.asked, ["hold", "call", "settle"]);
+    assert_eq!(asked(&net), ["hold", "call", "settle"]);
 }
 
 #[test]

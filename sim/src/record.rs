@@ -57,6 +57,8 @@ pub struct Asked {
     pub usage: TokensUsed,
     /// Words of a whole answer.
     pub words: u32,
+    /// Under which id it was answered: a new one where a gateway had lost the first answer.
+    pub answered_as: Option<RequestId>,
     /// When its tunnel was lost last.
     pub cut: Option<Micros>,
     /// When it was charged, if the provider had counted it whole.

@@ -417,6 +417,17 @@ impl<W: Wire> World<W> {
     }
 
     fn answer_event(&mut self, at: usize, request: RequestId, event: AnswerEvent) {
+        let answered_as = match &event {
+            AnswerEvent::Ended(end) => Some(end.request_id),
+            AnswerEvent::Whole(answer) => Some(answer.request_id),
+            AnswerEvent::Chunk(_)
+            | AnswerEvent::Cut
+            | AnswerEvent::Resumed { .. }
+            | AnswerEvent::Failed(_) => None,
+        };
+        if let (Some(_), Some(asked)) = (answered_as, self.record.questions.get_mut(&request)) {
+            asked.answered_as = answered_as;
+        }
         let outcome = match event {
             AnswerEvent::Chunk(text) => {
                 self.text(request, &text);

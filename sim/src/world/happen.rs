@@ -237,6 +237,7 @@ impl<W: Wire> World<W> {
                 calling: false,
                 usage: upstream::usage(context_bytes, words),
                 words,
+                answered_as: None,
                 cut: None,
                 counted: None,
                 outcome: None,

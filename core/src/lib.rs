@@ -19,6 +19,7 @@ pub mod limits;
 pub mod machine;
 pub mod privacy;
 pub mod quic;
+pub mod rate;
 pub mod rng;
 pub mod stream;
 pub mod time;

@@ -101,6 +101,39 @@ pub const CHUNK_TEXT_BYTES_MAX: usize = 32 * 1024;
 /// Text of an unstreamed answer, kept until it is whole. Over it: ended as too large, with what
 /// there is. Leaves room for JSON's escapes of ordinary text within the frame limit.
 pub const ANSWER_TEXT_BYTES_MAX: usize = 1024 * 1024;
+/// Pieces of one streamed answer that are kept for a device that comes back. Over it: the answer ends
+/// as too large, with what there is.
+pub const JOURNAL_BYTES_MAX: usize = FRAME_ESCALATION_BYTES_MAX;
+/// All kept answers of one gateway. Over it: the finished go first, the oldest end first; when only
+/// running ones are left, the one that grows ends as too large, with what there is.
+pub const JOURNALS_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Text of an answer under way to a device that acknowledges pieces. Over it: the next piece waits.
+pub const ANSWER_UNACKED_BYTES_MAX: usize = 512 * 1024;
+/// A device acknowledges after so many pieces, or after [`ACK_EVERY_BYTES`].
+pub const ACK_EVERY_PIECES: u64 = 32;
+/// See [`ACK_EVERY_PIECES`]. Well under [`ANSWER_UNACKED_BYTES_MAX`].
+pub const ACK_EVERY_BYTES: usize = 64 * 1024;
+/// How long an answer is kept after its end when nothing is said. After it: `EXPIRED`.
+pub const ANSWER_KEPT: Duration = Duration::from_secs(600);
+/// How long an answer that is kept shorter may still take to reach the device that is reading it.
+/// After it: `EXPIRED`.
+pub const ANSWER_DELIVERY: Duration = Duration::from_secs(120);
+/// How long a running answer waits for its device when nothing is said: a session's idle timeout.
+/// After it: stopped, unless its provider's are drained.
+pub const RESUME_WINDOW: Duration = QUIC_IDLE_TIMEOUT;
+/// Silence of a model server after the first piece of an answer. Over it: ended with what there is.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(120);
+/// How often in a row a device asks for an answer to go on without getting one piece more. Over it:
+/// the answer fails.
+pub const RESUMES_WITHOUT_PROGRESS_MAX: u32 = 3;
+/// Questions of one device, and of one account, in a minute when nothing is said. Over it:
+/// `RATE_LIMITED`.
+pub const REQUESTS_PER_MINUTE: u32 = 100;
+/// Answers of one device that run at once when nothing is said. Over it: `RATE_LIMITED`.
+pub const ANSWERS_PER_DEVICE_MAX: u32 = ESCALATIONS_PER_TUNNEL_MAX;
+/// Answers of one account that run at once on one gateway when nothing is said. Over it:
+/// `RATE_LIMITED`.
+pub const ANSWERS_PER_ACCOUNT_MAX: u32 = 1024;
 /// Attempts at an upstream for one answer, the first included.
 pub const UPSTREAM_ATTEMPTS_MAX: u32 = 3;
 /// Before the second attempt; doubles with each.

@@ -90,9 +90,10 @@ enum Kind {
     BrokenStore,
     Revoke,
     Expire,
+    LostAnswers,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Cut,
     Kind::OneWay,
     Kind::Mtu,
@@ -109,6 +110,7 @@ const KINDS: [Kind; 16] = [
     Kind::BrokenStore,
     Kind::Revoke,
     Kind::Expire,
+    Kind::LostAnswers,
 ];
 
 struct Drawing {
@@ -263,6 +265,7 @@ impl Drawing {
             troubles,
             anthropic: self.chance.happens(500_000),
             together: u32::try_from(self.chance.below(6)).unwrap_or_default(),
+            pace_ms: 0,
         }
     }
 
@@ -328,6 +331,10 @@ impl Drawing {
                 },
                 Kind::Revoke if self.chance.happens(100_000) => Happening::Revoke { device },
                 Kind::Expire if self.chance.happens(100_000) => Happening::Expire { device },
+                Kind::LostAnswers => {
+                    self.lost_answer(device);
+                    continue;
+                }
                 Kind::CrashGateway
                 | Kind::StopGateway
                 | Kind::RollingRestart
@@ -338,6 +345,47 @@ impl Drawing {
                 | Kind::Expire => continue,
             };
             self.push(at, what);
+        }
+    }
+
+    /// A question that is answered slowly, and a dead spot in the middle that no session outlives.
+    fn lost_answer(&mut self, device: usize) {
+        let at = self.chance.below(self.until.saturating_sub(QUIET_END));
+        self.questions += 1;
+        let upstream = Script {
+            anthropic: self.chance.happens(500_000),
+            pace_ms: u32::try_from(self.chance.between(300, 6_000)).unwrap_or_default(),
+            ..Script::default()
+        };
+        let words = u32::try_from(self.chance.between(10, 90)).unwrap_or_default();
+        self.push(
+            at,
+            Happening::Ask {
+                device,
+                question: self.questions,
+                stream: self.chance.clone().happens(800_000),
+                context_bytes: 0,
+                words,
+                upstream,
+            },
+        );
+        let from = at + self.chance.between(SECOND, 60 * SECOND);
+        let until = from + self.chance.between(100 * SECOND, 260 * SECOND);
+        if from >= self.until {
+            return;
+        }
+        self.push(
+            from,
+            Happening::Cut {
+                device,
+                up: true,
+                down: true,
+                until,
+            },
+        );
+        if until + SECOND < self.until && self.chance.happens(500_000) {
+            // Found out at once instead of by the backoff.
+            self.push(until + SECOND, Happening::Move { device });
         }
     }
 

@@ -8,6 +8,7 @@ pub mod at_end;
 pub mod money;
 
 use mesh_core::device::{AskError, State, Why};
+use mesh_core::error::ErrorCode;
 use mesh_core::ids::RequestId;
 use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::FinishReason;
@@ -61,6 +62,10 @@ const ALWAYS: &[(&str, Check)] = sentences![
     a_tunnel_in_doubt_is_probed_every_second,
     a_heartbeat_never_starves_behind_bulk,
     no_backlog_grows_beyond_its_limit,
+    a_cut_question_waits_for_its_tunnel,
+    a_question_is_not_given_up_while_there_is_a_tunnel,
+    only_its_device_cancels_an_answer,
+    a_finished_answer_is_kept_for_its_device,
 ];
 
 /// Asks every invariant.
@@ -162,8 +167,12 @@ fn one_upstream_attempt_runs_at_a_time_and_none_starts_after_the_first_piece(
     if asked.calling {
         return Err(format!("{id} is called while a call of it runs"));
     }
-    if asked.produced.iter().any(|text| !text.is_empty()) {
+    let alive = asked.produced.get(asked.orphaned..).unwrap_or_default();
+    if alive.iter().any(|text| !text.is_empty()) {
         return Err(format!("{id} is called again after it produced text"));
+    }
+    if !asked.delivered.is_empty() {
+        return Err(format!("{id} is called again after text was delivered"));
     }
     // A device that sends a question anew may start a second round of three.
     if asked.produced.len() >= 9 {
@@ -369,6 +378,100 @@ fn a_heartbeat_never_starves_behind_bulk(record: &Record, now: Micros, seen: &Se
             "device {device} had its heartbeat answered after {} ms, at most {} were due",
             (now - sent) / 1000,
             longest / 1000
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What a question waits at least for a tunnel after it was cut, unless nothing more is tried.
+const WAITS_FOR_A_TUNNEL: Micros = 30 * SECOND;
+/// What is left of an answer when a tunnel comes back may need a moment.
+const GOES_ON_WITHIN: Micros = 40 * SECOND;
+/// How long an answer is kept after its end.
+const KEPT: Micros = 600 * SECOND;
+
+fn a_cut_question_waits_for_its_tunnel(record: &Record, now: Micros, seen: &Seen<'_>) -> Verdict {
+    let Seen::Ended(id, Outcome::Failed(AskError::TunnelLost(lost))) = seen else {
+        return Ok(());
+    };
+    let Some(asked) = record.questions.get(id) else {
+        return Ok(());
+    };
+    let seeks = record
+        .tunnels
+        .get(asked.device)
+        .is_some_and(|tunnel| matches!(tunnel.state, State::Reconnecting { .. }));
+    // What was asked long ago may be overdue at once.
+    let old = now - asked.at >= KEPT;
+    match asked.cut {
+        _ if !seeks || old => Ok(()),
+        Some(cut) if now - cut + SECOND / 1000 >= WAITS_FOR_A_TUNNEL => Ok(()),
+        Some(cut) => Err(format!("{id} was given up {} µs after {lost}", now - cut)),
+        None => Err(format!("{id} was given up at once after {lost}")),
+    }
+}
+
+fn a_question_is_not_given_up_while_there_is_a_tunnel(
+    record: &Record,
+    now: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Ended(id, Outcome::Failed(error @ (AskError::TunnelLost(_) | AskError::TimedOut))) =
+        seen
+    else {
+        return Ok(());
+    };
+    let tunnel = record
+        .questions
+        .get(id)
+        .and_then(|asked| record.tunnels.get(asked.device));
+    let up = tunnel.filter(|tunnel| tunnel.is_up() && tunnel.doubted.is_none());
+    match up.and_then(|tunnel| tunnel.up_since) {
+        Some(since) if now - since >= GOES_ON_WITHIN => Err(format!(
+            "{id} failed ({error}) with a tunnel for {} s",
+            (now - since) / SECOND
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A gateway that is stopped cancels what it works on.
+fn only_its_device_cancels_an_answer(record: &Record, _: Micros, seen: &Seen<'_>) -> Verdict {
+    let Seen::Ended(
+        id,
+        Outcome::Answered {
+            finish: FinishReason::Cancelled,
+            ..
+        },
+    ) = seen
+    else {
+        return Ok(());
+    };
+    match record.questions.get(id) {
+        Some(asked) if !asked.cancelled && record.gateways_ended == 0 => {
+            Err(format!("{id} was cancelled, and not by its device"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Where there is one gateway, and none of its processes has ended.
+fn a_finished_answer_is_kept_for_its_device(
+    record: &Record,
+    now: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Ended(id, Outcome::Failed(AskError::Remote(error))) = seen else {
+        return Ok(());
+    };
+    if error.code != ErrorCode::Expired || record.gateways != 1 || record.gateways_ended > 0 {
+        return Ok(());
+    }
+    let counted = record.questions.get(id).and_then(|asked| asked.counted);
+    match counted {
+        Some(at) if now - at < KEPT => Err(format!(
+            "{id} expired {} s after it was complete",
+            (now - at) / SECOND
         )),
         Some(_) | None => Ok(()),
     }

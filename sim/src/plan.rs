@@ -232,6 +232,9 @@ pub struct Script {
     /// So many events of its stream arrive together; one by one when 0 or 1.
     #[serde(default)]
     pub together: u32,
+    /// What it takes longer to say each of these groups, ms.
+    #[serde(default)]
+    pub pace_ms: u32,
 }
 
 /// What goes wrong at one attempt.

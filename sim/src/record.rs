@@ -47,12 +47,22 @@ pub struct Asked {
     pub delivered: String,
     /// Text each upstream attempt produced.
     pub produced: Vec<String>,
+    /// At which gateway the last attempt was made.
+    pub called_at: Option<usize>,
+    /// Attempts that died with their gateway: what they produced is lost, and free.
+    pub orphaned: usize,
     /// Whether an attempt at the upstream runs.
     pub calling: bool,
     /// What a whole answer counts.
     pub usage: TokensUsed,
     /// Words of a whole answer.
     pub words: u32,
+    /// Under which id it was answered: a new one where a gateway had lost the first answer.
+    pub answered_as: Option<RequestId>,
+    /// When its tunnel was lost last.
+    pub cut: Option<Micros>,
+    /// When it was charged, if the provider had counted it whole.
+    pub counted: Option<Micros>,
     /// How it ended.
     pub outcome: Option<Outcome>,
 }
@@ -152,6 +162,10 @@ pub struct Record {
     pub sessions: Vec<Micros>,
     /// Sessions that came back.
     pub reconnects: u64,
+    /// How often a gateway's process died or was stopped.
+    pub gateways_ended: u64,
+    /// Gateways there are.
+    pub gateways: usize,
     /// For how long devices had a session, all together, µs.
     pub up_us: Micros,
 }

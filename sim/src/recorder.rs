@@ -283,7 +283,11 @@ impl Recorder {
             Ask::Hold { account, hold } => (*account, hold.request),
             Ask::Settle { account, settle } => (*account, settle.request),
             Ask::Release { account, release } => (*account, release.request),
-            Ask::Admit { .. } | Ask::Service { .. } | Ask::Checkpoint { .. } | Ask::Call { .. } => {
+            Ask::Admit { .. }
+            | Ask::Service { .. }
+            | Ask::Checkpoint { .. }
+            | Ask::Call { .. }
+            | Ask::Recall { .. } => {
                 return;
             }
         };
@@ -295,7 +299,11 @@ impl Recorder {
             Told::Held(Err(_)) | Told::Settled(Err(_)) | Told::Released(Err(_)) => {
                 Money::Unavailable
             }
-            Told::Admitted(_) | Told::Served(_) | Told::Checkpointed(_) | Told::Called(_) => return,
+            Told::Admitted(_)
+            | Told::Served(_)
+            | Told::Checkpointed(_)
+            | Told::Called(_)
+            | Told::Recalled(_) => return,
         };
         self.money.push(MoneyRow {
             at,

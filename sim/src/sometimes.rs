@@ -15,6 +15,9 @@ pub const RARE: &[&str] = &[
     "a tunnel fell into doubt and out of it",
     "an account could not pay",
     "an answer was cancelled and charged",
+    "an answer was kept no longer",
+    "an answer was resumed after its end",
+    "an answer was resumed in the middle",
     "an answer without usage was estimated",
     "a newer session replaced an older one",
     "a ceiling was lowered below what had been spent",
@@ -29,6 +32,7 @@ pub const RARE: &[&str] = &[
     "an answer that a crash cut off was booked as a loss",
     "an order was said twice",
     "more was to be given back than there was",
+    "the same question joined its answer",
 ];
 
 /// How often each was seen.

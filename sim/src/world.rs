@@ -177,7 +177,10 @@ impl<W: Wire> World<W> {
             by_ask: BTreeMap::new(),
             next_call: 0,
             healed: false,
-            record: Record::default(),
+            record: Record {
+                gateways: plan.gateways as usize,
+                ..Record::default()
+            },
             probes: Vec::new(),
             sometimes: Sometimes::default(),
             violation: None,
@@ -315,7 +318,7 @@ impl<W: Wire> World<W> {
             }
             Event::Undo(index) => {
                 let what = self.plan.happenings[index].what.clone();
-                self.undo(&what)?;
+                self.undo(index, &what)?;
             }
             Event::Heal => self.heal()?,
             Event::Probe => self.probe(),

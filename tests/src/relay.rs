@@ -17,7 +17,7 @@
 //! 4. Held datagrams are bounded ([`HELD_MAX`]); past it the newcomer is dropped and counted.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ pub const DEVICES_MAX: usize = 256;
 const QUEUE_MAX: Duration = Duration::from_millis(250);
 /// How much later a reordered datagram leaves than it otherwise would.
 const REORDER_BY: Duration = Duration::from_millis(8);
+/// Connection ids that both sides give out, bytes.
+const CID_BYTES: usize = 8;
+/// Connection ids remembered; past it a newcomer cannot be severed.
+const CIDS_MAX: usize = 4096;
 /// Larger than any datagram QUIC sends over an Ethernet or loopback path here.
 const DATAGRAM_BYTES_MAX: usize = 65_536;
 
@@ -95,6 +99,7 @@ pub struct Counts {
 enum Command {
     Set(Way, Conditions),
     Rebind,
+    Sever,
     PointAt(SocketAddr),
 }
 
@@ -128,6 +133,8 @@ impl Relay {
             held: BinaryHeap::new(),
             held_ever: 0,
             counts: published,
+            connections: BTreeSet::new(),
+            severed: None,
         };
         let task = tokio::spawn(worker.run(inbox, answers));
         Ok(Self {
@@ -173,6 +180,12 @@ impl Relay {
     /// forgotten its mappings.
     pub async fn rebind(&self) {
         self.command(Command::Rebind).await;
+    }
+
+    /// Swallows everything of the connections that there are, and lets through those that are made
+    /// from now on, as a router does that has restarted.
+    pub async fn sever(&self) {
+        self.command(Command::Sever).await;
     }
 
     /// Passes on to another gateway from now on: the relay's address can be given out before there
@@ -327,9 +340,31 @@ struct Worker {
     held: BinaryHeap<Reverse<Held>>,
     held_ever: u64,
     counts: watch::Sender<[Counts; 2]>,
+    /// Connection ids that were seen behind short headers (RFC 9000 §17.3).
+    connections: BTreeSet<[u8; CID_BYTES]>,
+    /// Those of connections that were severed.
+    severed: Option<BTreeSet<[u8; CID_BYTES]>>,
 }
 
 impl Worker {
+    /// Whether the datagram belongs to a connection that was severed.
+    fn is_severed(&mut self, data: &[u8]) -> bool {
+        let short = data.first().is_some_and(|first| first & 0x80 == 0);
+        let Some(id) = data.get(1..=CID_BYTES).filter(|_| short) else {
+            return false;
+        };
+        let Ok(id) = <[u8; CID_BYTES]>::try_from(id) else {
+            return false;
+        };
+        if self.severed.as_ref().is_some_and(|ids| ids.contains(&id)) {
+            return true;
+        }
+        if self.connections.len() < CIDS_MAX {
+            self.connections.insert(id);
+        }
+        false
+    }
+
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<(Command, oneshot::Sender<()>)>,
@@ -367,6 +402,7 @@ impl Worker {
                 self.lanes[way as usize].conditions = conditions;
                 self.lanes[way as usize].free_at = None;
             }
+            Command::Sever => self.severed = Some(std::mem::take(&mut self.connections)),
             Command::PointAt(gateway) => self.gateway = gateway,
             Command::Rebind => {
                 let devices: Vec<_> = self.devices.keys().copied().collect();
@@ -402,7 +438,7 @@ impl Worker {
     /// A datagram arrived: its fate is decided here.
     async fn arrive(&mut self, way: Way, device: SocketAddr, data: Bytes) {
         let up = way == Way::Up;
-        let known = !up || self.map(device).await;
+        let known = !self.is_severed(&data) && (!up || self.map(device).await);
         let room = self.held.len() < HELD_MAX;
         let lane = &mut self.lanes[way as usize];
         let lost = !known || !room || lane.conditions.black || lane.lose();

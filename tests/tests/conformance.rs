@@ -113,6 +113,7 @@ cases![
     the_agents_tunnel_outlives_a_change_of_address,
     an_answer_comes_through_after_a_black_hole,
     a_question_asked_in_a_black_hole_is_answered_soon_after_it,
+    an_answer_survives_the_loss_of_its_tunnel,
     a_restarted_gateway_is_found_again,
     a_device_that_is_not_enrolled_is_told_to_enrol,
     a_certificate_of_another_ca_is_refused,
@@ -320,6 +321,28 @@ async fn a_question_asked_in_a_black_hole_is_answered_soon_after_it(shell: Shell
     assert_eq!(ended.stdout.trim_end(), Answer::default().text());
     assert!(took < NOTICED_WITHIN, "{took:?}");
     assert_eq!(sessions(&cluster), 1, "the tunnel is still the first");
+    assert_eq!(cluster.charges().await.len(), 1);
+}
+
+async fn an_answer_survives_the_loss_of_its_tunnel(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let pieces: Vec<String> = (0..200).map(|n| format!("piece{n} ")).collect();
+    let shown: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    let gate = Gate::closed();
+    upstream.once(Answer::of(&shown).gated(&gate).into());
+    let asking = shell.ask(&cluster, &["Why?", "--timeout", "60"], None);
+    upstream.wait_for(Event::Waiting(0)).await;
+    gate.let_through(100);
+    asking.line_with("piece99").await;
+    cluster.relay().sever().await;
+    gate.open();
+    let ended = asking.ended().await.succeeded();
+    assert_eq!(ended.stdout.trim_end(), pieces.concat().trim_end());
+    for words in ["The tunnel is lost", "goes on at piece"] {
+        assert!(ended.stderr.contains(words), "{ended:#?}");
+    }
+    assert_eq!(sessions(&cluster), 2, "it was another tunnel");
+    assert_eq!(upstream.questions().len(), 1);
     assert_eq!(cluster.charges().await.len(), 1);
 }
 

@@ -178,6 +178,8 @@ fn config() -> Config {
         }],
         default_model: "echo".to_owned(),
         tunnels_max: 100_000,
+        keeping: mesh_core::gateway::Keeping::default(),
+        rates: mesh_core::gateway::Rates::default(),
     }
 }
 

@@ -2,34 +2,32 @@
 //!
 //! ```text
 //!  Waiting ── a session, and a stream ──▶ OnStream ── last frame ──▶ (gone)
-//!     │ overdue, refused, cancelled          │ overdue, tunnel lost
+//!     │ overdue, refused, cancelled          │ overdue; for a call: tunnel lost
 //!     └──────────────▶ Failed ◀──────────────┘
 //! ```
+//!
+//! What a question does when its tunnel is lost is in [`super::question`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::inflow::Inflow;
+use super::question::Question;
 use super::{AnswerEvent, AskError, Device, Failure, Output};
 use crate::api::Method;
-use crate::dialect::chat::Delta;
 use crate::escalation::request::{first_piece_timeout, validate};
 use crate::ids::RequestId;
 use crate::limits;
 use crate::privacy::restore::{Form, Restorer};
 use crate::privacy::{self, Mapping, json};
-use crate::stream::reassembly::{Reassembly, Released};
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, Read, StreamId, Transport};
 use crate::tunnel::State;
 use crate::wire::close::CloseCode;
 use crate::wire::codec;
 use crate::wire::frame::{Direction, FrameDecoder, StreamKind};
-use crate::wire::message::{
-    Call, Cancel, EscalationRequest, EscalationResponse, Message, StreamChunk,
-};
+use crate::wire::message::{Call, Cancel, EscalationRequest, EscalationResponse, Message};
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,26 +36,15 @@ pub(super) enum Lane {
     Call(u64),
 }
 
-/// A question under way. `Debug` shows nothing of it.
-pub(super) struct Question {
-    /// Encoded, until it is sent.
-    frame: Vec<u8>,
-    place: Option<(ConnId, StreamId)>,
-    decoder: FrameDecoder,
-    pieces: Reassembly,
-    inflow: Inflow,
-    overdue_at: Instant,
-    paused: bool,
-}
-
-impl std::fmt::Debug for Question {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Question")
-            .field("place", &self.place)
-            .field("next_sequence", &self.pieces.next_sequence())
-            .field("paused", &self.paused)
-            .finish_non_exhaustive()
-    }
+/// A question that may be sent, what is private in it hidden.
+pub(super) struct Prepared {
+    pub(super) request: Box<EscalationRequest>,
+    /// The same, encoded.
+    pub(super) frame: Vec<u8>,
+    /// To the first piece.
+    pub(super) patience: Duration,
+    /// What was hidden.
+    pub(super) hidden: Mapping,
 }
 
 /// A typed call under way. `Debug` shows nothing of its parameters.
@@ -86,16 +73,8 @@ impl<T: Transport> Device<T> {
             return self.answer(id, AnswerEvent::Failed(AskError::Duplicate));
         }
         match self.prepare(request) {
-            Ok((frame, patience, hidden)) => {
-                let question = Question {
-                    frame,
-                    place: None,
-                    decoder: FrameDecoder::new(),
-                    pieces: Reassembly::new(),
-                    inflow: Inflow::new(hidden),
-                    overdue_at: now.instant + patience,
-                    paused: false,
-                };
+            Ok(prepared) => {
+                let question = Question::new(now, prepared);
                 self.questions.insert(id, question);
                 self.waiting.push_back(Lane::Question(id));
                 self.send_waiting(now);
@@ -107,10 +86,7 @@ impl<T: Transport> Device<T> {
         }
     }
 
-    fn prepare(
-        &self,
-        mut request: Box<EscalationRequest>,
-    ) -> Result<(Vec<u8>, std::time::Duration, Mapping), AskError> {
+    fn prepare(&self, mut request: Box<EscalationRequest>) -> Result<Prepared, AskError> {
         validate(&request)?;
         let hidden = privacy::hide(&self.config.privacy, &mut request)?;
         // A token may be longer than what it stands for.
@@ -118,9 +94,17 @@ impl<T: Transport> Device<T> {
         self.may_wait()?;
         let patience = first_piece_timeout(&request);
         let mut frame = Vec::new();
-        codec::encode(&Message::EscalationRequest(request), &mut frame)
-            .map_err(|_| AskError::TooLarge)?;
-        Ok((frame, patience, hidden))
+        let message = Message::EscalationRequest(request);
+        codec::encode(&message, &mut frame).map_err(|_| AskError::TooLarge)?;
+        let Message::EscalationRequest(request) = message else {
+            return Err(AskError::TooLarge);
+        };
+        Ok(Prepared {
+            request,
+            frame,
+            patience,
+            hidden,
+        })
     }
 
     /// Whether something more may be asked in this state.
@@ -198,18 +182,6 @@ impl<T: Transport> Device<T> {
         }
     }
 
-    fn send_question(&mut self, now: Now, id: RequestId, conn: ConnId, stream: StreamId) {
-        let Some(question) = self.questions.get_mut(&id) else {
-            return;
-        };
-        question.place = Some((conn, stream));
-        // From here on the gateway keeps the deadlines; this one is for a gateway that does not.
-        question.overdue_at = now.instant + limits::ESCALATION_TOTAL + limits::ANSWER_GRACE;
-        let frame = std::mem::take(&mut question.frame);
-        self.transport.send(conn, stream, &frame);
-        self.stats.requests_sent += 1;
-    }
-
     fn send_call(&mut self, id: u64, conn: ConnId, stream: StreamId) {
         let Some(call) = self.calls.get_mut(&id) else {
             return;
@@ -226,7 +198,8 @@ impl<T: Transport> Device<T> {
         };
         match question.place {
             Some((conn, stream)) => {
-                self.send(conn, stream, &Message::Cancel(Cancel { request_id: id }));
+                let request_id = question.wire_id;
+                self.send(conn, stream, &Message::Cancel(Cancel { request_id }));
                 self.unpause(now, id);
             }
             None => self.fail_question(id, AskError::Cancelled),
@@ -264,17 +237,21 @@ impl<T: Transport> Device<T> {
                 return;
             }
             match self.transport.read(conn, stream) {
-                Read::Data(data) => self.feed(lane, &data),
+                Read::Data(data) => self.feed(now, lane, &data),
                 Read::Blocked => return,
                 Read::End | Read::Reset(_) | Read::Gone => {
-                    let error = AskError::Protocol("the stream ended before the answer".to_owned());
-                    self.fail(lane, error);
+                    let what = "the stream ended before the answer";
+                    match lane {
+                        Lane::Question(id) => self.go_on(now, id, what),
+                        Lane::Call(_) => self.fail(lane, AskError::Protocol(what.to_owned())),
+                    }
                 }
             }
         }
     }
 
-    fn feed(&mut self, lane: Lane, data: &[u8]) {
+    fn feed(&mut self, now: Now, lane: Lane, data: &[u8]) {
+        let place = self.place(lane);
         let Some(decoder) = self.decoder(lane) else {
             return;
         };
@@ -292,17 +269,28 @@ impl<T: Transport> Device<T> {
                 codec::decode(frame.frame_type, frame.payload).map_err(|error| error.to_string())
             });
             match (lane, read) {
-                (Lane::Question(id), Ok(message)) => self.question_message(id, message),
+                (Lane::Question(id), Ok(message)) => self.question_message(now, id, message),
                 (Lane::Call(id), Ok(message)) => self.call_message(id, message),
                 (lane, Err(error)) => return self.fail(lane, AskError::Protocol(error)),
             }
             // Whatever follows a last frame is nobody's.
-            if self.decoder(lane).is_none() {
+            if self.place(lane) != place {
                 return;
             }
         }
         if let Some(place) = self.decoder(lane) {
             *place = decoder;
+        }
+        if let Lane::Question(id) = lane {
+            self.acknowledge(id);
+        }
+    }
+
+    /// The stream it is on; a question may leave one and wait for another.
+    fn place(&self, lane: Lane) -> Option<(ConnId, StreamId)> {
+        match lane {
+            Lane::Question(id) => self.questions.get(&id)?.place,
+            Lane::Call(id) => self.calls.get(&id)?.place,
         }
     }
 
@@ -320,10 +308,18 @@ impl<T: Transport> Device<T> {
         clippy::wildcard_enum_match_arm,
         reason = "every message that does not belong here is refused alike"
     )]
-    fn question_message(&mut self, id: RequestId, message: Message) {
+    fn question_message(&mut self, now: Now, id: RequestId, message: Message) {
+        let Some(wire_id) = self.questions.get(&id).map(|question| question.wire_id) else {
+            return;
+        };
+        if !matches!(message, Message::Error(_)) {
+            self.goes_on(id);
+        }
         match message {
-            Message::StreamChunk(chunk) if chunk.request_id == id => self.piece(id, &chunk),
-            Message::StreamEnd(mut end) if end.request_id == id => {
+            Message::StreamChunk(chunk) if chunk.request_id == wire_id => {
+                self.piece(now, id, &chunk);
+            }
+            Message::StreamEnd(mut end) if end.request_id == wire_id => {
                 let Some(question) = self.questions.get_mut(&id) else {
                     return;
                 };
@@ -336,49 +332,18 @@ impl<T: Transport> Device<T> {
                     Err(error) => self.fail_question(id, AskError::Protocol(error.to_string())),
                 }
             }
-            Message::EscalationResponse(mut answer) if answer.request_id == id => {
+            Message::EscalationResponse(mut answer) if answer.request_id == wire_id => {
                 if let Some(question) = self.questions.get(&id) {
                     restore_whole(question.inflow.hidden(), &mut answer);
                 }
                 self.finish_question(id, AnswerEvent::Whole(answer));
             }
-            Message::Error(error) => self.fail_question(id, AskError::Remote(Box::new(error))),
+            Message::Error(error) => self.question_refused(now, id, error),
             other => {
                 let what = format!("{:?} that is not of this answer", other.frame_type());
                 self.fail_question(id, AskError::Protocol(what));
             }
         }
-    }
-
-    fn piece(&mut self, id: RequestId, chunk: &StreamChunk) {
-        let Some(question) = self.questions.get_mut(&id) else {
-            return;
-        };
-        let delta = chunk.delta.as_deref().map(RawValue::get);
-        let taken =
-            question
-                .pieces
-                .accept_with(chunk.sequence, &chunk.content, delta, chunk.is_final);
-        let mut events = Vec::new();
-        let mut understood = true;
-        for part in question.pieces.take_all() {
-            match part {
-                Released::Text(text) => question.inflow.text(text, &mut events),
-                Released::Delta(json) => match Delta::from_json(&json) {
-                    Some(delta) => question.inflow.delta(delta, &mut events),
-                    None => understood = false,
-                },
-            }
-        }
-        for event in events {
-            self.answer(id, event);
-        }
-        let error = match taken {
-            Err(error) => error.to_string(),
-            Ok(_) if !understood => "a delta of no known kind".to_owned(),
-            Ok(_) => return,
-        };
-        self.fail_question(id, AskError::Protocol(error));
     }
 
     /// Hands out what was held back because it could have become a token.
@@ -427,7 +392,7 @@ impl<T: Transport> Device<T> {
         }
     }
 
-    fn fail_question(&mut self, id: RequestId, error: AskError) {
+    pub(super) fn fail_question(&mut self, id: RequestId, error: AskError) {
         self.flush(id);
         if self.remove_question(id) {
             self.stats.requests_failed += 1;
@@ -445,7 +410,7 @@ impl<T: Transport> Device<T> {
     }
 
     /// Gives a stream up; whatever it still carries is nobody's.
-    fn leave(&mut self, lane: Lane, place: Option<(ConnId, StreamId)>) {
+    pub(super) fn leave(&mut self, lane: Lane, place: Option<(ConnId, StreamId)>) {
         match place {
             Some((conn, stream)) => {
                 self.lanes.remove(&(conn, stream));
@@ -463,7 +428,7 @@ impl<T: Transport> Device<T> {
         }
     }
 
-    fn answer(&mut self, request: RequestId, event: AnswerEvent) {
+    pub(super) fn answer(&mut self, request: RequestId, event: AnswerEvent) {
         self.outputs.push_back(Output::Answer { request, event });
     }
 
@@ -474,29 +439,42 @@ impl<T: Transport> Device<T> {
         }
     }
 
-    /// A connection is over: what was on it failed.
-    pub(super) fn lose_lanes(&mut self, conn: ConnId, failure: &Failure) {
+    /// A connection is over: the calls on it failed, the questions wait for another.
+    pub(super) fn lose_lanes(&mut self, now: Now, conn: ConnId, failure: &Failure) {
         let lost: Vec<Lane> = self
             .lanes
             .range((conn, StreamId(0))..=(conn, StreamId(u64::MAX)))
             .map(|(_, &lane)| lane)
             .collect();
-        for lane in lost {
-            self.fail(lane, AskError::TunnelLost(failure.clone()));
+        // The last one first: each goes before those that wait already.
+        for lane in lost.into_iter().rev() {
+            match lane {
+                Lane::Question(id) => self.cut_off(now, id, failure.clone()),
+                Lane::Call(_) => self.fail(lane, AskError::TunnelLost(failure.clone())),
+            }
         }
     }
 
     /// The tunnel was given up: nothing that waits will be sent.
     pub(super) fn refuse_waiting(&mut self, failure: Option<&Failure>) {
-        while let Some(lane) = self.waiting.pop_front() {
-            self.fail(lane, AskError::NotConnected(failure.cloned()));
+        let questions = self.questions.iter().filter(|(_, q)| q.place.is_none());
+        let calls = self.calls.iter().filter(|(_, call)| call.place.is_none());
+        let lanes: Vec<Lane> = questions
+            .map(|(&id, _)| Lane::Question(id))
+            .chain(calls.map(|(&id, _)| Lane::Call(id)))
+            .collect();
+        for lane in lanes {
+            self.give_up(lane, AskError::NotConnected(failure.cloned()));
         }
     }
 
-    /// Ends what is overdue.
+    /// Ends what is overdue, and lets go on what has rested.
     pub(super) fn expire(&mut self, now: Now) {
         let overdue = |at: Instant| at <= now.instant;
-        let questions = self.questions.iter().filter(|(_, q)| overdue(q.overdue_at));
+        let questions = self
+            .questions
+            .iter()
+            .filter(|(_, question)| overdue(question.overdue_at()));
         let calls = self
             .calls
             .iter()
@@ -506,12 +484,24 @@ impl<T: Transport> Device<T> {
             .chain(calls.map(|(&id, _)| Lane::Call(id)))
             .collect();
         for lane in lanes {
-            self.fail(lane, AskError::TimedOut);
+            self.give_up(lane, AskError::TimedOut);
         }
+        self.wake_resting(now);
+    }
+
+    fn give_up(&mut self, lane: Lane, otherwise: AskError) {
+        let error = match lane {
+            Lane::Question(id) => match self.questions.get(&id) {
+                Some(question) => question.given_up(otherwise),
+                None => return,
+            },
+            Lane::Call(_) => otherwise,
+        };
+        self.fail(lane, error);
     }
 
     pub(super) fn next_expiry(&self) -> Option<(Instant, &'static str)> {
-        let questions = self.questions.values().map(|question| question.overdue_at);
+        let questions = self.questions.values().map(Question::due_at);
         let calls = self.calls.values().map(|call| call.overdue_at);
         questions
             .chain(calls)

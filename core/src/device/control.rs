@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::status::Status;
 use crate::api::{Method, Params};
+use crate::dialect::chat::Delta;
 use crate::error::{EXIT_CODES, ErrorClass};
 use crate::wire::message::{ErrorMessage, EscalationRequest, StreamEnd};
 
@@ -52,6 +53,10 @@ pub enum Command {
 pub enum Event {
     /// The next piece of the answer.
     Piece(String),
+    /// The answer's tunnel was lost; it goes on when there is one again.
+    Cut,
+    /// It goes on with this piece.
+    Resumed(u64),
     /// The answer is whole.
     Ended(Box<StreamEnd>),
     /// How the tunnel is, and the account.
@@ -64,12 +69,66 @@ pub enum Event {
     Failed(Failure),
 }
 
+/// What a reader of an answer is given before its end.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The next piece of its text.
+    Text(String),
+    /// The next of what is no text, for a question that was asked with a client's own body.
+    Delta(Delta),
+    /// Its tunnel was lost; it goes on when there is one again.
+    Cut,
+    /// It goes on with this piece.
+    Resumed(u64),
+}
+
+impl std::fmt::Debug for Part {
+    /// Shows nothing of the answer.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::Delta(delta) => f.debug_tuple("Delta").field(delta).finish(),
+            Self::Cut => f.write_str("Cut"),
+            Self::Resumed(at) => f.debug_tuple("Resumed").field(at).finish(),
+        }
+    }
+}
+
+impl Part {
+    /// For the person who waits, if it is not text.
+    #[must_use]
+    pub fn words(&self) -> Option<String> {
+        match self {
+            Self::Text(_) | Self::Delta(_) => None,
+            Self::Cut => Some("The tunnel is lost; the answer goes on when it is back.".to_owned()),
+            Self::Resumed(0) => Some("The tunnel is back; the answer begins.".to_owned()),
+            Self::Resumed(at) => Some(format!(
+                "The tunnel is back; the answer goes on at piece {at}."
+            )),
+        }
+    }
+}
+
+impl Part {
+    /// As other programs are told of it; they are not told of what is no text.
+    #[must_use]
+    pub fn into_event(self) -> Option<Event> {
+        Some(match self {
+            Self::Text(text) => Event::Piece(text),
+            Self::Cut => Event::Cut,
+            Self::Resumed(at) => Event::Resumed(at),
+            Self::Delta(_) => return None,
+        })
+    }
+}
+
 impl Event {
     /// What it is, for a program that expected something else.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Piece(_) => "a piece of an answer",
+            Self::Cut | Self::Resumed(_) => "news of an answer",
             Self::Ended(_) => "the end of an answer",
             Self::Status(_) => "a status",
             Self::Pong(_) => "a pong",

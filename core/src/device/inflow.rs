@@ -122,7 +122,9 @@ mod tests {
                 other @ (AnswerEvent::Delta(_)
                 | AnswerEvent::Ended(_)
                 | AnswerEvent::Whole(_)
-                | AnswerEvent::Failed(_)) => format!("{other:?}"),
+                | AnswerEvent::Failed(_)
+                | AnswerEvent::Cut
+                | AnswerEvent::Resumed { .. }) => format!("{other:?}"),
             })
             .collect();
         assert_eq!(

@@ -224,7 +224,7 @@ impl<T: Transport> Device<T> {
         };
         self.close_meter(conn);
         let failure = Failure::of_close(reason);
-        self.lose_lanes(conn, &failure);
+        self.lose_lanes(now, conn, &failure);
         let Some(link) = self.links.get_mut(&attempt) else {
             return;
         };
@@ -266,7 +266,7 @@ impl<T: Transport> Device<T> {
         self.stats.heartbeats_sent += link.beats.0;
         self.stats.heartbeats_acked += link.beats.1;
         for conn in link.conns() {
-            self.lose_lanes(conn, &FailureKind::Ended.into());
+            self.lose_lanes(now, conn, &FailureKind::Ended.into());
             self.close_conn(now, conn);
         }
     }
@@ -402,7 +402,7 @@ impl<T: Transport> Device<T> {
             return;
         };
         let established = self.links.get(&attempt).is_some_and(Link::is_established);
-        self.lose_lanes(conn, &failure);
+        self.lose_lanes(now, conn, &failure);
         if established {
             self.abandon(now, attempt);
             self.note_tunnel(now, tunnel::Input::SessionLost { attempt, failure });

@@ -10,14 +10,15 @@
 //! ```
 //!
 //! * `link`: an attempt's addresses, connections and control stream.
-//! * `asked`: questions and typed calls under way.
+//! * `asked`: questions and typed calls under way; `question`: how a question outlives a tunnel.
 //! * [`status`]: how it fares, for whoever asks; [`control`]: how other programs ask;
 //!   [`endpoint`]: who may use the local HTTP endpoint, and for what.
 //!
 //! # Invariants
 //!
 //! 1. Every question and every call has exactly one last event.
-//! 2. What is asked before the tunnel is up waits, bounded in number and time, and is sent once.
+//! 2. What is asked before the tunnel is up waits, bounded in number and time, and is sent once; a
+//!    question whose tunnel is lost waits likewise, and goes on where it was.
 //! 3. Text of an answer is handed out in order, each piece once, and never more than was sent.
 //! 4. A frame on the wrong stream or in the wrong direction ends what it is on, never the machine.
 //! 5. What is private in a question is hidden before it is encoded, and what it was stays here.
@@ -28,6 +29,7 @@ pub mod control;
 pub mod endpoint;
 mod inflow;
 mod link;
+mod question;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -37,10 +39,12 @@ use std::net::SocketAddr;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use rand_chacha::ChaCha20Rng;
 use serde_json::value::RawValue;
 
-use self::asked::{AskedCall, Lane, Question};
+use self::asked::{AskedCall, Lane};
 use self::link::Link;
+use self::question::Question;
 use crate::api::Method;
 use crate::buggify;
 use crate::buggify::Buggify;
@@ -169,6 +173,13 @@ pub enum AnswerEvent {
     Chunk(String),
     /// The next of what is no text, for a question that was asked with a client's own body.
     Delta(Delta),
+    /// Its tunnel was lost. It goes on when there is one again, or fails.
+    Cut,
+    /// After [`AnswerEvent::Cut`]: it goes on.
+    Resumed {
+        /// With this piece.
+        at: u64,
+    },
     /// A streamed answer is complete. Last.
     Ended(StreamEnd),
     /// An unstreamed answer. Last.
@@ -182,6 +193,8 @@ impl std::fmt::Debug for AnswerEvent {
         match self {
             Self::Chunk(text) => write!(f, "Chunk({} bytes)", text.len()),
             Self::Delta(delta) => f.debug_tuple("Delta").field(delta).finish(),
+            Self::Cut => f.write_str("Cut"),
+            Self::Resumed { at } => f.debug_struct("Resumed").field("at", at).finish(),
             Self::Ended(end) => f.debug_tuple("Ended").field(end).finish(),
             Self::Whole(answer) => write!(f, "Whole({} bytes)", answer.content.len()),
             Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
@@ -213,14 +226,14 @@ pub enum AskError {
     /// There is no tunnel and none is being made; nothing was sent.
     #[error("there is no tunnel to the gateway{}", why(.0.as_ref()))]
     NotConnected(Option<Failure>),
-    /// The tunnel was lost after the question was sent.
+    /// The tunnel was lost after the question was sent, and was not had back in time.
     #[error("the tunnel was lost in the middle of the answer: {0}")]
     TunnelLost(Failure),
     /// Nothing came in time.
     #[error("no answer came in time")]
     TimedOut,
-    /// Cancelled before it was sent.
-    #[error("cancelled before it was sent")]
+    /// Cancelled before it was sent, or while its tunnel was lost.
+    #[error("cancelled while there was no tunnel")]
     Cancelled,
     /// The gateway broke the protocol.
     #[error("the gateway's answer is not understood: {0}")]
@@ -316,6 +329,10 @@ pub struct Device<T> {
     lanes: BTreeMap<(ConnId, StreamId), Lane>,
     /// Questions and calls that wait for a session or for a stream, in their order.
     waiting: VecDeque<Lane>,
+    /// Questions whose tunnel was lost in this step.
+    newly_cut: Vec<RequestId>,
+    /// Draws ids for questions that are asked again.
+    ids: ChaCha20Rng,
     vitals: Vitals,
     stats: Stats,
     outputs: VecDeque<Output>,
@@ -339,6 +356,8 @@ impl<T: Transport> Device<T> {
             calls: BTreeMap::new(),
             lanes: BTreeMap::new(),
             waiting: VecDeque::new(),
+            newly_cut: Vec::new(),
+            ids: seed.secret("questions asked again"),
             vitals: Vitals::default(),
             stats: Stats::default(),
             outputs: VecDeque::new(),
@@ -461,7 +480,11 @@ impl<T: Transport> Device<T> {
         self.note_tunnel(now, tunnel::Input::Timeout);
         self.dial_due(now);
         self.expire(now);
+        if !self.waiting.is_empty() {
+            self.send_waiting(now);
+        }
         self.drain_transport(now);
+        self.tell_cuts();
         self.read_meters();
         if self.stopping && self.conns.is_empty() {
             self.stopping = false;

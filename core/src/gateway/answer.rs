@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `Resting` is the pause before the next attempt. An answer speaks by [`Output`] and is told by
-//! [`Input`]; who carries its requests out is the parent's business.
+//! [`Input`]; who carries its requests out, and who listens to what it says, is the parent's business.
 //!
 //! # Invariants
 //!
@@ -17,8 +17,8 @@
 //! 2. A hold that was granted ends in exactly one settle or one release, also when the grant comes
 //!    after the device has gone.
 //! 3. A settle repeats until it is acknowledged; the device learns the charge only after that.
-//! 4. What the device has been sent is a prefix of what the upstream produced.
-//! 5. No more of an upstream is asked for than the device takes, plus a fixed lead.
+//! 4. What it says is a prefix of what the upstream produced.
+//! 5. No more of an upstream is asked for than it is given room for, plus a fixed lead.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -66,9 +66,11 @@ pub(super) enum Input<'a> {
     Released(bool),
     /// The device no longer wants the answer (`Cancel`, or a stopped stream).
     Cancelled,
-    /// The device is gone: nobody listens any more.
-    Deserted,
-    /// The device has taken what was queued: `room` bytes may be queued.
+    /// The device has not come back for it in time.
+    Forsaken,
+    /// What it says can no longer be kept.
+    Crowded,
+    /// What it has said is taken: `room` bytes may be said.
     Room(usize),
     /// The deadline of [`Answer::deadline`] has come.
     Timeout,
@@ -96,7 +98,7 @@ pub(super) enum Output {
     },
     /// Void the hold.
     Release,
-    /// Send to the device.
+    /// Say to the device.
     Send(Message),
     /// Nothing more comes: the answer can be dropped.
     Over,
@@ -170,10 +172,11 @@ pub(super) struct Answer {
     output_tokens_max: u64,
 
     stage: Stage,
-    listener: bool,
     arrived: Instant,
     first_piece_by: Instant,
     end_by: Instant,
+    /// The upstream has been silent too long then, unless it is us who do not read on.
+    idle_by: Instant,
     attempts: u32,
     /// The attempt's upstream has not ended.
     upstream_open: bool,
@@ -249,10 +252,10 @@ impl Answer {
             call,
             output_tokens_max: u64::from(request.max_tokens),
             stage: Stage::Holding,
-            listener: true,
             arrived: now.instant,
             first_piece_by: now.instant + first_piece_timeout(request),
             end_by: now.instant + limits::ESCALATION_TOTAL,
+            idle_by: now.instant + limits::ESCALATION_TOTAL,
             attempts: 0,
             upstream_open: false,
             sequence: 0,
@@ -284,6 +287,16 @@ impl Answer {
         self.credit_owed > 0 && matches!(self.stage, Stage::Calling(_))
     }
 
+    /// Whether more text may come.
+    pub(super) const fn is_growing(&self) -> bool {
+        matches!(self.stage, Stage::Calling(_))
+    }
+
+    /// Text that has come and is not said yet, bytes.
+    pub(super) const fn unsaid_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     pub(super) fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -292,10 +305,11 @@ impl Answer {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Calling(_) => {
-                let by = if self.produced {
-                    self.end_by
-                } else {
-                    self.first_piece_by.min(self.end_by)
+                let by = match self.produced {
+                    // Its silence is ours while we do not read on.
+                    true if self.credit_owed == 0 => self.end_by.min(self.idle_by),
+                    true => self.end_by,
+                    false => self.first_piece_by.min(self.end_by),
                 };
                 Some(self.checkpoint.due.map_or(by, |due| due.min(by)))
             }
@@ -312,6 +326,7 @@ impl Answer {
             Input::Head(head) => self.exchange(now, |exchange| exchange.handle_head(&head)),
             Input::Body(bytes) => {
                 self.credit_owed += bytes.len();
+                self.idle_by = now.instant + limits::UPSTREAM_IDLE;
                 self.exchange(now, |exchange| exchange.handle_body(bytes));
             }
             Input::Ended(result) => {
@@ -327,11 +342,9 @@ impl Answer {
             Input::Checkpointed => self.checkpoint.open = false,
             Input::Released(written) => self.released(now, written),
             Input::Cancelled => self.cancel(),
-            Input::Deserted => {
-                self.listener = false;
-                self.cancel();
-            }
-            Input::Room(room) => self.give_credit(room),
+            Input::Forsaken => self.forsaken(),
+            Input::Crowded => self.crowded(),
+            Input::Room(room) => self.give_credit(now, room),
             Input::Timeout => self.timeout(now),
         }
     }
@@ -427,9 +440,7 @@ impl Answer {
     fn check_size(&mut self) {
         let held = self.text.len().max(self.composer.bytes());
         if !self.streamed && held > limits::ANSWER_TEXT_BYTES_MAX {
-            let error = terms::answer_too_large(self.request_id);
-            self.outputs.push_back(Output::Abandon);
-            self.settle(Verdict::Failed(error));
+            self.cut_short(terms::answer_too_large(self.request_id));
         }
     }
 
@@ -480,6 +491,31 @@ impl Answer {
         }
     }
 
+    fn forsaken(&mut self) {
+        if self.is_growing() && self.produced {
+            self.cut_short(terms::stayed_away(self.request_id));
+        } else {
+            self.cancel();
+        }
+    }
+
+    fn crowded(&mut self) {
+        let error = terms::unkeepable(self.request_id);
+        if self.is_growing() {
+            return self.cut_short(error);
+        }
+        // The end had come, and what came with it did not fit.
+        if let Stage::Settling { verdict, .. } = &mut self.stage {
+            *verdict = Verdict::Failed(error);
+        }
+    }
+
+    /// Ends it with what there is.
+    fn cut_short(&mut self, error: ErrorMessage) {
+        self.outputs.push_back(Output::Abandon);
+        self.settle(Verdict::Failed(error));
+    }
+
     /// Writes down what has been used, if the store has taken the last one and there is news.
     fn checkpoint(&mut self, now: Now) {
         if self.checkpoint.due.is_none_or(|due| now.instant < due) {
@@ -502,9 +538,9 @@ impl Answer {
         match &mut self.stage {
             Stage::Calling(_) if self.produced => {
                 if now.instant >= self.end_by {
-                    let error = terms::total_timeout(self.request_id);
-                    self.outputs.push_back(Output::Abandon);
-                    self.settle(Verdict::Failed(error));
+                    self.cut_short(terms::total_timeout(self.request_id));
+                } else if self.credit_owed == 0 && now.instant >= self.idle_by {
+                    self.cut_short(terms::fell_silent(&self.provider, self.request_id));
                 }
             }
             Stage::Calling(_) => {
@@ -693,9 +729,10 @@ impl Answer {
         self.send(Message::StreamChunk(chunk));
     }
 
-    fn give_credit(&mut self, room: usize) {
+    fn give_credit(&mut self, now: Now, room: usize) {
         if room > 0 && self.wants_room() {
             let credit = std::mem::take(&mut self.credit_owed);
+            self.idle_by = now.instant + limits::UPSTREAM_IDLE;
             self.outputs.push_back(Output::Credit(credit));
         }
     }
@@ -739,9 +776,7 @@ impl Answer {
     }
 
     fn send(&mut self, message: Message) {
-        if self.listener {
-            self.outputs.push_back(Output::Send(message));
-        }
+        self.outputs.push_back(Output::Send(message));
     }
 }
 

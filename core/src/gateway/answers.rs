@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::answer::{self, Answer, Input};
+use super::attach::Kept;
 use super::outside::{
     Ask, AskId, Granted, HoldFailed, KeyOf, Progress, SettleFailed, Settled, Told, Unavailable,
 };
@@ -16,7 +17,7 @@ use crate::billing::ledger::Charge;
 use crate::billing::tier::Tier;
 use crate::dialect;
 use crate::escalation::request;
-use crate::ids::{AccountId, DeviceId};
+use crate::ids::{AccountId, DeviceId, RequestId};
 use crate::limits;
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, StreamId, Transport};
@@ -29,9 +30,7 @@ pub(super) struct AnswerId(u64);
 /// An answer with what its requests to the outside world need.
 #[derive(Debug)]
 pub(super) struct Running {
-    answer: Answer,
-    conn: ConnId,
-    stream: StreamId,
+    pub(super) answer: Answer,
     account: AccountId,
     device: DeviceId,
     hold: Hold,
@@ -87,6 +86,13 @@ pub(super) enum Pending {
         stream: StreamId,
         call: u64,
     },
+    Recall {
+        conn: ConnId,
+        stream: StreamId,
+        request: RequestId,
+        /// Whether the device has proof that its question was accepted once.
+        accepted: bool,
+    },
     /// A hold that came too late to use: if it was granted, it is given back.
     LateHold {
         account: AccountId,
@@ -115,26 +121,30 @@ impl<T: Transport> Gateway<T> {
         stream: StreamId,
         request: &EscalationRequest,
     ) {
-        let Some((account, device, under_way)) = self.asker(conn) else {
+        let Some((account, device)) = self.asker(conn) else {
             return;
         };
-        let prepared = if self.stopping {
-            Err(terms::stopping(request.request_id))
-        } else if under_way >= limits::ESCALATIONS_PER_TUNNEL_MAX as usize {
-            Err(terms::too_many_answers(request.request_id))
-        } else {
-            self.prepare(now, request)
-        };
+        if self.asked_again(now, (conn, stream), (account, device), request) {
+            return;
+        }
+        let prepared = self
+            .may_ask(now, account, device, request.request_id)
+            .and_then(|()| self.prepare(now, request));
         match prepared {
             Ok((answer, hold, model)) => {
                 let id = AnswerId(self.next_id());
                 self.transport
                     .set_priority(conn, stream, Priority::Escalation);
                 self.set_lane(conn, stream, Lane::Answer(id));
+                let asked = (request.request_id, hold.body);
+                let drains = self.config.keeping.drained.contains(answer.provider());
+                let kept = Kept::new((account, device), asked, (conn, stream), drains);
+                self.kept.insert(id, kept);
+                self.requests.insert((account, request.request_id), id);
+                self.running_of_device.add(device);
+                self.running_of_account.add(account);
                 let running = Running {
                     answer,
-                    conn,
-                    stream,
                     account,
                     device,
                     hold,
@@ -146,30 +156,48 @@ impl<T: Transport> Gateway<T> {
                 self.answers.insert(id, running);
                 self.carry_out(now, id);
             }
-            Err(error) => {
-                let (request, code) = (request.request_id, error.code);
-                self.event(Event::Failed {
-                    device,
-                    request,
-                    code,
-                });
-                self.refuse_stream(now, conn, stream, &Message::Error(error));
-            }
+            Err(error) => self.refuse_question(now, (conn, stream), device, error),
         }
     }
 
-    fn asker(&self, conn: ConnId) -> Option<(AccountId, DeviceId, usize)> {
+    /// Whether a new question may be taken now. It counts in any case.
+    fn may_ask(
+        &mut self,
+        now: Now,
+        account: AccountId,
+        device: DeviceId,
+        id: RequestId,
+    ) -> Result<(), ErrorMessage> {
+        if self.stopping {
+            return Err(terms::stopping(id));
+        }
+        let rates = self.config.rates;
+        let (of_device, of_account) = (rates.device_per_minute, rates.account_per_minute);
+        self.asked_by_device
+            .look(now.instant, device, of_device)
+            .map_err(|wait| terms::too_often(wait, "device", id))?;
+        self.asked_by_account
+            .look(now.instant, account, of_account)
+            .map_err(|wait| terms::too_often(wait, "account", id))?;
+        self.asked_by_device.take(now.instant, device, of_device);
+        self.asked_by_account.take(now.instant, account, of_account);
+        if self.running_of_device.of(&device) >= rates.device_at_once {
+            return Err(terms::too_many_at_once(rates.device_at_once, "device", id));
+        }
+        if self.running_of_account.of(&account) >= rates.account_at_once {
+            let most = rates.account_at_once;
+            return Err(terms::too_many_at_once(most, "account", id));
+        }
+        Ok(())
+    }
+
+    /// Whose a live tunnel is.
+    pub(super) fn asker(&self, conn: ConnId) -> Option<(AccountId, DeviceId)> {
         let tunnel = self.tunnels.get(&conn)?;
         let Phase::Live { account, .. } = &tunnel.phase else {
             return None;
         };
-        let is_answer = |lane| matches!(lane, Lane::Answer(_));
-        let under_way = tunnel
-            .streams
-            .values()
-            .filter(|stream| is_answer(stream.lane))
-            .count();
-        Some((*account, tunnel.device?, under_way))
+        Some((*account, tunnel.device?))
     }
 
     fn prepare(
@@ -225,14 +253,14 @@ impl<T: Transport> Gateway<T> {
             .get(&id)
             .and_then(|running| running.answer.deadline());
         self.deadlines.set(Due::Answer(id), deadline);
-        self.give_room(now, id);
+        self.after_step(now, id);
     }
 
     fn carry_out_one(&mut self, now: Now, id: AnswerId, output: answer::Output) {
         let Some(running) = self.answers.get_mut(&id) else {
             return;
         };
-        let (conn, stream, account) = (running.conn, running.stream, running.account);
+        let account = running.account;
         match output {
             answer::Output::Hold => {
                 let hold = running.hold.clone();
@@ -292,38 +320,20 @@ impl<T: Transport> Gateway<T> {
                         code: error.code,
                     });
                 }
-                self.send(now, conn, stream, &message);
+                self.keep(now, id, message);
             }
             answer::Output::Over => {
+                let (account, device) = (running.account, running.device);
+                self.running_of_device.remove(&device);
+                self.running_of_account.remove(&account);
                 self.answers.remove(&id);
-                self.end_stream(conn, stream);
-            }
-        }
-    }
-
-    /// Lets the upstream be read further as far as the device takes what is queued for it.
-    pub(super) fn give_room(&mut self, now: Now, id: AnswerId) {
-        let Some(running) = self.answers.get_mut(&id) else {
-            return;
-        };
-        if !running.answer.wants_room() {
-            return;
-        }
-        let room = self.transport.writable(running.conn, running.stream);
-        if room > 0 {
-            running.answer.handle_input(now, Input::Room(room));
-            while let Some(output) = self
-                .answers
-                .get_mut(&id)
-                .and_then(|r| r.answer.poll_output())
-            {
-                self.carry_out_one(now, id, output);
+                self.ended(now, id);
             }
         }
     }
 
     pub(super) fn call(&mut self, now: Now, conn: ConnId, stream: StreamId, call: &Call) {
-        let Some((account, device, _)) = self.asker(conn) else {
+        let Some((account, device)) = self.asker(conn) else {
             return;
         };
         self.transport.set_priority(conn, stream, Priority::Call);
@@ -392,7 +402,7 @@ impl<T: Transport> Gateway<T> {
         id
     }
 
-    fn ask_store(&mut self, now: Now, pending: Pending, ask: Ask) {
+    pub(super) fn ask_store(&mut self, now: Now, pending: Pending, ask: Ask) {
         let id = self.ask(pending, ask);
         self.deadlines
             .set(Due::Ask(id), Some(now.instant + limits::STORE_TIMEOUT));
@@ -424,6 +434,15 @@ impl<T: Transport> Gateway<T> {
             Pending::Checkpoint(answer) => self.step_answer(now, answer, Input::Checkpointed),
             Pending::Service { conn, stream, call } => {
                 self.served(now, conn, stream, call, Err(terms::store_down()));
+            }
+            Pending::Recall {
+                conn,
+                stream,
+                request,
+                accepted,
+            } => {
+                let asked = (request, accepted);
+                self.recalled(now, (conn, stream), asked, Err(Unavailable));
             }
             Pending::GiveBack { account, release } => self.give_back(now, account, release),
             Pending::GiveBackLater { account, release } => {
@@ -493,6 +512,15 @@ impl<T: Transport> Gateway<T> {
             (Pending::Service { conn, stream, call }, Told::Served(word)) => {
                 self.served(now, conn, stream, call, word);
             }
+            (
+                Pending::Recall {
+                    conn,
+                    stream,
+                    request,
+                    accepted,
+                },
+                Told::Recalled(word),
+            ) => self.recalled(now, (conn, stream), (request, accepted), word),
             (Pending::LateHold { account, release }, Told::Held(Ok(Granted { .. }))) => {
                 self.event(Event::LateAnswer);
                 self.give_back(now, account, release);
@@ -518,6 +546,9 @@ impl<T: Transport> Gateway<T> {
     /// Notes a charge, and tells the account's devices when it comes near a limit.
     fn charged(&mut self, now: Now, id: AnswerId, settled: Settled) -> Box<Charge> {
         let Settled { charge, alert } = settled;
+        if let Some(kept) = self.kept.get_mut(&id) {
+            kept.charged(&charge);
+        }
         if let Some(running) = self.answers.get(&id) {
             let (account, device) = (running.account, running.device);
             self.event(Event::Charged {

@@ -16,6 +16,7 @@
 //! * `streams`: their streams and messages.
 //! * `answers`: questions under way and what they ask of the outside world.
 //! * `answer`: one of them, as a machine of its own.
+//! * `attach`: what they have said, kept for devices that lose their tunnel and come back.
 //! * `terms`: what devices are told, in words.
 //!
 //! # Invariants
@@ -25,12 +26,13 @@
 //! 2. One device has at most one live tunnel: the one with the highest epoch.
 //! 3. Every [`Ask`] is answered by one [`Told`], or its deadline passes and a late success is given
 //!    back.
-//! 4. Half-received bytes are bounded per tunnel and in all; queued answers by their credit.
+//! 4. Half-received bytes are bounded per tunnel and in all; so is what answers have said.
 //! 5. A timeout touches only what is due.
 
 mod admission;
 mod answer;
 mod answers;
+mod attach;
 mod deadlines;
 mod outside;
 mod streams;
@@ -42,10 +44,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use self::answers::{AnswerId, Pending, Running};
+use self::attach::Kept;
+pub use self::attach::{Keeping, Return};
 use self::deadlines::Deadlines;
 pub use self::outside::{
-    Admitted, Ask, AskId, Granted, HoldFailed, KeyOf, NotAdmitted, Progress, SettleFailed, Settled,
-    Told, Unavailable,
+    Admitted, Ask, AskId, Granted, HoldFailed, KeyOf, NotAdmitted, Progress, Recalled,
+    SettleFailed, Settled, Told, Unavailable,
 };
 use self::tunnels::Tunnel;
 use crate::billing::ledger::Charge;
@@ -55,6 +59,8 @@ use crate::error::ErrorCode;
 use crate::ids::{AccountId, DeviceId, RequestId};
 use crate::limits;
 use crate::machine::{Machine, RootMachine};
+use crate::rate::{Buckets, Tally};
+use crate::stream::shelf::Shelf;
 use crate::time::{Monotonic, Now, earliest};
 use crate::transport::{ConnId, Datagram, Transmit, Transport};
 use crate::wire::close::CloseCode;
@@ -86,6 +92,34 @@ pub struct Config {
     pub default_model: String,
     /// Tunnels at once; over it, newcomers are refused.
     pub tunnels_max: usize,
+    /// How long answers are kept for devices that lost their tunnel.
+    pub keeping: Keeping,
+    /// How much may be asked.
+    pub rates: Rates,
+}
+
+/// How much may be asked; over it `RATE_LIMITED`, with the time to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Questions of one device in a minute.
+    pub device_per_minute: u32,
+    /// Questions of one account in a minute.
+    pub account_per_minute: u32,
+    /// Answers of one device that run at once.
+    pub device_at_once: u32,
+    /// Answers of one account that run at once.
+    pub account_at_once: u32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            device_per_minute: limits::REQUESTS_PER_MINUTE,
+            account_per_minute: limits::REQUESTS_PER_MINUTE,
+            device_at_once: limits::ANSWERS_PER_DEVICE_MAX,
+            account_at_once: limits::ANSWERS_PER_ACCOUNT_MAX,
+        }
+    }
 }
 
 /// What a gateway takes.
@@ -198,6 +232,33 @@ pub enum Event {
         /// How.
         code: ErrorCode,
     },
+    /// The stream of a running answer is lost; the answer goes on.
+    Detached {
+        /// Whose.
+        device: DeviceId,
+        /// Which question's.
+        request: RequestId,
+    },
+    /// A device came back to an answer.
+    Attached {
+        /// Which.
+        device: DeviceId,
+        /// Which question's.
+        request: RequestId,
+        /// In which way.
+        how: Return,
+        /// From which piece on it wants it.
+        from: u64,
+        /// Whether the answer still runs.
+        running: bool,
+    },
+    /// What a charged answer said is no longer kept.
+    Forgotten {
+        /// Whose.
+        device: DeviceId,
+        /// Which question's.
+        request: RequestId,
+    },
     /// The outside world answered after the deadline.
     LateAnswer,
 }
@@ -222,6 +283,7 @@ enum Due {
     Hello(ConnId),
     Ask(AskId),
     Answer(AnswerId),
+    Kept(AnswerId),
     LastWords,
 }
 
@@ -235,6 +297,14 @@ pub struct Gateway<T> {
     handshakes: usize,
     live: BTreeMap<DeviceId, ConnId>,
     answers: BTreeMap<AnswerId, Running>,
+    /// What answers have said, those under way and those that ended not long ago.
+    kept: BTreeMap<AnswerId, Kept>,
+    requests: BTreeMap<(AccountId, RequestId), AnswerId>,
+    shelf: Shelf<AnswerId>,
+    asked_by_device: Buckets<DeviceId>,
+    asked_by_account: Buckets<AccountId>,
+    running_of_device: Tally<DeviceId>,
+    running_of_account: Tally<AccountId>,
     asks: BTreeMap<AskId, Pending>,
     deadlines: Deadlines<Due>,
     outputs: VecDeque<Output>,
@@ -255,14 +325,22 @@ impl<T: Transport> Gateway<T> {
     /// [`Rejected::NoDefaultModel`] when the configuration names a default that is not there.
     pub fn new(transport: T, config: Config) -> Result<Self, Rejected> {
         check(&config)?;
+        let shelf = Shelf::new(config.keeping.bytes_max);
         Ok(Self {
             transport,
             config,
+            shelf,
             clock: Monotonic::default(),
             tunnels: BTreeMap::new(),
             handshakes: 0,
             live: BTreeMap::new(),
             answers: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            asked_by_device: Buckets::default(),
+            asked_by_account: Buckets::default(),
+            running_of_device: Tally::default(),
+            running_of_account: Tally::default(),
             asks: BTreeMap::new(),
             deadlines: Deadlines::new(),
             outputs: VecDeque::new(),
@@ -284,6 +362,18 @@ impl<T: Transport> Gateway<T> {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.live.len()
+    }
+
+    /// Answers kept, those under way among them.
+    #[must_use]
+    pub fn answers_kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// What they hold together, bytes.
+    #[must_use]
+    pub const fn kept_bytes(&self) -> usize {
+        self.shelf.bytes()
     }
 
     /// Answers under way.
@@ -317,6 +407,7 @@ impl<T: Transport> Gateway<T> {
                 Due::Hello(conn) => self.close(now, conn, CloseCode::TooSlow, "no session in time"),
                 Due::Ask(id) => self.ask_overdue(now, id),
                 Due::Answer(id) => self.step_answer(now, id, answer::Input::Timeout),
+                Due::Kept(id) => self.kept_too_long(now, id),
                 // Looked at below, as after every step.
                 Due::LastWords => {}
             }
@@ -329,6 +420,12 @@ impl<T: Transport> Gateway<T> {
             self.transport_event(now, event);
         }
         self.finish_stopping(now);
+    }
+
+    /// What is kept already stays under the terms it came under until it is looked at again.
+    fn configure(&mut self, config: Config) {
+        self.shelf.set_bytes_max(config.keeping.bytes_max);
+        self.config = config;
     }
 
     fn stop(&mut self, now: Now) {
@@ -406,8 +503,9 @@ impl<T: Transport> Machine for Gateway<T> {
                 if let Some(&conn) = self.live.get(&device) {
                     self.close(now, conn, CloseCode::Revoked, "the device was revoked");
                 }
+                self.drop_answers_of(now, device);
             }
-            Input::Configured(config) => self.config = config,
+            Input::Configured(config) => self.configure(config),
             Input::Stop => self.stop(now),
         }
         self.settle_step(now);

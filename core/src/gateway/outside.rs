@@ -16,7 +16,7 @@ use crate::billing::tier::Tier;
 use crate::dialect::ModelRequest;
 use crate::dialect::exchange::{Broken, Head};
 use crate::identity::Fingerprint;
-use crate::ids::{AccountId, DeviceId};
+use crate::ids::{AccountId, DeviceId, RequestId};
 use crate::wire::message::ErrorMessage;
 
 /// Names one [`Ask`]. Never reused within one gateway.
@@ -82,6 +82,16 @@ pub enum Ask {
         /// With what; not looked at yet.
         params: Params,
     },
+    /// A device wants to go on with an answer that this gateway does not have: what is known of it?
+    /// Answered by [`Told::Recalled`].
+    Recall {
+        /// Whose it would be.
+        account: AccountId,
+        /// Which device asks.
+        device: DeviceId,
+        /// For which question.
+        request: RequestId,
+    },
 }
 
 /// Who pays the provider of a call.
@@ -110,6 +120,23 @@ pub enum Told {
     Called(Result<(), Broken>),
     /// To [`Ask::Service`]: the method's result, or why there is none.
     Served(Result<Box<RawValue>, ErrorMessage>),
+    /// To [`Ask::Recall`].
+    Recalled(Result<Recalled, Unavailable>),
+}
+
+/// What is known of an answer that the asked gateway does not have.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recalled {
+    /// It ended and was charged to this device; its text is no longer there.
+    Charged(Box<Charge>),
+    /// A gateway died over it; what the provider took was booked as the operator's loss.
+    Lost,
+    /// Money is held for it: another gateway works on it.
+    Elsewhere,
+    /// It is another device's.
+    NotYours,
+    /// Nothing.
+    Nothing,
 }
 
 /// Money was set aside.

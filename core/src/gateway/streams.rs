@@ -28,6 +28,8 @@ pub(super) enum Lane {
     Fresh,
     Control,
     Answer(AnswerId),
+    /// An answer that is not here; the outside world is asked what it knows of it.
+    Recall,
     Call,
     /// Nothing more is taken from it.
     Spent,
@@ -37,7 +39,7 @@ impl Lane {
     const fn kind(self) -> Option<StreamKind> {
         match self {
             Self::Control => Some(StreamKind::Control),
-            Self::Answer(_) => Some(StreamKind::Escalation),
+            Self::Answer(_) | Self::Recall => Some(StreamKind::Escalation),
             Self::Call => Some(StreamKind::Call),
             Self::Fresh | Self::Spent => None,
         }
@@ -167,6 +169,9 @@ impl<T: Transport> Gateway<T> {
             return Err("a message before the device was admitted".to_owned());
         }
         let message = codec::decode(frame_type, payload).map_err(|error| error.to_string())?;
+        if let Message::ChunkAck(ack) = &message {
+            return self.acknowledged(now, conn, stream, ack);
+        }
         self.message(now, conn, stream, message);
         Ok(())
     }
@@ -177,17 +182,13 @@ impl<T: Transport> Gateway<T> {
             Message::Heartbeat(beat) => self.heartbeat(now, conn, stream, &beat),
             Message::PrewarmSignal(signal) => self.prewarm(now, conn, &signal),
             Message::EscalationRequest(request) => self.question(now, conn, stream, &request),
-            Message::Cancel(_) => self.unwanted(now, conn, stream),
+            Message::Cancel(_) => self.cancelled(now, conn, stream),
             Message::Call(call) => self.call(now, conn, stream, &call),
-            Message::Resume(resume) => {
-                let error = terms::no_such_answer(resume.request_id);
-                self.refuse_stream(now, conn, stream, &Message::Error(error));
-            }
+            Message::Resume(resume) => self.resume(now, conn, stream, &resume),
             Message::UploadBegin(_) => {
                 self.refuse_stream(now, conn, stream, &Message::Error(terms::no_uploads()));
             }
-            // Nothing is kept that an acknowledgement could free, and a device's own error is its
-            // last word on a stream.
+            // An acknowledgement is taken before; a device's own error is its last word on a stream.
             Message::ChunkAck(_) | Message::Error(_) => {}
             Message::HeartbeatAck(_)
             | Message::EscalationResponse(_)
@@ -220,7 +221,17 @@ impl<T: Transport> Gateway<T> {
                 self.transport.finish(conn, stream);
                 self.set_lane(conn, stream, Lane::Spent);
             }
-            Some(Lane::Answer(_) | Lane::Call | Lane::Spent) | None => {}
+            Some(Lane::Answer(_) | Lane::Recall | Lane::Call | Lane::Spent) | None => {}
+        }
+    }
+
+    /// The device wants the answer stopped: what there is of it still comes, and its end.
+    fn cancelled(&mut self, now: Now, conn: ConnId, stream: StreamId) {
+        match self.lane(conn, stream) {
+            Some(Lane::Answer(id)) => self.step_answer(now, id, answer::Input::Cancelled),
+            Some(Lane::Fresh | Lane::Control | Lane::Recall | Lane::Call | Lane::Spent) | None => {
+                self.unwanted(now, conn, stream);
+            }
         }
     }
 
@@ -235,8 +246,16 @@ impl<T: Transport> Gateway<T> {
                     "the control stream was reset",
                 );
             }
-            Some(Lane::Answer(id)) => self.step_answer(now, id, answer::Input::Cancelled),
-            Some(Lane::Fresh | Lane::Call | Lane::Spent) => {
+            // Its last word still goes out on the half of the stream that is left.
+            Some(Lane::Answer(id)) if self.answers.contains_key(&id) => {
+                self.step_answer(now, id, answer::Input::Cancelled);
+            }
+            Some(Lane::Answer(id)) => {
+                self.detach(now, id, conn, stream);
+                self.transport.reset(conn, stream, CloseCode::Done.as_u32());
+                self.forget_stream(conn, stream);
+            }
+            Some(Lane::Fresh | Lane::Recall | Lane::Call | Lane::Spent) => {
                 self.transport.reset(conn, stream, CloseCode::Done.as_u32());
                 self.forget_stream(conn, stream);
             }
@@ -248,10 +267,11 @@ impl<T: Transport> Gateway<T> {
         match self.lane(conn, stream) {
             Some(Lane::Control) => self.close(now, conn, CloseCode::Protocol, what),
             Some(Lane::Answer(id)) => {
-                self.step_answer(now, id, answer::Input::Deserted);
+                self.detach(now, id, conn, stream);
+                self.step_answer(now, id, answer::Input::Cancelled);
                 self.refuse_stream(now, conn, stream, &Message::Error(terms::protocol(what)));
             }
-            Some(Lane::Fresh | Lane::Call) => {
+            Some(Lane::Fresh | Lane::Recall | Lane::Call) => {
                 self.refuse_stream(now, conn, stream, &Message::Error(terms::protocol(what)));
             }
             // The last word on it has been said.

@@ -13,6 +13,7 @@ use crate::dialect::failure::{FailureKind, UpstreamFailure};
 use crate::error::ErrorCode;
 use crate::escalation::request::Invalid;
 use crate::ids::RequestId;
+use crate::rate::Wait;
 use crate::wire::message::{ErrorMessage, Notice};
 
 /// How often a device beats, seconds.
@@ -70,20 +71,6 @@ pub(super) fn unknown_model(asked: &str, models: &[Model], id: RequestId) -> Err
     let known = names.join(", ");
     let message = format!("this gateway has no model {asked:?}; it has {known}");
     error(ErrorCode::InvalidRequest, Some(id), message)
-}
-
-pub(super) fn too_many_answers(id: RequestId) -> ErrorMessage {
-    ErrorMessage {
-        retry_after_secs: Some(1),
-        ..error(
-            ErrorCode::RateLimited,
-            Some(id),
-            format!(
-                "{} answers are under way on this tunnel already; wait for one to end",
-                crate::limits::ESCALATIONS_PER_TUNNEL_MAX
-            ),
-        )
-    }
 }
 
 pub(super) fn receive_full() -> ErrorMessage {
@@ -227,6 +214,87 @@ pub(super) fn answer_too_large(id: RequestId) -> ErrorMessage {
         Some(id),
         "the answer does not fit one message; ask for it streamed. What had come is charged",
     )
+}
+
+pub(super) fn fell_silent(provider: &str, id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::UpstreamTimeout,
+        Some(id),
+        format!(
+            "{provider} sent nothing more for {} s in the middle of the answer; what had come is charged",
+            crate::limits::UPSTREAM_IDLE.as_secs()
+        ),
+    )
+}
+
+pub(super) fn stayed_away(id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::Expired,
+        Some(id),
+        "the device stayed away too long, so the answer was stopped; what had come is charged",
+    )
+}
+
+pub(super) fn unkeepable(id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::TooLarge,
+        Some(id),
+        "the answer grew larger than the gateway can keep; what had come is charged",
+    )
+}
+
+pub(super) fn used_for_another(id: RequestId) -> ErrorMessage {
+    denied(&Denied::Conflict, id)
+}
+
+/// The text is no longer kept; the receipt is.
+pub(super) fn expired(charge: &Charge, id: RequestId) -> ErrorMessage {
+    let charge = Box::new(charge.clone());
+    denied(&Denied::Expired { charge }, id)
+}
+
+pub(super) fn interrupted(id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::Interrupted,
+        Some(id),
+        "the gateway restarted in the middle of the answer; it is free. Ask again under a new id",
+    )
+}
+
+pub(super) fn elsewhere(id: RequestId) -> ErrorMessage {
+    denied(&Denied::InProgress, id)
+}
+
+pub(super) fn no_such_piece(id: RequestId) -> ErrorMessage {
+    error(
+        ErrorCode::InvalidRequest,
+        Some(id),
+        "the answer has no such piece yet",
+    )
+}
+
+/// A question beyond a rate.
+pub(super) fn too_often(wait: Wait, whose: &str, id: RequestId) -> ErrorMessage {
+    ErrorMessage {
+        retry_after_secs: Some(wait.as_secs()),
+        ..error(
+            ErrorCode::RateLimited,
+            Some(id),
+            format!("too many questions of this {whose} in a minute"),
+        )
+    }
+}
+
+/// A question while too many answers run.
+pub(super) fn too_many_at_once(most: u32, whose: &str, id: RequestId) -> ErrorMessage {
+    ErrorMessage {
+        retry_after_secs: Some(1),
+        ..error(
+            ErrorCode::RateLimited,
+            Some(id),
+            format!("{most} answers of this {whose} are under way already; wait for one to end"),
+        )
+    }
 }
 
 pub(super) fn no_such_answer(id: RequestId) -> ErrorMessage {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::admission::{self, Load};
 use super::outside::{Admitted, Ask, NotAdmitted};
 use super::streams::{Lane, Stream};
-use super::{Due, Event, Gateway, Output, answer, terms};
+use super::{Due, Event, Gateway, Output, terms};
 use crate::identity;
 use crate::ids::{AccountId, DeviceId};
 use crate::limits;
@@ -60,7 +60,7 @@ impl Tunnel {
     pub(super) fn is_speaking(&self) -> bool {
         self.streams
             .values()
-            .any(|stream| stream.lane == Lane::Spent)
+            .any(|stream| matches!(stream.lane, Lane::Answer(_) | Lane::Spent))
     }
 }
 
@@ -105,6 +105,7 @@ impl<T: Transport> Gateway<T> {
             transport::Event::Readable { conn, stream } => self.read(now, conn, stream),
             transport::Event::Writable { conn, stream } => {
                 if let Some(Lane::Answer(id)) = self.lane(conn, stream) {
+                    self.pump(now, id);
                     self.give_room(now, id);
                 }
             }
@@ -417,9 +418,9 @@ impl<T: Transport> Gateway<T> {
         {
             self.live.remove(&device);
         }
-        for stream in streams.into_values() {
-            if let Lane::Answer(id) = stream.lane {
-                self.step_answer(now, id, answer::Input::Deserted);
+        for (stream, was) in streams {
+            if let Lane::Answer(id) = was.lane {
+                self.detach(now, id, conn, stream);
             }
         }
     }

@@ -130,7 +130,11 @@ impl World {
     }
 
     pub(crate) fn device_leaf(&self, last_year: i32) -> Leaf {
-        let name = device_dns_name(DeviceId::from_u128(1));
+        self.leaf_of(DeviceId::from_u128(1), last_year)
+    }
+
+    pub(crate) fn leaf_of(&self, device: DeviceId, last_year: i32) -> Leaf {
+        let name = device_dns_name(device);
         leaf(
             &self.device_ca,
             &name,

@@ -3,7 +3,7 @@
 //! ```text
 //!            piece in order            final piece            StreamEnd
 //!  Receiving ──────────────▶ Receiving ───────────▶ Complete ──────────▶ Ended
-//!      │  piece ahead: waits in a bounded window, then Gap { missing }
+//!      │  piece ahead: waits in a bounded window, then Gap { missing }; rewind() drops what waits
 //!      └─ StreamEnd without the final piece ─▶ Incomplete (the text so far stays)
 //! ```
 //!
@@ -13,7 +13,8 @@
 //! 2. A repeat with equal content is dropped; a repeat with other content is an error.
 //! 3. A piece after the final one is an error.
 //! 4. What waits for a missing piece never exceeds the window's bounds.
-//! 5. After an error the reassembly stays in error.
+//! 5. After an error the reassembly stays in error; only that too much waited is mended by asking
+//!    for all of it again ([`Reassembly::rewind`]).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -245,6 +246,18 @@ impl Reassembly {
             self.deltas.push((self.released.len(), delta.to_owned()));
         }
         self.next += 1;
+    }
+
+    /// The pieces from the next on will be sent again: those that wait are dropped.
+    pub fn rewind(&mut self) {
+        if let Some(StreamError::WindowFull { .. }) = self.error {
+            self.error = None;
+        }
+        if self.waiting.keys().next_back().copied() == self.last {
+            self.last = None;
+        }
+        self.waiting.clear();
+        self.waiting_bytes = 0;
     }
 
     /// Text released since the last call, empty when there is none.

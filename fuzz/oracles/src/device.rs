@@ -16,7 +16,7 @@ use mesh_core::rng::Seed;
 use mesh_core::time::Now;
 use mesh_core::transport::{CloseReason, ConnId, Read};
 use mesh_core::wire::message::{EscalationRequest, Vitals};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::steps::{self, Span};
 use crate::wire::{self, Wire, framed};
@@ -300,6 +300,7 @@ impl World {
                 assert!(entry.ended + 1 < entry.asked, "a duplicate of nothing");
                 entry.ended += 1;
             }
+            AnswerEvent::Cut | AnswerEvent::Resumed { .. } => {}
             AnswerEvent::Ended(_) | AnswerEvent::Whole(_) | AnswerEvent::Failed(_) => {
                 entry.ended += 1;
                 assert!(entry.ended <= entry.asked, "a second last event");
@@ -522,7 +523,6 @@ impl World {
 
     /// What was sent, and where.
     fn frames(&self) {
-        let mut sent: BTreeMap<String, usize> = BTreeMap::new();
         for (_, streams) in self.wire.sent() {
             // The control stream is the first that is opened.
             for (at, frames) in streams.iter().enumerate() {
@@ -531,7 +531,7 @@ impl World {
                     let right = match (at, n) {
                         (0, 0) => *number == 0x10,
                         (0, _) => matches!(number, 0x01 | 0x08),
-                        (_, 0) => matches!(number, 0x03 | 0x20),
+                        (_, 0) => matches!(number, 0x03 | 0x13 | 0x20),
                         (_, _) => matches!(number, 0x14 | 0x15),
                     };
                     assert!(right, "0x{number:02x} as frame {n} of stream {at}");
@@ -543,16 +543,26 @@ impl World {
                         assert_eq!(data["device_id"], DEVICE.to_string());
                     }
                     if *number == 0x03 {
-                        let id = data["request_id"].as_str().unwrap_or_default();
-                        *sent.entry(id.to_owned()).or_default() += 1;
+                        self.was_asked(data);
+                    }
+                    if *number == 0x13 {
+                        // Of which nothing has come is sent again as it was.
+                        assert!(data["next_sequence"].as_u64() > Some(0));
                     }
                 }
             }
         }
-        for (id, entry) in &self.questions {
-            let sent = sent.get(&id.to_string()).copied().unwrap_or(0);
-            assert!(sent <= entry.asked, "{id} was sent {sent} times");
-        }
+    }
+
+    /// A question that was sent is one that was asked, or is asked again in its name.
+    fn was_asked(&self, request: &Value) {
+        let named = |field: &str| request[field].as_str()?.parse::<RequestId>().ok();
+        let asked = [named("retry_of"), named("request_id")];
+        let known = asked
+            .into_iter()
+            .flatten()
+            .any(|id| self.questions.contains_key(&id));
+        assert!(known, "{request} was never asked");
     }
 }
 

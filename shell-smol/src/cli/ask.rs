@@ -13,6 +13,7 @@
 use std::io::{self, IsTerminal as _, Read};
 use std::time::Instant;
 
+use mesh_core::device::control::Part;
 use mesh_core::error::ErrorClass;
 use mesh_core::escalation::context::Question;
 use mesh_core::escalation::receipt::{self, Receipt};
@@ -115,7 +116,12 @@ async fn follow(
                 answer.cancel().await;
                 note("Cancelling; Ctrl-C again leaves at once.");
             }
-            Some(Ok(Some(text))) => {
+            Some(Ok(Some(part @ (Part::Delta(_) | Part::Cut | Part::Resumed(_))))) => {
+                if let Some(words) = part.words() {
+                    note(&words);
+                }
+            }
+            Some(Ok(Some(Part::Text(text)))) => {
                 content.push_str(&text);
                 if print && let Err(stop) = out.piece(&text).await {
                     break Some(stop);

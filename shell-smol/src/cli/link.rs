@@ -1,5 +1,6 @@
 //! The way to the gateway: through the running agent if there is one, else a tunnel of our own.
 
+use mesh_core::device::control::Part;
 use mesh_core::device::status::Status;
 use mesh_core::wire::message::{EscalationRequest, StreamEnd};
 
@@ -70,8 +71,9 @@ impl Link {
 }
 
 impl Asked {
-    /// The next piece of the text, or `None` when the answer is whole. Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<Option<String>, Error> {
+    /// The next piece of the text, or what became of the tunnel; `None` when the answer is whole.
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Option<Part>, Error> {
         match self {
             Self::Agent(answer) => answer.next().await,
             Self::Own(answer) => answer.next().await,

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use mesh_core::device::control::Part;
 use mesh_core::ids::RequestId;
 use mesh_core::wire::message::StreamEnd;
 use smol::channel::{self, Receiver, Sender};
@@ -20,8 +21,8 @@ pub(super) const PIECES_WAITING_MAX: usize = 64;
 /// What the source of an answer has to tell.
 #[derive(Debug)]
 pub(super) enum News {
-    /// The next piece of the text.
-    Piece(String),
+    /// The next piece of the text, or what became of its tunnel.
+    Part(Part),
     /// It is whole: usage and charge.
     Ended(Box<StreamEnd>),
     /// It failed; pieces before this stay true.
@@ -67,7 +68,8 @@ impl Answer {
         (answer, source)
     }
 
-    /// The next piece of the text, or `None` when the answer is whole and its [receipt] is there.
+    /// The next piece of the text, or what became of the tunnel that it comes through; `None` when
+    /// the answer is whole and its [receipt] is there.
     ///
     /// Cancel safe: dropping the future loses nothing.
     ///
@@ -76,7 +78,7 @@ impl Answer {
     /// # Errors
     ///
     /// When the answer fails; what came before is all there will be.
-    pub async fn next(&mut self) -> Result<Option<String>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Part>, Error> {
         if self.over {
             return Ok(None);
         }
@@ -85,7 +87,7 @@ impl Answer {
             let _ended = self.orders.send(Order::ReadOn(self.request_id)).await;
         }
         match self.news.recv().await {
-            Ok(News::Piece(text)) => Ok(Some(text)),
+            Ok(News::Part(part)) => Ok(Some(part)),
             Ok(News::Ended(receipt)) => {
                 self.over = true;
                 self.receipt = Some(receipt);

@@ -26,7 +26,7 @@ use mesh_core::wire::message::{EscalationRequest, Vitals};
 use serde_json::value::RawValue;
 use smol::channel::{Sender, WeakSender};
 
-use super::answer::{News, PIECES_WAITING_MAX, Source};
+use super::answer::{News, PIECES_WAITING_MAX, Part, Source};
 use super::route;
 use crate::driver::{Driver, Host, Request, Socket};
 use crate::error::Error;
@@ -279,7 +279,7 @@ impl DeviceHost {
         };
         match event {
             AnswerEvent::Chunk(text) => {
-                tell(News::Piece(text));
+                tell(News::Part(Part::Text(text)));
                 if source.news.len() > PIECES_WAITING_MAX
                     && !source.paused.load(Ordering::Relaxed)
                     && let Some(orders) = self.orders.upgrade()
@@ -291,10 +291,12 @@ impl DeviceHost {
             }
             // For clients with a body of their own, which this shell has none of.
             AnswerEvent::Delta(_) => return,
+            AnswerEvent::Cut => return tell(News::Part(Part::Cut)),
+            AnswerEvent::Resumed { at } => return tell(News::Part(Part::Resumed(at))),
             AnswerEvent::Ended(end) => tell(News::Ended(Box::new(end))),
             AnswerEvent::Whole(answer) => {
                 let (content, end) = answer.into_parts();
-                tell(News::Piece(content));
+                tell(News::Part(Part::Text(content)));
                 tell(News::Ended(Box::new(end)));
             }
             AnswerEvent::Failed(error) => tell(News::Failed(error.into())),
@@ -363,7 +365,10 @@ mod tests {
         assert!(inbox.is_empty(), "it is asked once");
         smol::block_on(async {
             for _ in 0..PIECES_WAITING_MAX + 10 {
-                assert_eq!(answer.next().await.unwrap().as_deref(), Some("x"));
+                assert_eq!(
+                    answer.next().await.unwrap(),
+                    Some(Part::Text("x".to_owned()))
+                );
             }
             assert!(inbox.is_empty(), "not before all of it is read");
             assert!(poll_once(answer.next()).await.is_none());
@@ -387,7 +392,10 @@ mod tests {
         host.news(QUESTION, piece());
         host.news(QUESTION, AnswerEvent::Failed(AskError::TimedOut));
         smol::block_on(async {
-            assert_eq!(answer.next().await.unwrap().as_deref(), Some("x"));
+            assert_eq!(
+                answer.next().await.unwrap(),
+                Some(Part::Text("x".to_owned()))
+            );
             assert_eq!(
                 answer.next().await.unwrap_err().class(),
                 ErrorClass::Timeout

@@ -4,6 +4,7 @@ mod books;
 mod money;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh_core::billing::account::order::Reference;
@@ -139,6 +140,19 @@ pub struct Up {
     /// The longest answer, tokens.
     #[arg(long, value_name = "TOKENS", default_value_t = limits::MAX_TOKENS_DEFAULT)]
     pub max_tokens: u32,
+    /// Take the network away in the middle of the answer for so long, e.g. `3s`, and show that the
+    /// answer goes on.
+    #[arg(long, value_name = "SPAN", requires = "ask", value_parser = seconds)]
+    pub cut: Option<Duration>,
+}
+
+/// Seconds, with or without an `s`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text);
+    match number.parse::<u64>() {
+        Ok(secs @ 1..=60) => Ok(Duration::from_secs(secs)),
+        Ok(_) | Err(_) => Err("a whole number of seconds from 1 to 60, like 3s".to_owned()),
+    }
 }
 
 /// `synesis gateway`.

@@ -21,7 +21,7 @@ use super::link::Link;
 use super::output::Output;
 use super::receipt;
 use super::{Interrupts, Scene, Stop, question, wall};
-use crate::device::answer::Answer;
+use crate::device::answer::{Answer, Part};
 use crate::device::sessions::{SessionName, Sessions};
 use crate::error::Error;
 use crate::random;
@@ -116,9 +116,11 @@ pub(super) async fn follow(
 ) -> Outcome {
     let mut content = String::new();
     let mut interrupted = false;
+    // Whether the terminal's cursor is in the middle of a line of the answer.
+    let mut in_line = false;
     let stop = loop {
         let piece = tokio::select! {
-            piece = answer.recv_chunk() => piece,
+            part = answer.recv() => part,
             () = interrupts.next() => {
                 if interrupted {
                     break Some(Stop::Interrupted);
@@ -126,15 +128,19 @@ pub(super) async fn follow(
                 interrupted = true;
                 answer.cancel();
                 drop(spinner.take());
-                say_cancelling(output, &content);
+                say_cancelling(output, std::mem::take(&mut in_line));
                 continue;
             }
         };
         // The spinner's line must be gone before the answer begins.
         drop(spinner.take());
         match piece {
-            Ok(Some(text)) => {
+            Ok(Some(part @ (Part::Delta(_) | Part::Cut | Part::Resumed(_)))) => {
+                say(output, std::mem::take(&mut in_line), part.words());
+            }
+            Ok(Some(Part::Text(text))) => {
                 content.push_str(&text);
+                in_line = !content.ends_with('\n');
                 if print && let Err(stop) = output.piece(&text) {
                     break Some(stop);
                 }
@@ -162,13 +168,18 @@ pub(super) async fn follow(
 }
 
 /// Says on a line of its own that the answer is being cancelled.
-fn say_cancelling(output: Output, content: &str) {
-    let feed = if content.is_empty() || content.ends_with('\n') {
-        ""
-    } else {
-        "\n"
+fn say_cancelling(output: Output, in_line: bool) {
+    let words = "Cancelling; Ctrl-C again leaves at once.".to_owned();
+    say(output, in_line, Some(words));
+}
+
+/// Says something on a line of its own.
+fn say(output: Output, in_line: bool, words: Option<String>) {
+    let Some(words) = words else {
+        return;
     };
-    output.note(&format!("{feed}Cancelling; Ctrl-C again leaves at once."));
+    let feed = if in_line { "\n" } else { "" };
+    output.note(&format!("{feed}{words}"));
 }
 
 fn user_turn(request: &EscalationRequest) -> Turn {

@@ -10,6 +10,7 @@ mod ask;
 mod balance;
 mod completions;
 mod csv;
+mod cut;
 mod doctor;
 mod endpoint;
 mod gateway;

@@ -17,6 +17,7 @@ use mesh_core::wire::message::StreamEnd;
 
 use super::args::Up;
 use super::ask::follow;
+use super::cut::Network;
 use super::output::{Mark, grouped, span};
 use super::{Interrupts, Scene, Stop, receipt, until_stopped, wall};
 use crate::device::agent::Agent;
@@ -33,6 +34,10 @@ use crate::random;
 
 /// The account that everything of `up` is charged to.
 const ACCOUNT: &str = "up";
+/// What the echo model takes for each word when its answer is to be cut.
+const SLOW_ECHO: Duration = Duration::from_millis(100);
+/// From the question to the cut.
+const CUT_AFTER: Duration = Duration::from_secs(2);
 /// A handshake over loopback takes milliseconds; this long, something is wrong.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -42,6 +47,8 @@ struct Stage {
     place: Place,
     account: AccountRow,
     client: Client,
+    /// Between the two, if it is to be cut.
+    network: Option<Network>,
 }
 
 /// What is true of the ledger after the answer.
@@ -57,7 +64,7 @@ pub(super) async fn run(up: &Up, scene: &Scene) -> Result<(), Stop> {
     let output = scene.output;
     let paths = scene.paths.up();
     let spinner = output.spinner("starting a gateway and a device");
-    let stage = Stage::set(&paths).await?;
+    let stage = Stage::set(&paths, up.cut.is_some()).await?;
     drop(spinner);
     for finding in stage.server.findings() {
         output.aside(&format!("· {finding}"));
@@ -74,13 +81,25 @@ pub(super) async fn run(up: &Up, scene: &Scene) -> Result<(), Stop> {
 }
 
 impl Stage {
-    async fn set(paths: &Paths) -> Result<Self, Stop> {
-        let config = config(paths)?;
+    async fn set(paths: &Paths, to_be_cut: bool) -> Result<Self, Stop> {
+        let mut config = config(paths)?;
+        if to_be_cut {
+            // There must be a middle of the answer.
+            config.echo_pace = SLOW_ECHO;
+        }
         let place = config.store();
         // The environment's keys of model servers do count.
         let server = Server::start(config, |name| std::env::var(name).ok()).await?;
         let account = account(&server).await?;
-        let credentials = enrolled(&server, &account, paths).await?;
+        let mut credentials = enrolled(&server, &account, paths).await?;
+        let network = if to_be_cut {
+            Some(Network::to(server.tunnel_addr()).await?)
+        } else {
+            None
+        };
+        if let Some(network) = &network {
+            credentials = credentials.at(network.address().to_string());
+        }
         let options = Options {
             persistent: true,
             vitals_of: Some(paths.device()),
@@ -98,6 +117,7 @@ impl Stage {
             place,
             account,
             client,
+            network,
         })
     }
 
@@ -133,14 +153,34 @@ impl Stage {
             .max_tokens(up.max_tokens)
             .session("up");
         let answer = self.client.escalate_stream(question).await?;
-        let outcome = follow(answer, scene.output, true, None, &mut interrupts).await;
+        let answer = follow(answer, scene.output, true, None, &mut interrupts);
+        let (outcome, ()) = tokio::join!(answer, self.cut(up, scene));
         if let Some(end) = &outcome.receipt {
             let checked = self.check_ledger(end.request_id).await;
             let handshake = self.client.subscribe().borrow().handshake;
             print_receipt(scene, end, &self.account, handshake, &checked);
             checked?;
+            if up.cut.is_some() {
+                scene.output.aside("· one charge");
+            }
         }
         outcome.stop.map_or(Ok(()), Err)
+    }
+
+    /// Takes the network away in the middle of the answer, if that is wanted.
+    async fn cut(&self, up: &Up, scene: &Scene) {
+        let (Some(network), Some(gone)) = (&self.network, up.cut) else {
+            return;
+        };
+        tokio::time::sleep(CUT_AFTER).await;
+        network.cut();
+        let words = format!("\n· cut: the network is gone for {}", span(gone));
+        scene.output.aside(&words);
+        tokio::time::sleep(gone).await;
+        network.heal();
+        scene
+            .output
+            .aside("· the network is back, but nothing that was connected");
     }
 
     /// Reads the ledger back from the disk and checks it, the answer's entry in it.

@@ -1,6 +1,6 @@
 //! One answer as it comes, from this process's own tunnel or through the agent.
 
-use mesh_core::dialect::chat::Delta;
+pub use mesh_core::device::control::Part;
 use mesh_core::ids::RequestId;
 use mesh_core::wire::message::StreamEnd;
 use tokio::sync::{mpsc, oneshot};
@@ -13,10 +13,8 @@ pub(crate) const PIECES_WAITING_MAX: usize = 64;
 /// What the source of an answer has to tell.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// The next piece of the text.
-    Piece(String),
-    /// The next of what is no text.
-    Delta(Delta),
+    /// The next piece of the text, or what became of its tunnel.
+    Part(Part),
     /// It is whole: usage and charge.
     Ended(Box<StreamEnd>),
     /// It failed; pieces before this stay true.
@@ -31,15 +29,6 @@ pub struct Answer {
     cancel: Option<oneshot::Sender<()>>,
     receipt: Option<Box<StreamEnd>>,
     over: bool,
-}
-
-/// A part of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Text.
-    Text(String),
-    /// What is no text, for a question that was asked with a client's own body.
-    Delta(Delta),
 }
 
 /// A whole answer.
@@ -87,37 +76,20 @@ impl Answer {
         self.request_id
     }
 
-    /// The next piece of the text, or `None` when the answer is whole and its [receipt] is there.
+    /// The next piece of the text, or what became of the tunnel that it comes through; `None` when
+    /// the answer is whole and its [receipt](Self::receipt) is there.
     ///
     /// Cancel safe: dropping the future loses nothing.
-    ///
-    /// [receipt]: Self::receipt
     ///
     /// # Errors
     ///
     /// When the answer fails; what came before is all there will be.
-    pub async fn recv_chunk(&mut self) -> Result<Option<String>, Error> {
-        loop {
-            match self.recv().await? {
-                Some(Part::Text(text)) => return Ok(Some(text)),
-                Some(Part::Delta(_)) => {}
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// The next part of the answer, text or not; else as [`Self::recv_chunk`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::recv_chunk`].
     pub async fn recv(&mut self) -> Result<Option<Part>, Error> {
         if self.over {
             return Ok(None);
         }
         match self.news.recv().await {
-            Some(News::Piece(text)) => Ok(Some(Part::Text(text))),
-            Some(News::Delta(delta)) => Ok(Some(Part::Delta(delta))),
+            Some(News::Part(part)) => Ok(Some(part)),
             Some(News::Ended(receipt)) => {
                 self.over = true;
                 self.receipt = Some(receipt);
@@ -132,6 +104,25 @@ impl Answer {
                 Err(Error::NotConnected {
                     doing: "waiting for an answer",
                 })
+            }
+        }
+    }
+
+    /// The next piece of the text, or `None` when the answer is whole and its [receipt] is there.
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    ///
+    /// [receipt]: Self::receipt
+    ///
+    /// # Errors
+    ///
+    /// When the answer fails; what came before is all there will be.
+    pub async fn recv_chunk(&mut self) -> Result<Option<String>, Error> {
+        loop {
+            match self.recv().await? {
+                Some(Part::Text(text)) => return Ok(Some(text)),
+                Some(Part::Delta(_) | Part::Cut | Part::Resumed(_)) => {}
+                None => return Ok(None),
             }
         }
     }

@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::answer::{News, Source};
+use super::answer::{News, Part, Source};
 use super::client::{Options, Order};
 use super::credentials::Credentials;
 use super::failures::{duplicate, of_ask};
@@ -234,12 +234,16 @@ impl DeviceHost {
             return;
         };
         match event {
-            AnswerEvent::Chunk(text) => open.waiting.push_back(News::Piece(text)),
-            AnswerEvent::Delta(delta) => open.waiting.push_back(News::Delta(delta)),
+            AnswerEvent::Chunk(text) => open.waiting.push_back(News::Part(Part::Text(text))),
+            AnswerEvent::Delta(delta) => open.waiting.push_back(News::Part(Part::Delta(delta))),
+            AnswerEvent::Cut => open.waiting.push_back(News::Part(Part::Cut)),
+            AnswerEvent::Resumed { at } => {
+                open.waiting.push_back(News::Part(Part::Resumed(at)));
+            }
             AnswerEvent::Ended(end) => open.waiting.push_back(News::Ended(Box::new(end))),
             AnswerEvent::Whole(answer) => {
                 let (content, end) = answer.into_parts();
-                open.waiting.push_back(News::Piece(content));
+                open.waiting.push_back(News::Part(Part::Text(content)));
                 open.waiting.push_back(News::Ended(Box::new(end)));
             }
             AnswerEvent::Failed(error) => {
@@ -260,7 +264,7 @@ impl DeviceHost {
             return true;
         };
         while let Some(news) = open.waiting.pop_front() {
-            let last = !matches!(news, News::Piece(_) | News::Delta(_));
+            let last = !matches!(news, News::Part(_));
             match open.news.try_send(news) {
                 Ok(()) if last => {
                     self.answers.remove(&id);

@@ -9,12 +9,14 @@ mod prices;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::litellm::Table;
 use mesh_core::billing::price::{Price, Rates};
 use mesh_core::billing::tier::{Tier, TierName};
 use mesh_core::dialect::MaxTokensField;
+use mesh_core::gateway::{self, Keeping};
 use mesh_core::wire::message::DialectName;
 use serde::Deserialize;
 
@@ -51,6 +53,10 @@ pub struct Config {
     pub billing: Billing,
     /// Being paid, if it was set up.
     pub stripe: Option<Stripe>,
+    /// How long answers are kept, and how much may be asked.
+    pub answers: Answers,
+    /// What the built-in echo model takes for each word; no setting of the file.
+    pub echo_pace: Duration,
     /// Where seals over the ledger are exported to; a folder of the data folder's if `None`.
     pub seals_dir: Option<PathBuf>,
     /// Model servers.
@@ -99,6 +105,15 @@ pub enum HttpTls {
     },
 }
 
+/// How long answers are kept, and how much may be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// For devices that lose their tunnel.
+    pub keeping: Keeping,
+    /// Over it: `RATE_LIMITED`.
+    pub rates: gateway::Rates,
+}
+
 /// For accounts that are made from now on, and what accounts may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Billing {
@@ -136,6 +151,7 @@ struct File {
     http: HttpFile,
     billing: BillingFile,
     stripe: payments::File,
+    answers: AnswersFile,
     ledger: LedgerFile,
     #[serde(default)]
     provider: Vec<ProviderFile>,
@@ -198,6 +214,27 @@ struct LedgerFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct AnswersFile {
+    kept_secs: u32,
+    resume_window_secs: u32,
+    kept_bytes_max: usize,
+    device_per_minute: u32,
+    account_per_minute: u32,
+    device_at_once: u32,
+    account_at_once: u32,
+}
+
+/// What becomes of a provider's answer whose device does not come back.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Left {
+    #[default]
+    Stop,
+    Drain,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ProviderFile {
     name: String,
     dialect: DialectName,
@@ -206,6 +243,8 @@ struct ProviderFile {
     api_key_file: Option<PathBuf>,
     #[serde(default)]
     max_tokens_field: MaxTokensChoice,
+    #[serde(default)]
+    when_left: Left,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -322,6 +361,7 @@ impl Config {
         for model in file.model {
             models.push(model_row(model, &table, &mut prices)?);
         }
+        let answers = answers(&file.answers, &file.provider);
         let providers = file.provider.into_iter().map(|p| provider(p, sources));
         Ok(Self {
             data_dir: if file.data_dir.as_os_str().is_empty() {
@@ -337,6 +377,8 @@ impl Config {
                 tunnels_max: file.tunnel.tunnels_max,
             },
             http,
+            answers,
+            echo_pace: Duration::ZERO,
             billing: billing(&file.billing)?,
             seals_dir: Some(file.ledger.seals_dir).filter(|dir| !dir.as_os_str().is_empty()),
             stripe,
@@ -412,6 +454,7 @@ struct Partial {
     http: Option<PartialHttp>,
     billing: Option<PartialBilling>,
     stripe: Option<payments::Partial>,
+    answers: Option<PartialAnswers>,
     ledger: Option<PartialLedger>,
     provider: Option<Vec<ProviderFile>>,
     model: Option<Vec<ModelFile>>,
@@ -488,6 +531,19 @@ fn database(file: &StoreFile) -> Result<Option<Database>, String> {
     database
         .map(Some)
         .map_err(|what| format!("store.url: {what}"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct PartialAnswers {
+    kept_secs: Option<u32>,
+    resume_window_secs: Option<u32>,
+    kept_bytes_max: Option<usize>,
+    device_per_minute: Option<u32>,
+    account_per_minute: Option<u32>,
+    device_at_once: Option<u32>,
+    account_at_once: Option<u32>,
 }
 
 fn overlay(base: &mut toml::Table, over: toml::Table) {
@@ -593,6 +649,27 @@ fn http(file: &HttpFile) -> Result<Http, String> {
         tls,
         public_url: non_empty(file.public_url.clone()),
     })
+}
+
+fn answers(file: &AnswersFile, providers: &[ProviderFile]) -> Answers {
+    let drained = providers
+        .iter()
+        .filter(|provider| provider.when_left == Left::Drain)
+        .map(|provider| provider.name.clone());
+    Answers {
+        keeping: Keeping {
+            kept: Duration::from_secs(file.kept_secs.into()),
+            resume_window: Duration::from_secs(file.resume_window_secs.into()),
+            drained: drained.collect(),
+            bytes_max: file.kept_bytes_max,
+        },
+        rates: gateway::Rates {
+            device_per_minute: file.device_per_minute,
+            account_per_minute: file.account_per_minute,
+            device_at_once: file.device_at_once,
+            account_at_once: file.account_at_once,
+        },
+    }
 }
 
 fn provider(file: ProviderFile, sources: Sources<'_>) -> Result<ProviderConfig, String> {

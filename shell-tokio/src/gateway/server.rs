@@ -290,6 +290,7 @@ fn models(config: &Config, found: &Found) -> Result<(Upstreams, ModelTable), Err
     }
     let default_model = default_model.unwrap_or_else(|| LOOPBACK.to_owned());
     let upstreams = Upstreams::new(providers).map_err(|error| wrong(&error))?;
+    let upstreams = upstreams.with_echo_pace(config.echo_pace);
     let table = ModelTable::new(rows, default_model).map_err(|error| wrong(&error))?;
     Ok((upstreams, table))
 }
@@ -320,6 +321,8 @@ fn rules(config: &Config, table: &ModelTable, upstreams: &Upstreams) -> Rules {
         models: models.collect(),
         default_model: table.default_model().to_owned(),
         tunnels_max: config.tunnel.tunnels_max,
+        keeping: config.answers.keeping.clone(),
+        rates: config.answers.rates,
     }
 }
 
@@ -465,6 +468,9 @@ async fn ask_outside(services: &Services, now: Now, ask: Ask) -> Told {
             }
             Told::Served(served)
         }
+        Ask::Recall {
+            account, request, ..
+        } => Told::Recalled(logged(store.recall(account, request).await)),
         // Carried out by `Outside::ask`; here for completeness of the match.
         Ask::Call { .. } => Told::Called(Err(mesh_core::dialect::exchange::Broken::Connect)),
     }
@@ -540,6 +546,19 @@ fn log(event: &Event) {
             request,
             code,
         } => tracing::info!(%device, %request, %code, "refused or failed"),
+        Event::Detached { device, request } => {
+            tracing::info!(%device, %request, "its stream is lost; the answer goes on");
+        }
+        Event::Attached {
+            device,
+            request,
+            how,
+            from,
+            running,
+        } => tracing::info!(%device, %request, ?how, from, running, "came back to its answer"),
+        Event::Forgotten { device, request } => {
+            tracing::debug!(%device, %request, "the answer's text is no longer kept");
+        }
         Event::LateAnswer => tracing::warn!("the store or a model server answered too late"),
     }
 }

@@ -118,7 +118,8 @@ fn the_device_is_told_what_the_ledger_says(end: &End<'_>) -> Verdict {
         else {
             continue;
         };
-        let entry = end.store.charge(asked.account, id);
+        let charged_as = asked.answered_as.unwrap_or(id);
+        let entry = end.store.charge(asked.account, charged_as);
         let agrees = entry.map_or(*charged == 0, |entry| {
             entry.charge.0 == *charged && entry.tokens == *tokens
         });

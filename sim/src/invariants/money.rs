@@ -1,8 +1,8 @@
 //! What must hold of money, judged from the texts of the ledgers.
 //!
-//! Each entry is looked at as it is written, before it is booked ([`ENTRY`]); after it, the account
-//! that the rules keep is compared with the one that the texts make ([`STANDING`]). What must hold when
-//! all has come to rest is in [`at_end`](self::at_end).
+//! Each entry is looked at as it is written, before it is booked (`ENTRY`); after it, the account
+//! that the rules keep is compared with the one that the texts make (`STANDING`). What must hold when
+//! all has come to rest is in [`at_end`].
 
 pub mod at_end;
 mod ledger;

@@ -16,7 +16,8 @@ use mesh_core::billing::ledger::seal::{Head, Seal, SealKey};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
 use mesh_core::gateway::{
-    Admitted, Ask, Granted, HoldFailed, NotAdmitted, SettleFailed, Settled, Told, Unavailable,
+    Admitted, Ask, Granted, HoldFailed, NotAdmitted, Recalled, SettleFailed, Settled, Told,
+    Unavailable,
 };
 use mesh_core::identity::Fingerprint;
 use mesh_core::ids::{AccountId, DeviceId, RequestId};
@@ -110,8 +111,24 @@ impl Store {
                     .ok_or(Unavailable.in_words())
                     .and_then(|summary| api::encode(&summary)),
             ),
+            Ask::Recall {
+                account, request, ..
+            } => Told::Recalled(Ok(self.recall(*account, *request))),
             Ask::Call { .. } => return Ok(None),
         }))
+    }
+
+    /// What is known of an answer that the asking gateway does not have.
+    fn recall(&self, account: AccountId, request: RequestId) -> Recalled {
+        let Some(books) = self.books.get(&account) else {
+            return Recalled::Nothing;
+        };
+        match books.ended.get(&request) {
+            Some(Prior::Charged(charge)) => Recalled::Charged(Box::new(charge.clone())),
+            Some(Prior::Lost(_)) => Recalled::Lost,
+            None if books.account.holds.contains_key(&request) => Recalled::Elsewhere,
+            None => Recalled::Nothing,
+        }
     }
 
     fn admit(

@@ -10,6 +10,7 @@ use mesh_core::ids::RequestId;
 use mesh_core::wire::message::TokensUsed;
 
 use crate::plan::{Script, Trouble};
+use crate::queue::Micros;
 
 /// What comes next of a call.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Call {
     pub request: RequestId,
     /// What is still to come.
     pub script: VecDeque<Next>,
+    /// What each piece takes longer, µs.
+    pub pace: Micros,
     /// Bytes that may still be read.
     pub credit: usize,
     /// Whether an event for its next piece is in the queue.

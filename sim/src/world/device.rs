@@ -421,6 +421,18 @@ impl<W: Wire> World<W> {
     }
 
     fn answer_event(&mut self, at: usize, request: RequestId, event: AnswerEvent) {
+        let answered_as = match &event {
+            AnswerEvent::Ended(end) => Some(end.request_id),
+            AnswerEvent::Whole(answer) => Some(answer.request_id),
+            AnswerEvent::Chunk(_)
+            | AnswerEvent::Delta(_)
+            | AnswerEvent::Cut
+            | AnswerEvent::Resumed { .. }
+            | AnswerEvent::Failed(_) => None,
+        };
+        if let (Some(_), Some(asked)) = (answered_as, self.record.questions.get_mut(&request)) {
+            asked.answered_as = answered_as;
+        }
         let outcome = match event {
             AnswerEvent::Chunk(text) => {
                 self.text(request, &text);
@@ -428,6 +440,19 @@ impl<W: Wire> World<W> {
             }
             // Questions of a simulation are no client's own bodies.
             AnswerEvent::Delta(_) => return,
+            AnswerEvent::Cut => {
+                let now = self.queue.now();
+                if let Some(asked) = self.record.questions.get_mut(&request) {
+                    asked.cut = Some(now);
+                }
+                self.note(format!("device {at}"), format!("{request} is cut"));
+                return;
+            }
+            AnswerEvent::Resumed { at: piece } => {
+                let words = format!("{request} goes on at piece {piece}");
+                self.note(format!("device {at}"), words);
+                return;
+            }
             AnswerEvent::Ended(end) => Outcome::Answered {
                 charged: end.cost_nanos.0,
                 tokens: end.tokens_used,

@@ -4,8 +4,8 @@ use mesh_core::billing::price::Price;
 use mesh_core::dialect::MaxTokensField;
 use mesh_core::dialect::exchange::Broken;
 use mesh_core::gateway::{
-    Ask, AskId, Config, Event as Happened, Gateway, HoldFailed, Input, Model, NotAdmitted, Output,
-    Progress, SettleFailed, Told, Unavailable,
+    Ask, AskId, Config, Event as Happened, Gateway, HoldFailed, Input, Keeping, Model, NotAdmitted,
+    Output, Progress, Rates, Return, SettleFailed, Told, Unavailable,
 };
 use mesh_core::ids::RequestId;
 use mesh_core::machine::{Machine as _, RootMachine as _};
@@ -18,7 +18,7 @@ use crate::chance::seed_of;
 use crate::invariants::Seen;
 use crate::outside::upstream::{self, Call, Next};
 use crate::plan::{Happening, Script};
-use crate::queue::Micros;
+use crate::queue::{MILLI, Micros};
 use crate::recorder::Text;
 use crate::wire::{Unbuildable, WallClock, Wire};
 
@@ -71,6 +71,8 @@ fn config() -> Config {
         ],
         default_model: "openai".to_owned(),
         tunnels_max: 100_000,
+        keeping: Keeping::default(),
+        rates: Rates::default(),
     }
 }
 
@@ -105,6 +107,11 @@ impl<W: Wire> World<W> {
         if machine.answers_under_way() > 0 {
             self.sometimes
                 .saw("a gateway crashed while it worked on an answer");
+        }
+        for asked in self.record.questions.values_mut() {
+            if asked.called_at == Some(at) && asked.counted.is_none() {
+                asked.orphaned = asked.produced.len();
+            }
         }
         self.lose_all_of(at);
         let calls: Vec<u64> = self
@@ -261,6 +268,30 @@ impl<W: Wire> World<W> {
                     format!("{request} failed: {code:?}"),
                 );
             }
+            Happened::Detached { request, .. } => {
+                self.note(
+                    format!("gateway {at}"),
+                    format!("{request} goes on unheard"),
+                );
+            }
+            Happened::Attached {
+                request,
+                how,
+                from,
+                running,
+                ..
+            } => {
+                self.sometimes.saw(match (how, running) {
+                    (Return::Resumed, true) => "an answer was resumed in the middle",
+                    (Return::Resumed, false) => "an answer was resumed after its end",
+                    (Return::AskedAgain, _) => "the same question joined its answer",
+                });
+                self.note(
+                    format!("gateway {at}"),
+                    format!("{request} is heard again from piece {from}"),
+                );
+            }
+            Happened::Forgotten { .. } => self.sometimes.saw("an answer was kept no longer"),
             Happened::HandshakeRefused { .. } => self.record.refused.push(self.queue.now()),
         }
     }
@@ -311,6 +342,14 @@ impl<W: Wire> World<W> {
                 }
             }
         };
+        if let (Ask::Settle { settle, .. }, Some(Told::Settled(Ok(charge)))) = (&ask, &told)
+            && !charge.charge.estimated
+        {
+            let now = self.queue.now();
+            if let Some(asked) = self.record.questions.get_mut(&settle.request) {
+                asked.counted.get_or_insert(now);
+            }
+        }
         self.record_told(&ask, told.as_ref());
         self.money_told(gateway, &ask, told.as_ref());
         if matches!(&told, Some(Told::Held(Err(HoldFailed::Denied(_))))) {
@@ -340,6 +379,7 @@ impl<W: Wire> World<W> {
         };
         let attempt = asked.produced.len();
         asked.produced.push(String::new());
+        asked.called_at = Some(at);
         asked.calling = true;
         self.money.called(self.queue.now(), request);
         let usage = asked.usage;
@@ -360,6 +400,7 @@ impl<W: Wire> World<W> {
                 ask: id,
                 request,
                 script: upstream::says(question, &script, attempt, stream, words, usage),
+                pace: Micros::from(script.pace_ms) * MILLI,
                 credit: 0,
                 scheduled: false,
             },
@@ -403,7 +444,9 @@ impl<W: Wire> World<W> {
             let is_head = matches!(call.script.front(), Some(Next::Piece(Progress::Head(_), _)));
             let (least, most) = self.plan.upstream_us;
             let most = if is_head { most } else { most / 50 };
-            let takes = self.upstream_chance.between(least.min(most), most);
+            // When everything heals, the slow ones hurry too.
+            let pace = if healed { 0 } else { call.pace };
+            let takes = self.upstream_chance.between(least.min(most), most) + pace;
             self.queue.put(now + takes, Event::Upstream(id));
         }
     }
@@ -467,6 +510,7 @@ fn unavailable(ask: &Ask) -> Option<Told> {
         Ask::Settle { .. } => Told::Settled(Err(SettleFailed::Unavailable)),
         Ask::Checkpoint { .. } => Told::Checkpointed(Err(Unavailable)),
         Ask::Release { .. } => Told::Released(Err(Unavailable)),
+        Ask::Recall { .. } => Told::Recalled(Err(Unavailable)),
         Ask::Service { .. } => Told::Served(Err(Unavailable.in_words())),
         Ask::Call { .. } => return None,
     })

@@ -9,7 +9,7 @@ use super::{Event, World, account_id, device_id, request_id};
 use crate::net::Link;
 use crate::outside::upstream;
 use crate::plan::{Happening, Timed};
-use crate::queue::Micros;
+use crate::queue::{Micros, SECOND};
 use crate::record::Asked;
 use crate::wire::{Unbuildable, Wire};
 
@@ -113,10 +113,12 @@ impl<W: Wire> World<W> {
             }
             Happening::Order { account, ref order } => self.order(index, account, order),
             Happening::CrashGateway { gateway, until } => {
+                self.record.gateways_ended += 1;
                 self.kill_gateway(gateway);
                 self.queue.put(until, Event::Undo(index));
             }
             Happening::StopGateway { gateway, until } => {
+                self.record.gateways_ended += 1;
                 self.give_gateway(gateway, gateway::Input::Stop);
                 self.queue.put(until, Event::Undo(index));
             }
@@ -147,14 +149,21 @@ impl<W: Wire> World<W> {
     }
 
     /// The end of what lasted for a while.
-    pub(super) fn undo(&mut self, what: &Happening) -> Result<(), Unbuildable> {
+    pub(super) fn undo(&mut self, index: usize, what: &Happening) -> Result<(), Unbuildable> {
         if self.healed {
             return Ok(());
         }
         match *what {
             Happening::Pause {
                 device, question, ..
-            } => self.give_device(device, Input::Unpause(request_id(question))),
+            } => {
+                // A reader that sleeps reads on when it is awake.
+                if self.devices[device].asleep_since.is_some() {
+                    let later = self.queue.now() + SECOND;
+                    self.queue.put(later, Event::Undo(index));
+                }
+                self.give_device(device, Input::Unpause(request_id(question)));
+            }
             Happening::Cut { device, .. } => {
                 self.devices[device].up.cut(false);
                 self.devices[device].down.cut(false);
@@ -229,9 +238,14 @@ impl<W: Wire> World<W> {
                 cancelled: false,
                 delivered: String::new(),
                 produced: Vec::new(),
+                called_at: None,
+                orphaned: 0,
                 calling: false,
                 usage: upstream::usage(context_bytes, words),
                 words,
+                answered_as: None,
+                cut: None,
+                counted: None,
                 outcome: None,
             },
         );

@@ -104,6 +104,7 @@ impl<W: Wire> World<W> {
                 | Ask::Admit { .. }
                 | Ask::Service { .. }
                 | Ask::Checkpoint { .. }
+                | Ask::Recall { .. }
                 | Ask::Call { .. } => None,
             };
             recorder.told(self.queue.now(), ask, told, held);

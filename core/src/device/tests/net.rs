@@ -18,8 +18,8 @@ use crate::dialect::MaxTokensField;
 use crate::dialect::exchange::{Broken, Head};
 use crate::escalation::context::Question;
 use crate::gateway::{
-    self, Admitted, Ask, AskId, Gateway, Granted, HoldFailed, NotAdmitted, Progress, SettleFailed,
-    Settled, Told, Unavailable,
+    self, Admitted, Ask, AskId, Gateway, Granted, HoldFailed, NotAdmitted, Progress, Recalled,
+    SettleFailed, Settled, Told, Unavailable,
 };
 use crate::ids::{AccountId, DeviceId, RequestId};
 use crate::machine::{Machine, RootMachine};
@@ -28,8 +28,8 @@ use crate::quic::Quic;
 use crate::quic::tests::{Leaf, WALL, World};
 use crate::rng::Seed;
 use crate::time::{Now, origin};
-use crate::transport::Datagram;
-use crate::wire::message::{DialectName, EscalationResponse, StreamEnd};
+use crate::transport::{Datagram, Priority, Transport};
+use crate::wire::message::{DialectName, EscalationResponse, Message, StreamEnd};
 
 pub(super) const DEVICE: DeviceId = DeviceId::from_u128(1);
 pub(super) const ACCOUNT: AccountId = AccountId::from_u128(5);
@@ -151,6 +151,10 @@ impl Outside {
                     .unwrap();
                 Told::Released(Ok(()))
             }
+            Ask::Recall { request, .. } => {
+                self.asked.push("recall");
+                Told::Recalled(Ok(self.recall(request)))
+            }
             Ask::Checkpoint { .. } => {
                 self.asked.push("checkpoint");
                 Told::Checkpointed(Ok(()))
@@ -167,6 +171,15 @@ impl Outside {
             }
         };
         vec![self::told(id, told)]
+    }
+
+    /// A gateway that is new holds nothing.
+    fn recall(&self, request: RequestId) -> Recalled {
+        self.ledger
+            .get(&request)
+            .map_or(Recalled::Nothing, |charge| {
+                Recalled::Charged(Box::new(charge.clone()))
+            })
     }
 
     fn call(&mut self, id: AskId) -> Vec<gateway::Input> {
@@ -240,6 +253,8 @@ pub(super) fn gateway_config() -> gateway::Config {
         }],
         default_model: "sonnet".into(),
         tunnels_max: 100,
+        keeping: gateway::Keeping::default(),
+        rates: gateway::Rates::default(),
     }
 }
 
@@ -259,6 +274,8 @@ pub(super) struct End {
     pub(super) doubts: Vec<bool>,
     pub(super) texts: BTreeMap<RequestId, String>,
     pub(super) chunks: usize,
+    pub(super) cuts: usize,
+    pub(super) resumed: Vec<u64>,
     pub(super) ended: BTreeMap<RequestId, StreamEnd>,
     pub(super) whole: BTreeMap<RequestId, EscalationResponse>,
     pub(super) failed: BTreeMap<RequestId, AskError>,
@@ -347,6 +364,8 @@ impl Net {
             doubts: Vec::new(),
             texts: BTreeMap::new(),
             chunks: 0,
+            cuts: 0,
+            resumed: Vec::new(),
             ended: BTreeMap::new(),
             whole: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -379,6 +398,66 @@ impl Net {
         let request = question.into_request(id);
         self.give(0, Input::Escalate(Box::new(request)));
         id
+    }
+
+    /// The gateway is made with other terms; before anything else.
+    pub(super) fn configure(&mut self, change: impl FnOnce(&mut gateway::Config)) {
+        let mut config = gateway_config();
+        change(&mut config);
+        self.gateway = Gateway::new(self.world.server(1), config).unwrap();
+    }
+
+    /// The usual device comes and has a session.
+    pub(super) fn join(&mut self) {
+        let leaf = self.world.device_leaf(2040);
+        self.add_device(Some(leaf), Attempts::Forever);
+        self.give(0, Input::Connect);
+        self.run_to(Duration::from_secs(1), |net| net.state(0) == UP);
+    }
+
+    /// Another device of the same account.
+    pub(super) fn add_stranger(&mut self) -> usize {
+        let device_id = DeviceId::from_u128(2);
+        let at = self.ends.len();
+        let leaf = self.world.leaf_of(device_id, 2040);
+        self.add_device(Some(leaf), Attempts::Forever);
+        let seed = Seed::new([77; 32]);
+        let leaf = self.world.leaf_of(device_id, 2040);
+        let config = Config {
+            device_id,
+            ..device_config()
+        };
+        let client = self.world.seeded_client(Some(leaf), &seed);
+        self.ends[at].device = Device::new(client, config, &seed);
+        at
+    }
+
+    /// The model server that was called last says one piece more.
+    pub(super) fn upstream_goes_on(&mut self, piece: &str) {
+        let id = *self.outside.calls.last().expect("a call");
+        let piece = Progress::Body(sse_text(piece));
+        self.tell(gateway::Input::Progress { id, piece });
+    }
+
+    /// It says these pieces and comes to its end.
+    pub(super) fn upstream_says(&mut self, pieces: &[&str]) {
+        for piece in pieces {
+            self.upstream_goes_on(piece);
+        }
+        let id = *self.outside.calls.last().expect("a call");
+        let piece = Progress::Body(Bytes::from_static(SSE_END));
+        self.tell(gateway::Input::Progress { id, piece });
+        self.tell(told(id, Told::Called(Ok(()))));
+    }
+
+    /// A device says something on a stream of its own that no question of it would say.
+    pub(super) fn raw(&mut self, end: usize, message: &Message) {
+        let device = &mut self.ends[end].device;
+        let (attempt, _) = device.tunnel.session().expect("a session");
+        let conn = device.links[&attempt].conn().expect("a connection");
+        let stream = device.transport.open(conn, Priority::Escalation).unwrap();
+        device.send(conn, stream, message);
+        self.give(end, Input::Timeout);
     }
 
     /// The gateway is started anew: its sessions are forgotten, its store and keys are not.
@@ -464,6 +543,8 @@ impl Net {
                     end.texts.entry(request).or_default().push_str(&text);
                 }
                 AnswerEvent::Delta(_) => {}
+                AnswerEvent::Cut => end.cuts += 1,
+                AnswerEvent::Resumed { at } => end.resumed.push(at),
                 AnswerEvent::Ended(receipt) => {
                     assert!(end.ended.insert(request, receipt).is_none(), "two ends");
                 }

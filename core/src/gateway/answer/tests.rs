@@ -525,15 +525,63 @@ fn a_cancel_before_the_first_piece_is_free() {
 }
 
 #[test]
-fn a_deserted_answer_is_settled_and_nobody_is_told() {
+fn a_forsaken_answer_is_stopped_charged_by_estimate_and_says_so_and_free_before_the_first_piece() {
     let mut rig = Rig::calling(true);
     rig.head(200, None);
     rig.piece("12345678");
-    rig.said.clear();
-    rig.tell(Input::Deserted);
+    rig.tell(Input::Forsaken);
+    assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 1);
+    let [(tokens, true)] = rig.settles()[..] else {
+        panic!("{:?}", rig.said)
+    };
+    rig.tell(Input::Forsaken);
+    rig.tell(Input::Settled(Some(charge(tokens))));
+    assert_eq!((rig.errors(), rig.over()), (vec![ErrorCode::Expired], true));
+    assert_eq!(rig.settles().len(), 1);
+
+    let mut rig = Rig::calling(true);
+    rig.tell(Input::Forsaken);
+    rig.tell(Input::Released(true));
+    assert_eq!((rig.releases(), rig.settles().len()), (1, 0));
+    assert!(rig.over());
+}
+
+#[test]
+fn what_cannot_be_kept_ends_as_too_large_also_when_the_end_had_come() {
+    for late in [false, true] {
+        let mut rig = Rig::calling(true);
+        rig.head(200, None);
+        rig.piece("12345678");
+        if late {
+            rig.end_with_usage();
+        }
+        rig.tell(Input::Crowded);
+        let stopped = rig.count(|output| matches!(output, Output::Abandon));
+        assert_eq!(stopped, usize::from(!late));
+        assert_eq!(rig.settles().len(), 1);
+        rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
+        assert_eq!(rig.errors(), [ErrorCode::TooLarge]);
+    }
+}
+
+#[test]
+fn an_upstream_that_falls_silent_is_stopped_after_two_minutes_unless_it_is_not_read() {
+    let mut rig = Rig::calling(true);
+    rig.head(200, None);
+    rig.piece("12345678");
+    // What was read is not taken yet: the silence is ours.
+    rig.now = rig.now.after(Duration::from_secs(200));
+    rig.tell(Input::Timeout);
+    assert!(rig.settles().is_empty());
+    rig.tell(Input::Room(1));
+    rig.now = rig.now.after(Duration::from_millis(119_999));
+    rig.tell(Input::Timeout);
+    assert!(rig.settles().is_empty());
+    rig.now = rig.now.after(Duration::from_millis(1));
+    rig.tell(Input::Timeout);
+    assert_eq!(rig.settles().len(), 1);
     rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
-    assert_eq!(rig.count(|output| matches!(output, Output::Send(_))), 0);
-    assert_eq!((rig.settles().len(), rig.over()), (1, true));
+    assert_eq!(rig.errors(), [ErrorCode::UpstreamTimeout]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use mesh_core::billing::price::Price;
 use mesh_core::dialect::MaxTokensField;
-use mesh_core::gateway::{Config, Model};
+use mesh_core::gateway::{Config, Keeping, Model, Rates};
 use mesh_core::ids::{DeviceId, RequestId};
 use mesh_core::wire::message::DialectName;
 use serde_json::json;
@@ -91,9 +91,11 @@ pub(super) enum Says {
     },
     Resume {
         id: u8,
+        next: u8,
     },
     ChunkAck {
         id: u8,
+        through: u8,
     },
     Call {
         id: u8,
@@ -181,14 +183,14 @@ pub(super) fn said(what: &Says) -> Vec<u8> {
             )
         }
         Says::Cancel { id } => framed(0x14, &id_of(id)),
-        Says::Resume { id } => {
+        Says::Resume { id, next } => {
             let mut resume = id_of(id);
-            resume["next_sequence"] = 0.into();
+            resume["next_sequence"] = (*next % 8).into();
             framed(0x13, &resume)
         }
-        Says::ChunkAck { id } => {
+        Says::ChunkAck { id, through } => {
             let mut ack = id_of(id);
-            ack["received_through"] = 0.into();
+            ack["received_through"] = (*through % 8).into();
             framed(0x15, &ack)
         }
         Says::Call { id, method } => {
@@ -224,6 +226,8 @@ pub(super) fn config(default_model: &str) -> Config {
         ],
         default_model: default_model.to_owned(),
         tunnels_max: 6,
+        keeping: Keeping::default(),
+        rates: Rates::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use async_io::Async;
-use mesh_core::device::control::{Command, Event, SOCKET};
+use mesh_core::device::control::{Command, Event, Part, SOCKET};
 use mesh_core::device::status::Status;
 use mesh_core::error::ErrorClass;
 use mesh_core::limits::CONTROL_LINE_BYTES_MAX;
@@ -71,6 +71,8 @@ impl AgentLink {
         match told(events.next().await)? {
             Event::Status(status) => Ok(*status),
             other @ (Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
             | Event::Ended(_)
             | Event::Pong(_)
             | Event::Result(_)
@@ -100,14 +102,17 @@ pub struct AgentAnswer {
 }
 
 impl AgentAnswer {
-    /// The next piece of the text, or `None` when the answer is whole. Cancel safe.
+    /// The next piece of the text, or what became of the agent's tunnel; `None` when the answer is
+    /// whole. Cancel safe.
     ///
     /// # Errors
     ///
     /// When the answer fails or the agent goes away; what came before is all there will be.
-    pub async fn next(&mut self) -> Result<Option<String>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Part>, Error> {
         match told(self.events.next().await)? {
-            Event::Piece(text) => Ok(Some(text)),
+            Event::Piece(text) => Ok(Some(Part::Text(text))),
+            Event::Cut => Ok(Some(Part::Cut)),
+            Event::Resumed(at) => Ok(Some(Part::Resumed(at))),
             Event::Ended(receipt) => {
                 self.receipt = Some(receipt);
                 Ok(None)

@@ -137,7 +137,10 @@ async fn pass_on(mut answer: Answer, mut commands: LineReader, stream: &Stream) 
             Err(commands.next::<Command>().await)
         };
         let event = match command.or(piece).await {
-            Ok(Ok(Some(text))) => Event::Piece(text),
+            Ok(Ok(Some(part))) => match part.into_event() {
+                Some(event) => event,
+                None => continue,
+            },
             Ok(Ok(None)) => match answer.receipt() {
                 Some(receipt) => Event::Ended(Box::new(receipt.clone())),
                 None => return,
@@ -157,7 +160,7 @@ async fn pass_on(mut answer: Answer, mut commands: LineReader, stream: &Stream) 
                 | Err(_),
             ) => return,
         };
-        let last = !matches!(event, Event::Piece(_));
+        let last = !matches!(event, Event::Piece(_) | Event::Cut | Event::Resumed(_));
         if write_line(stream, &event).await.is_err() || last {
             return;
         }

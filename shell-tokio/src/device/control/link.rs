@@ -13,7 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::lines::{LineError, LineReader, write_line};
 use super::{Command, Event, socket_path};
-use crate::device::answer::{Answer, News, Source};
+use crate::device::answer::{Answer, News, Part, Source};
 use crate::device::status::Status;
 use crate::error::Error;
 
@@ -75,6 +75,8 @@ impl AgentLink {
         match self.one(Command::Status).await? {
             Event::Status(status) => Ok(*status),
             other @ (Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
             | Event::Ended(_)
             | Event::Pong(_)
             | Event::Result(_)
@@ -91,6 +93,8 @@ impl AgentLink {
         match self.one(Command::Ping).await? {
             Event::Pong(micros) => Ok(Duration::from_micros(micros)),
             other @ (Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
             | Event::Ended(_)
             | Event::Status(_)
             | Event::Result(_)
@@ -113,6 +117,8 @@ impl AgentLink {
                 Error::protocol(format!("the gateway's reply is not understood: {error}"))
             }),
             other @ (Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
             | Event::Ended(_)
             | Event::Status(_)
             | Event::Pong(_)
@@ -160,7 +166,9 @@ async fn relay(mut exchange: Exchange, mut source: Source) {
             () = source.news.closed() => return,
         };
         let news = match event {
-            Ok(Some(Event::Piece(text))) => News::Piece(text),
+            Ok(Some(Event::Piece(text))) => News::Part(Part::Text(text)),
+            Ok(Some(Event::Cut)) => News::Part(Part::Cut),
+            Ok(Some(Event::Resumed(at))) => News::Part(Part::Resumed(at)),
             Ok(Some(Event::Ended(receipt))) => News::Ended(receipt),
             Ok(Some(Event::Failed(failure))) => News::Failed(failure.into()),
             Ok(Some(other @ (Event::Status(_) | Event::Pong(_) | Event::Result(_)))) => {
@@ -171,7 +179,7 @@ async fn relay(mut exchange: Exchange, mut source: Source) {
             }),
             Err(error) => News::Failed(broken(&error)),
         };
-        let last = !matches!(news, News::Piece(_));
+        let last = !matches!(news, News::Part(_));
         if source.news.send(news).await.is_err() || last {
             return;
         }

@@ -115,8 +115,11 @@ async fn stream_answer(
     let mut cancelled = false;
     loop {
         let event = tokio::select! {
-            piece = answer.recv_chunk() => match piece {
-                Ok(Some(text)) => Event::Piece(text),
+            part = answer.recv() => match part {
+                Ok(Some(part)) => match part.into_event() {
+                    Some(event) => event,
+                    None => continue,
+                },
                 Ok(None) => match answer.receipt() {
                     Some(receipt) => Event::Ended(Box::new(receipt.clone())),
                     None => return,
@@ -139,7 +142,7 @@ async fn stream_answer(
                 | Err(_) => return,
             },
         };
-        let last = !matches!(event, Event::Piece(_));
+        let last = !matches!(event, Event::Piece(_) | Event::Cut | Event::Resumed(_));
         if write_line(&mut write, &event).await.is_err() || last {
             return;
         }

@@ -70,6 +70,7 @@ async fn collect(mut answer: Answer) -> Result<(Composer, StreamEnd), Error> {
         match part {
             Part::Text(text) => composer.text(&text),
             Part::Delta(delta) => composer.delta(&delta),
+            Part::Cut | Part::Resumed(_) => {}
         }
     }
     match answer.receipt() {
@@ -116,6 +117,8 @@ fn written(writer: &mut Writer, answer: &Answer, part: Option<Part>) -> (String,
     match (part, answer.receipt()) {
         (Some(Part::Text(text)), _) => (writer.text(&text), false),
         (Some(Part::Delta(delta)), _) => (writer.delta(&delta), false),
+        // A sign of life, which clients skip.
+        (Some(Part::Cut | Part::Resumed(_)), _) => (KEEP_ALIVE.to_owned(), false),
         (None, Some(end)) => (writer.end(end.finish_reason, end.tokens_used), true),
         (None, None) => (String::new(), true),
     }

@@ -37,7 +37,7 @@ use mesh_core::billing::account::{Command, Hold, Lose, Month, Release, Settle, S
 use mesh_core::billing::ledger::seal::{Head, Seal};
 use mesh_core::billing::ledger::{Record, Stored};
 use mesh_core::billing::usage::{Key, Sums};
-use mesh_core::gateway::{Admitted, Granted, Settled};
+use mesh_core::gateway::{Admitted, Granted, Recalled, Settled};
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::KeyHash;
 use mesh_core::ids::{AccountId, DeviceId, KeyId, RequestId};
@@ -267,6 +267,22 @@ impl Store {
     /// The store is unavailable.
     pub async fn last_revocation(&self) -> Result<u64, StoreError> {
         each!(self, store => store.last_revocation().await)
+    }
+
+    /// What is known of an answer that this gateway does not have.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn recall(
+        &self,
+        account: AccountId,
+        request: RequestId,
+    ) -> Result<Recalled, StoreError> {
+        let booked = self.booked(account, request).await?;
+        Ok(booked.map_or(Recalled::Nothing, |booked| {
+            Recalled::Charged(Box::new(booked.charge))
+        }))
     }
 
     /// Lets a device in and numbers its session.

@@ -5,6 +5,7 @@
 //! The same request always gets the same answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_core::dialect::ModelRequest;
@@ -189,6 +190,7 @@ fn answer(messages: &[Message]) -> String {
 /// Carries the echo's bytes as if they came from a server.
 pub(super) async fn carry<T, F: Fn(News) -> T>(
     request: ModelRequest,
+    pace: Duration,
     outlet: Arc<Outlet<T, F>>,
 ) -> Result<(), Broken> {
     let echo = Echo::new(&request.body);
@@ -200,6 +202,9 @@ pub(super) async fn carry<T, F: Fn(News) -> T>(
     let unread = |_| Broken::Reset;
     outlet.send(News::Head(head)).await.map_err(unread)?;
     for event in echo.into_iter().flatten() {
+        if !pace.is_zero() {
+            tokio::time::sleep(pace).await;
+        }
         outlet.body(event).await.map_err(unread)?;
     }
     Ok(())

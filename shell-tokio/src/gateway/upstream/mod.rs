@@ -27,6 +27,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_core::dialect::exchange::{Broken, Head};
@@ -241,6 +242,7 @@ pub struct Upstreams {
     http: HttpUpstreams,
     providers: BTreeMap<String, Upstream>,
     formats: BTreeMap<String, (DialectName, MaxTokensField)>,
+    echo_pace: Duration,
 }
 
 impl fmt::Debug for Upstreams {
@@ -272,6 +274,7 @@ impl Upstreams {
             http,
             providers,
             formats,
+            echo_pace: Duration::ZERO,
         })
     }
 
@@ -329,7 +332,10 @@ impl Upstreams {
                 });
             }
             Some(Upstream::Loopback) => {
-                spawn(outlet, abandoned, |outlet| loopback::carry(request, outlet));
+                let pace = self.echo_pace;
+                spawn(outlet, abandoned, move |outlet| {
+                    loopback::carry(request, pace, outlet)
+                });
             }
             None => {
                 tracing::error!(
@@ -343,6 +349,13 @@ impl Upstreams {
             credit,
             _abandon: abandon,
         }
+    }
+
+    /// The same with an echo model that takes so long for each word.
+    #[must_use]
+    pub const fn with_echo_pace(mut self, pace: Duration) -> Self {
+        self.echo_pace = pace;
+        self
     }
 
     /// Has a connection to the provider ready, if it does not have one from a moment ago.

@@ -73,6 +73,11 @@ impl Stream {
         let ends = self.finish && !self.finished && self.out.is_empty();
         !self.says.is_empty() || ends || (room && !self.out.is_empty())
     }
+
+    /// Whether nothing more can come of it, either way.
+    fn is_over(&self) -> bool {
+        self.finished && self.end.is_some() && self.unread.is_empty() && self.says.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -278,6 +283,10 @@ impl Conn {
     }
 
     pub(super) fn open(&mut self, priority: Priority) -> Option<StreamId> {
+        if self.streams.len() >= STREAMS {
+            // Those whose end came while nobody read them any more.
+            self.streams.retain(|_, state| !state.is_over());
+        }
         if !self.is_client || self.streams.len() >= STREAMS {
             self.refused_stream = true;
             return None;
@@ -289,13 +298,7 @@ impl Conn {
     }
 
     fn forget_if_over(&mut self, stream: StreamId, events: &mut VecDeque<Event>) {
-        let over = self.streams.get(&stream).is_some_and(|state| {
-            state.finished
-                && state.end.is_some()
-                && state.unread.is_empty()
-                && state.says.is_empty()
-        });
-        if over {
+        if self.streams.get(&stream).is_some_and(Stream::is_over) {
             self.streams.remove(&stream);
             if self.refused_stream {
                 self.refused_stream = false;
@@ -343,12 +346,12 @@ impl Conn {
     }
 
     pub(super) fn stop(&mut self, stream: StreamId, code: u32) {
-        if let Some(state) = self.streams.get_mut(&stream)
-            && state.end.is_none()
-        {
+        if let Some(state) = self.streams.get_mut(&stream) {
             state.unread.clear();
-            state.end = Some(Read::Gone);
-            state.says.push(Say::Stop(code));
+            if state.end.is_none() {
+                state.end = Some(Read::Gone);
+                state.says.push(Say::Stop(code));
+            }
         }
     }
 

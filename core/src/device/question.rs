@@ -1,0 +1,405 @@
+//! A question's life on the device, across the tunnels that carry it.
+//!
+//! ```text
+//!             a stream                     last frame
+//!  Waiting ────────────▶ OnStream ─────────────────────▶ (gone)
+//!     ▲ ▲                │   │ RATE_LIMITED, IN_PROGRESS
+//!     │ └─ after its time ─ Resting ◀┘
+//!     └─ the tunnel or the stream is lost: Cut, then Resumed by its first word on a new stream
+//! ```
+//!
+//! On a new stream a question of which a piece has come says `Resume`; one of which none has is sent
+//! again as it was, for the gateway may never have had it. An interrupted answer of which no text was
+//! given out is asked again once, under a new id.
+//!
+//! # Deadlines
+//!
+//! Until it is first sent, its own time to the first piece. From then on the gateway keeps the
+//! deadlines as long as there is a stream; [`limits::ESCALATION_TOTAL`] with a grace is for a gateway
+//! that does not. While it is cut and nothing has come, it waits for a tunnel no longer than its time
+//! to the first piece, with that grace.
+
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+
+use super::asked::{Lane, Prepared};
+use super::inflow::Inflow;
+use super::{AnswerEvent, AskError, Device, Failure};
+use crate::dialect::chat::Delta;
+use crate::error::ErrorCode;
+use crate::ids::RequestId;
+use crate::limits;
+use crate::stream::reassembly::{Reassembly, Released, StreamError};
+use crate::time::Now;
+use crate::transport::{ConnId, StreamId, Transport};
+use crate::tunnel::FailureKind;
+use crate::wire::codec;
+use crate::wire::frame::FrameDecoder;
+use crate::wire::message::{
+    ChunkAck, ErrorMessage, EscalationRequest, Message, Resume, StreamChunk,
+};
+
+/// A question under way. `Debug` shows nothing of it.
+pub(super) struct Question {
+    /// Its id at the gateway: a new one once it was asked again.
+    pub(super) wire_id: RequestId,
+    /// For being sent again; gone once text of its answer was given out.
+    request: Option<Box<EscalationRequest>>,
+    /// Encoded, until it is first sent.
+    frame: Vec<u8>,
+    pub(super) place: Option<(ConnId, StreamId)>,
+    pub(super) decoder: FrameDecoder,
+    pub(super) pieces: Reassembly,
+    pub(super) inflow: Inflow,
+    pub(super) paused: bool,
+    asked: Instant,
+    /// To the first piece.
+    patience: Duration,
+    sent: Option<Instant>,
+    rests_until: Option<Instant>,
+    cut: Option<Cut>,
+    asked_anew: bool,
+    /// Times in a row that it was to go on and not one piece came.
+    fruitless: u32,
+    /// Pieces acknowledged.
+    acked: u64,
+    /// Bytes of text since.
+    unacked_bytes: usize,
+}
+
+/// A question whose stream was lost and that has not gone on yet.
+#[derive(Clone, Debug)]
+struct Cut {
+    at: Instant,
+    failure: Failure,
+}
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Question")
+            .field("wire_id", &self.wire_id)
+            .field("place", &self.place)
+            .field("next_sequence", &self.pieces.next_sequence())
+            .field("paused", &self.paused)
+            .field("rests_until", &self.rests_until)
+            .field("cut", &self.cut)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Question {
+    pub(super) fn new(now: Now, prepared: Prepared) -> Self {
+        let Prepared {
+            request,
+            frame,
+            patience,
+            hidden,
+        } = prepared;
+        Self {
+            wire_id: request.request_id,
+            request: Some(request),
+            frame,
+            place: None,
+            decoder: FrameDecoder::new(),
+            pieces: Reassembly::new(),
+            inflow: Inflow::new(hidden),
+            paused: false,
+            asked: now.instant,
+            patience,
+            sent: None,
+            rests_until: None,
+            cut: None,
+            asked_anew: false,
+            fruitless: 0,
+            acked: 0,
+            unacked_bytes: 0,
+        }
+    }
+
+    /// When it has waited long enough.
+    pub(super) fn overdue_at(&self) -> Instant {
+        let Some(sent) = self.sent else {
+            return self.asked + self.patience;
+        };
+        let end = sent + limits::ESCALATION_TOTAL + limits::ANSWER_GRACE;
+        match &self.cut {
+            Some(cut) if self.pieces.next_sequence() == 0 && self.place.is_none() => {
+                end.min((sent + self.patience).max(cut.at) + limits::ANSWER_GRACE)
+            }
+            Some(_) | None => end,
+        }
+    }
+
+    /// When something is due of it.
+    pub(super) fn due_at(&self) -> Instant {
+        let overdue = self.overdue_at();
+        self.rests_until.map_or(overdue, |until| until.min(overdue))
+    }
+
+    /// What it ends with when it is overdue, or when there will be no tunnel.
+    pub(super) fn given_up(&self, otherwise: AskError) -> AskError {
+        match &self.cut {
+            Some(cut) => AskError::TunnelLost(cut.failure.clone()),
+            None => otherwise,
+        }
+    }
+
+    /// Goes off its stream, to wait for another.
+    fn leave_stream(&mut self) -> Option<(ConnId, StreamId)> {
+        self.decoder = FrameDecoder::new();
+        self.place.take()
+    }
+
+    /// What it says first on a stream, encoded.
+    fn first_words(&mut self) -> Option<Vec<u8>> {
+        if !self.frame.is_empty() {
+            return Some(std::mem::take(&mut self.frame));
+        }
+        let next_sequence = self.pieces.next_sequence();
+        let message = match &self.request {
+            Some(request) if next_sequence == 0 => Message::EscalationRequest(request.clone()),
+            Some(_) | None => Message::Resume(Resume {
+                request_id: self.wire_id,
+                next_sequence,
+            }),
+        };
+        let mut bytes = Vec::new();
+        codec::encode(&message, &mut bytes).ok().map(|()| bytes)
+    }
+
+    /// Through which piece to acknowledge, if it is time.
+    fn acknowledges(&mut self) -> Option<u64> {
+        let next = self.pieces.next_sequence();
+        let due = next - self.acked >= limits::ACK_EVERY_PIECES
+            || self.unacked_bytes >= limits::ACK_EVERY_BYTES;
+        let through = next.checked_sub(1).filter(|_| due && next > self.acked)?;
+        self.acked = next;
+        self.unacked_bytes = 0;
+        Some(through)
+    }
+}
+
+impl<T: Transport> Device<T> {
+    /// Says what the question has to say on its new stream.
+    pub(super) fn send_question(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        conn: ConnId,
+        stream: StreamId,
+    ) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        question.place = Some((conn, stream));
+        let first = !question.frame.is_empty();
+        question.sent.get_or_insert(now.instant);
+        // It was encoded once and fits.
+        if let Some(words) = question.first_words() {
+            self.transport.send(conn, stream, &words);
+        }
+        self.stats.requests_sent += u64::from(first);
+    }
+
+    /// A stream of a question is lost: it waits for another, before those that were never sent.
+    pub(super) fn cut_off(&mut self, now: Now, id: RequestId, failure: Failure) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        if let Some((conn, stream)) = question.leave_stream() {
+            // It is not stopped: that would stop the answer.
+            self.lanes.remove(&(conn, stream));
+            self.transport.finish(conn, stream);
+        }
+        if question.cut.is_none() {
+            question.cut = Some(Cut {
+                at: now.instant,
+                failure,
+            });
+            self.newly_cut.push(id);
+        }
+        self.waiting.push_front(Lane::Question(id));
+    }
+
+    /// Those that were cut in this step and did not end in it are said to be.
+    pub(super) fn tell_cuts(&mut self) {
+        for id in std::mem::take(&mut self.newly_cut) {
+            let cut = self.questions.get(&id).is_some_and(|q| q.cut.is_some());
+            if cut {
+                self.answer(id, AnswerEvent::Cut);
+            }
+        }
+    }
+
+    /// A stream ended before the answer did, or pieces of it are missing: it is asked to go on from
+    /// the first that is, unless that has helped nothing several times.
+    pub(super) fn go_on(&mut self, now: Now, id: RequestId, what: &str) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        question.fruitless += 1;
+        if question.fruitless > limits::RESUMES_WITHOUT_PROGRESS_MAX {
+            return self.fail_question(id, AskError::Protocol(what.to_owned()));
+        }
+        question.pieces.rewind();
+        self.cut_off(now, id, Failure::new(FailureKind::Protocol, what));
+    }
+
+    /// The gateway said something of the answer: it goes on.
+    pub(super) fn goes_on(&mut self, id: RequestId) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        if question.cut.take().is_some() {
+            // The cut may not have been told yet, if it came to this in the same step.
+            self.tell_cut_of(id);
+            let at = self
+                .questions
+                .get(&id)
+                .map_or(0, |question| question.pieces.next_sequence());
+            self.answer(id, AnswerEvent::Resumed { at });
+        }
+    }
+
+    fn tell_cut_of(&mut self, id: RequestId) {
+        let before = self.newly_cut.len();
+        self.newly_cut.retain(|&other| other != id);
+        if self.newly_cut.len() < before {
+            self.answer(id, AnswerEvent::Cut);
+        }
+    }
+
+    pub(super) fn piece(&mut self, now: Now, id: RequestId, chunk: &StreamChunk) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        let before = question.pieces.next_sequence();
+        let delta = chunk.delta.as_deref().map(RawValue::get);
+        let taken =
+            question
+                .pieces
+                .accept_with(chunk.sequence, &chunk.content, delta, chunk.is_final);
+        let mut events = Vec::new();
+        let mut understood = true;
+        for part in question.pieces.take_all() {
+            match part {
+                Released::Text(text) => {
+                    question.unacked_bytes += text.len();
+                    question.inflow.text(text, &mut events);
+                }
+                Released::Delta(json) => {
+                    question.unacked_bytes += json.len();
+                    match Delta::from_json(&json) {
+                        Some(delta) => question.inflow.delta(delta, &mut events),
+                        None => understood = false,
+                    }
+                }
+            }
+        }
+        if question.pieces.next_sequence() > before {
+            question.fruitless = 0;
+        }
+        if !events.is_empty() {
+            question.request = None;
+        }
+        for event in events {
+            self.answer(id, event);
+        }
+        match taken {
+            Ok(_) if understood => {}
+            Ok(_) => {
+                let what = "a delta of no known kind".to_owned();
+                self.fail_question(id, AskError::Protocol(what));
+            }
+            Err(error @ StreamError::WindowFull { .. }) => self.go_on(now, id, &error.to_string()),
+            Err(error) => self.fail_question(id, AskError::Protocol(error.to_string())),
+        }
+    }
+
+    /// Tells the gateway how far the answer has come, from time to time.
+    pub(super) fn acknowledge(&mut self, id: RequestId) {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return;
+        };
+        let Some((conn, stream)) = question.place else {
+            return;
+        };
+        if let Some(received_through) = question.acknowledges() {
+            let ack = ChunkAck {
+                request_id: question.wire_id,
+                received_through,
+            };
+            self.send(conn, stream, &Message::ChunkAck(ack));
+        }
+    }
+
+    /// The gateway refused, or the answer failed: mostly that is final.
+    pub(super) fn question_refused(&mut self, now: Now, id: RequestId, error: ErrorMessage) {
+        let waits = matches!(error.code, ErrorCode::RateLimited | ErrorCode::InProgress);
+        if waits && self.rest(now, id, &error) {
+            return;
+        }
+        if error.code == ErrorCode::Interrupted && self.ask_anew(now, id) {
+            return;
+        }
+        self.fail_question(id, AskError::Remote(Box::new(error)));
+    }
+
+    /// Asks again once the gateway's time is over, if that is before the question's own deadline.
+    fn rest(&mut self, now: Now, id: RequestId, error: &ErrorMessage) -> bool {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return false;
+        };
+        let Some(seconds) = error.retry_after_secs else {
+            return false;
+        };
+        if error.code == ErrorCode::RateLimited && question.cut.is_none() {
+            // It was not taken: its own time runs as if it had not been sent.
+            question.sent = None;
+        }
+        let until = now.instant + Duration::from_secs(seconds.max(1).into());
+        let place = question.leave_stream();
+        if until >= question.overdue_at() {
+            question.place = place;
+            return false;
+        }
+        question.rests_until = Some(until);
+        self.leave(Lane::Question(id), place);
+        true
+    }
+
+    /// An answer that its gateway lost is free: if none of it was shown, it is asked for once more.
+    fn ask_anew(&mut self, now: Now, id: RequestId) -> bool {
+        let fresh = RequestId::random(&mut self.ids);
+        let Some(question) = self.questions.get_mut(&id) else {
+            return false;
+        };
+        if question.asked_anew || now.instant >= question.overdue_at() {
+            return false;
+        }
+        let Some(request) = &mut question.request else {
+            return false;
+        };
+        request.retry_of = Some(question.wire_id);
+        request.request_id = fresh;
+        question.wire_id = fresh;
+        question.asked_anew = true;
+        question.pieces = Reassembly::new();
+        question.acked = 0;
+        let place = question.leave_stream();
+        self.leave(Lane::Question(id), place);
+        self.waiting.push_front(Lane::Question(id));
+        true
+    }
+
+    /// Those that have rested long enough wait for a stream.
+    pub(super) fn wake_resting(&mut self, now: Now) {
+        for (&id, question) in &mut self.questions {
+            if question.rests_until.is_some_and(|at| at <= now.instant) {
+                question.rests_until = None;
+                self.waiting.push_back(Lane::Question(id));
+            }
+        }
+    }
+}

@@ -108,9 +108,11 @@ fn comes_back(mapping: &Arc<Mapping>, hidden: &str, original: &str) {
 fn body(policy: &Policy, text: &str) {
     let wrapped = serde_json::json!({"messages": [{"content": text, "n": 1.5}]}).to_string();
     for json in [wrapped, text.to_owned()] {
-        let Ok(raw) = RawValue::from_string(json.clone()) else {
+        let Ok(raw) = RawValue::from_string(json) else {
             continue;
         };
+        // Without the white space around it.
+        let json = raw.get().to_owned();
         let mut request = Question::new("").into_request(RequestId::from_u128(1));
         request.chat = Some(Chat {
             dialect: DialectName::Openai,

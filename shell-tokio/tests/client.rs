@@ -243,17 +243,14 @@ async fn the_agent_answers_other_programs_and_survives_hostile_ones() {
             1
         );
         assert!(link.ping().await.unwrap() < PATIENCE);
-        // The same id once more is a request that was answered and charged already.
-        let again = link
-            .ask(request)
-            .await
-            .unwrap()
-            .collect()
-            .await
-            .unwrap_err();
+        // The same id once more is the same answer, and another question under it is refused.
+        let other = Question::new("Something else?").into_request(request.request_id);
+        let again = link.ask(request).await.unwrap().collect().await.unwrap();
+        assert_eq!(again, answer);
+        let refused = link.ask(other).await.unwrap().collect().await.unwrap_err();
         assert!(
-            again.code().is_some(),
-            "the gateway's word reaches the program: {again}"
+            refused.code().is_some(),
+            "the gateway's word reaches the program: {refused}"
         );
     };
     tokio::select! {

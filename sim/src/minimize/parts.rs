@@ -22,13 +22,17 @@ fn with_happenings(whole: &Plan, kept: &[usize]) -> Plan {
     }
 }
 
-/// Leaves out devices, gateways from the last on, and accounts that nobody has.
+/// Leaves out devices, gateways, and accounts that nobody has.
 pub(super) fn nodes(search: &mut Search<'_>) {
     let whole = search.plan.clone();
     ddmin(whole.devices.len(), |kept| {
         search.keep_if_failing(with_devices(&whole, kept))
     });
-    while search.plan.gateways > 1 && search.keep_change(drop_last_gateway) {}
+    let whole = search.plan.clone();
+    // Without any gateway it is no world.
+    ddmin(whole.gateways as usize, |kept| {
+        !kept.is_empty() && search.keep_if_failing(with_gateways(&whole, kept))
+    });
     search.keep_change(drop_unused_accounts);
 }
 
@@ -53,11 +57,22 @@ fn with_devices(whole: &Plan, kept: &[usize]) -> Plan {
     plan
 }
 
-fn drop_last_gateway(plan: &mut Plan) {
-    plan.gateways = plan.gateways.saturating_sub(1);
-    let left = plan.gateways as usize;
+/// Only the gateways of these indices, numbered anew, with what happens to them.
+fn with_gateways(whole: &Plan, kept: &[usize]) -> Plan {
+    let mut plan = whole.clone();
+    plan.gateways = u32::try_from(kept.len()).unwrap_or(u32::MAX);
     plan.happenings
-        .retain_mut(|timed| gateway_of(&mut timed.what).is_none_or(|gateway| *gateway < left));
+        .retain_mut(|timed| match gateway_of(&mut timed.what) {
+            None => true,
+            Some(gateway) => match kept.iter().position(|index| index == gateway) {
+                None => false,
+                Some(renamed) => {
+                    *gateway = renamed;
+                    true
+                }
+            },
+        });
+    plan
 }
 
 fn drop_unused_accounts(plan: &mut Plan) {

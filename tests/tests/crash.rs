@@ -4,12 +4,18 @@
 use std::collections::BTreeMap;
 
 use mesh_tests::cluster::{Answered, Cluster, Setup};
+use mesh_tests::process::Ended;
 use mesh_tests::upstream::{Event, FakeUpstream};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 const KILLS: usize = 20;
 const CLIENTS: usize = 3;
+
+fn answered(ended: Ended) -> Answered {
+    let json = serde_json::from_str(&ended.stdout).unwrap_or_default();
+    Answered { json, ended }
+}
 
 async fn client(cluster: &Cluster) -> Answered {
     cluster.ask("laptop", "Why?", &["--timeout", "30"]).await
@@ -20,7 +26,6 @@ async fn twenty_kills_under_load_lose_no_charge_and_charge_nothing_twice() {
     let upstream = FakeUpstream::start().await.unwrap();
     let mut cluster = Cluster::start(Setup::with_upstream(&upstream).through_relay()).await;
     cluster.enrol("laptop").await;
-    let _agent = cluster.agent("laptop").await;
     let mut answers: Vec<Answered> = Vec::new();
     for kill in 0..KILLS {
         // Questions are on their way, being held, called, streamed and settled; each round the blow falls
@@ -47,20 +52,16 @@ async fn twenty_kills_under_load_lose_no_charge_and_charge_nothing_twice() {
             () = async { while let Some(one) = asked.join_next().await { ended.push(one); } } => {}
         }
         cluster.restart_gateway().await;
-        while let Some(one) = asked.join_next().await {
-            ended.push(one);
-        }
+        // Whoever still waits would notice within seconds and ask anew; it goes down as well, so that the
+        // next blow is not held up. What was reported before counts.
+        asked.abort_all();
         for ended in ended {
-            let ended = ended.unwrap();
-            let json = serde_json::from_str(&ended.stdout).unwrap_or_default();
-            answers.push(Answered { json, ended });
+            answers.push(answered(ended.unwrap()));
         }
+        let between = client(&cluster).await;
+        let _ = between.ended.clone().succeeded();
+        answers.push(between);
     }
-    // All is well again.
-    let last = client(&cluster).await;
-    let _ = last.ended.clone().succeeded();
-    answers.push(last);
-
     let mut charged: BTreeMap<String, i64> = BTreeMap::new();
     for charge in cluster.charges().await {
         let again = charged.insert(charge.request.to_string(), charge.charge.0);
@@ -76,7 +77,7 @@ async fn twenty_kills_under_load_lose_no_charge_and_charge_nothing_twice() {
             "{answer:?}"
         );
     }
-    assert!(whole > 0, "not one answer came through");
+    assert!(whole >= KILLS, "{whole} answers came through");
     let mut command = cluster.command("laptop");
     command.args(["cloud", "balance", "--json"]);
     let balance = cluster

@@ -45,7 +45,13 @@ impl Reply {
 impl World {
     async fn start() -> Self {
         let upstream = FakeUpstream::start().await.unwrap();
-        let cluster = Cluster::start(often(Setup::with_upstream(&upstream))).await;
+        let cluster = Cluster::start(
+            Setup::with_upstream(&upstream)
+                // Hundreds of questions in a minute.
+                .set("answers.device_per_minute", "100000")
+                .set("answers.account_per_minute", "100000"),
+        )
+        .await;
         cluster.enrol("laptop").await;
         let agent = cluster.agent("laptop").await;
         let line = agent.line(|line| line.starts_with("Endpoint ")).await;

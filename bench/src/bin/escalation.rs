@@ -61,7 +61,13 @@ async fn main() -> Result<(), Failure> {
         .await
         .trim()
         .parse()?;
-    let cluster = Cluster::start(Setup::with_upstream_at(address).logging("warn")).await;
+    let cluster = Cluster::start(
+        Setup::with_upstream_at(address)
+            .logging("warn")
+            .set("answers.device_per_minute", "1000000")
+            .set("answers.account_per_minute", "1000000"),
+    )
+    .await;
     cluster.enrol("bench").await;
     let folder = cluster.device_folder("bench");
     let credentials = Credentials::load(&folder)?.ok_or("not enrolled")?;

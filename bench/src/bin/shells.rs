@@ -67,7 +67,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn measure() -> Result<(Vec<Taken>, Vec<Taken>), Box<dyn Error>> {
-    let cluster = Cluster::start(Setup::with_echo().logging("warn")).await;
+    let cluster = Cluster::start(
+        Setup::with_echo()
+            .logging("warn")
+            .set("answers.device_per_minute", "1000000")
+            .set("answers.account_per_minute", "1000000"),
+    )
+    .await;
     for device in ["tokio", "smol"] {
         cluster.enrol(device).await;
     }

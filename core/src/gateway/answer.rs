@@ -60,8 +60,8 @@ pub(super) enum Input<'a> {
     Settled(Option<Box<Charge>>),
     /// The account's rules say no to the settle, for good.
     SettleDenied(Denied),
-    /// The store's word on a checkpoint.
-    Checkpointed,
+    /// Whether a checkpoint was written.
+    Checkpointed(bool),
     /// Whether the release was written.
     Released(bool),
     /// The device no longer wants the answer (`Cancel`, or a stopped stream).
@@ -339,7 +339,13 @@ impl Answer {
                     self.over_with(terms::denied(&denied, self.request_id));
                 }
             }
-            Input::Checkpointed => self.checkpoint.open = false,
+            Input::Checkpointed(written) => {
+                self.checkpoint.open = false;
+                // What is not written down is news still.
+                if !written {
+                    self.checkpoint.bytes = None;
+                }
+            }
             Input::Released(written) => self.released(now, written),
             Input::Cancelled => self.cancel(),
             Input::Forsaken => self.forsaken(),

@@ -431,7 +431,9 @@ impl<T: Transport> Gateway<T> {
             }
             Pending::Settle(answer) => self.step_answer(now, answer, Input::Settled(None)),
             Pending::Release(answer) => self.step_answer(now, answer, Input::Released(false)),
-            Pending::Checkpoint(answer) => self.step_answer(now, answer, Input::Checkpointed),
+            Pending::Checkpoint(answer) => {
+                self.step_answer(now, answer, Input::Checkpointed(false));
+            }
             Pending::Service { conn, stream, call } => {
                 self.served(now, conn, stream, call, Err(terms::store_down()));
             }
@@ -497,8 +499,8 @@ impl<T: Transport> Gateway<T> {
                 };
                 self.step_answer(now, answer, input);
             }
-            (Pending::Checkpoint(answer), Told::Checkpointed(_)) => {
-                self.step_answer(now, answer, Input::Checkpointed);
+            (Pending::Checkpoint(answer), Told::Checkpointed(word)) => {
+                self.step_answer(now, answer, Input::Checkpointed(word.is_ok()));
             }
             (Pending::Release(answer), Told::Released(word)) => {
                 self.step_answer(now, answer, Input::Released(word.is_ok()));

@@ -434,6 +434,8 @@ fn round_half_even(n: i128, d: i128) -> i128 {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
     #[test]
     fn random_commands_agree_with_the_naive_model(
         commands in prop::collection::vec((0u8..4, 0u128..12, 0u64..900), 1..60),

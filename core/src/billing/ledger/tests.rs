@@ -131,6 +131,8 @@ fn only_the_first_entry_opens_the_account() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
     #[test]
     fn debits_equal_credits_whatever_is_charged(
         prompt in 0u64..10_000_000, completion in 0u64..1_000_000,

@@ -369,12 +369,22 @@ fn what_was_used_is_written_down_once_a_second_when_there_is_news_and_the_store_
     rig.piece("1234");
     rig.pass(Duration::from_secs(5));
     assert_eq!(checkpoints(&rig), [2], "the store has not answered");
-    rig.tell(Input::Checkpointed);
+    rig.tell(Input::Checkpointed(false));
     rig.pass(Duration::from_secs(5));
-    assert_eq!(checkpoints(&rig), [2, 3], "no news after that");
+    assert_eq!(checkpoints(&rig), [2, 3]);
+    rig.tell(Input::Checkpointed(false));
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(
+        checkpoints(&rig),
+        [2, 3, 3],
+        "what was not written is said again"
+    );
+    rig.tell(Input::Checkpointed(true));
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(checkpoints(&rig).len(), 3, "no news after that");
     rig.end_with_usage();
     rig.pass(Duration::from_secs(5));
-    assert_eq!(checkpoints(&rig).len(), 2);
+    assert_eq!(checkpoints(&rig).len(), 3);
 }
 
 #[test]

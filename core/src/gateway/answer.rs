@@ -20,18 +20,20 @@
 //! 4. What it says is a prefix of what the upstream produced.
 //! 5. No more of an upstream is asked for than it is given room for, plus a fixed lead.
 
+mod report;
+mod usage;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Instant;
 
-use serde_json::value::RawValue;
-
+use self::report::Bill;
+use self::usage::Checkpoint;
 use crate::billing::account::Denied;
 use crate::billing::ledger::Charge;
-use crate::billing::money::Nanos;
 use crate::dialect::ModelRequest;
 use crate::dialect::chat::Delta;
-use crate::dialect::chat::reply::{Composer, Heading};
+use crate::dialect::chat::reply::Composer;
 use crate::dialect::exchange::{self, Broken, Exchange, Head};
 use crate::dialect::failure::UpstreamFailure;
 use crate::dialect::neutral::Piece;
@@ -41,8 +43,7 @@ use crate::ids::RequestId;
 use crate::limits;
 use crate::time::Now;
 use crate::wire::message::{
-    DialectName, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Message,
-    StreamChunk, StreamEnd, TokensUsed,
+    DialectName, ErrorMessage, EscalationRequest, FinishReason, Message, TokensUsed,
 };
 
 /// What an answer is told.
@@ -151,15 +152,6 @@ enum Ending {
     Cancelled,
 }
 
-/// What the device is told of the money.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bill {
-    tokens: TokensUsed,
-    charge: Nanos,
-    base: Nanos,
-    estimated: bool,
-}
-
 /// See the module documentation.
 pub(super) struct Answer {
     request_id: RequestId,
@@ -200,16 +192,6 @@ pub(super) struct Answer {
     checkpoint: Checkpoint,
     credit_owed: usize,
     outputs: VecDeque<Output>,
-}
-
-/// When what was used is written down next, for the case that the gateway goes down.
-#[derive(Clone, Copy, Debug, Default)]
-struct Checkpoint {
-    due: Option<Instant>,
-    /// The store has not answered to the last one.
-    open: bool,
-    /// What had been produced at the last one.
-    bytes: Option<u64>,
 }
 
 impl fmt::Debug for Answer {
@@ -522,21 +504,6 @@ impl Answer {
         self.settle(Verdict::Failed(error));
     }
 
-    /// Writes down what has been used, if the store has taken the last one and there is news.
-    fn checkpoint(&mut self, now: Now) {
-        if self.checkpoint.due.is_none_or(|due| now.instant < due) {
-            return;
-        }
-        self.checkpoint.due = Some(now.instant + limits::CHECKPOINT_EVERY);
-        let produced = Some(self.produced_bytes);
-        if !self.checkpoint.open && self.checkpoint.bytes != produced {
-            self.checkpoint.open = true;
-            self.checkpoint.bytes = produced;
-            let (tokens, _) = self.tokens();
-            self.outputs.push_back(Output::Checkpoint(tokens));
-        }
-    }
-
     fn timeout(&mut self, now: Now) {
         if matches!(self.stage, Stage::Calling(_)) {
             self.checkpoint(now);
@@ -590,38 +557,6 @@ impl Answer {
         self.outputs.push_back(Output::Settle { tokens, estimated });
     }
 
-    /// What the provider counted, or an estimate marked as one.
-    fn tokens(&self) -> (TokensUsed, bool) {
-        match self.usage {
-            Some(usage) if self.counted => (usage, false),
-            // A broken stream's last count may lag behind what it produced.
-            partial => {
-                let counted = partial.unwrap_or_default();
-                let written = self
-                    .produced_bytes
-                    .div_ceil(terms::BYTES_PER_TOKEN_ESTIMATE);
-                let prompt = if partial.is_some() && counted.prompt > 0 {
-                    counted.prompt
-                } else {
-                    self.call
-                        .input_tokens_max
-                        .div_ceil(terms::BYTES_PER_TOKEN_ESTIMATE)
-                };
-                // A guess stays within what was asked for: beyond it, it would be beyond the hold.
-                let written = written.min(self.output_tokens_max);
-                let completion = counted.completion.max(written);
-                (
-                    TokensUsed {
-                        prompt,
-                        completion,
-                        ..counted
-                    },
-                    true,
-                )
-            }
-        }
-    }
-
     fn settled(&mut self, now: Now, charge: Option<Box<Charge>>) {
         let Stage::Settling { verdict, pause } = &mut self.stage else {
             return;
@@ -646,93 +581,6 @@ impl Answer {
             }
         }
         self.over();
-    }
-
-    fn report_finished(&mut self, now: Now, reason: FinishReason, bill: Bill) {
-        let latency = now.instant.saturating_duration_since(self.arrived);
-        let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
-        let model_used = std::mem::take(&mut self.model_used);
-        if self.streamed {
-            self.send_text(true);
-            self.send(Message::StreamEnd(StreamEnd {
-                request_id: self.request_id,
-                tokens_used: bill.tokens,
-                cost_cents: bill.charge.to_cents_half_even(),
-                cost_nanos: bill.charge,
-                base_nanos: bill.base,
-                model_used,
-                finish_reason: reason,
-                latency_ms,
-                estimated: bill.estimated,
-                hidden: 0,
-            }));
-        } else {
-            let content = std::mem::take(&mut self.text);
-            let sources = std::mem::take(&mut self.sources);
-            let body = self.client_body(now, &model_used, reason, bill.tokens);
-            self.send(Message::EscalationResponse(Box::new(EscalationResponse {
-                request_id: self.request_id,
-                content,
-                model_used,
-                tokens_used: bill.tokens,
-                cost_cents: bill.charge.to_cents_half_even(),
-                cost_nanos: bill.charge,
-                base_nanos: bill.base,
-                latency_ms,
-                sources,
-                lora_applied: false,
-                finish_reason: reason,
-                estimated: bill.estimated,
-                hidden: 0,
-                body,
-            })));
-        }
-    }
-
-    /// The whole answer in the dialect of the client that asked with its own body.
-    fn client_body(
-        &mut self,
-        now: Now,
-        model: &str,
-        reason: FinishReason,
-        tokens: TokensUsed,
-    ) -> Option<Box<RawValue>> {
-        let heading = Heading {
-            dialect: self.client?,
-            id: self.request_id.to_string(),
-            created: now.wall.as_secs(),
-            model: model.to_owned(),
-        };
-        let composer = std::mem::take(&mut self.composer);
-        serde_json::value::to_raw_value(&composer.body(&heading, reason, tokens)).ok()
-    }
-
-    /// Sends the text that waits as pieces; the last one is final if asked.
-    fn send_text(&mut self, end: bool) {
-        let text = std::mem::take(&mut self.text);
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            let (piece, after) = rest.split_at(floor_char(rest, limits::CHUNK_TEXT_BYTES_MAX));
-            rest = after;
-            self.send_chunk(piece.to_owned(), end && rest.is_empty(), None);
-        }
-        if end && text.is_empty() {
-            self.send_chunk(String::new(), true, None);
-        }
-    }
-
-    fn send_chunk(&mut self, content: String, is_final: bool, delta: Option<Box<RawValue>>) {
-        let sequence = self.sequence;
-        self.sequence += 1;
-        let request_id = self.request_id;
-        let chunk = StreamChunk {
-            request_id,
-            content,
-            sequence,
-            is_final,
-            delta,
-        };
-        self.send(Message::StreamChunk(chunk));
     }
 
     fn give_credit(&mut self, now: Now, room: usize) {
@@ -784,17 +632,6 @@ impl Answer {
     fn send(&mut self, message: Message) {
         self.outputs.push_back(Output::Send(message));
     }
-}
-
-/// The largest split of `text` at or below `max` bytes that cuts no character.
-fn floor_char(text: &str, max: usize) -> usize {
-    if text.len() <= max {
-        return text.len();
-    }
-    (0..=max)
-        .rev()
-        .find(|&at| text.is_char_boundary(at))
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

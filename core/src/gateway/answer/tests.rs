@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::billing::ledger::Loss;
+use crate::billing::money::Nanos;
 use crate::billing::price::Price;
 use crate::billing::tier::Tier;
 use crate::dialect::{self, Target};

@@ -5,6 +5,7 @@
 
 mod payments;
 mod prices;
+mod shape;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,10 +18,12 @@ use mesh_core::billing::price::{Price, Rates};
 use mesh_core::billing::tier::{Tier, TierName};
 use mesh_core::dialect::MaxTokensField;
 use mesh_core::gateway::{self, Keeping};
-use mesh_core::wire::message::DialectName;
-use serde::Deserialize;
 
 pub use self::payments::{Meter, Stripe};
+use self::shape::{
+    AnswersFile, BillingFile, File, HttpFile, Left, MaxTokensChoice, ModelFile, Partial,
+    ProviderFile, StoreFile, TlsChoice,
+};
 use super::store::{Database, Place};
 use super::upstream::models::{Day, ModelRow, ModelTarget};
 use super::upstream::{ProviderConfig, ProviderKey};
@@ -139,134 +142,6 @@ impl Billing {
             TierName::Byok => self.byok,
         }
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    data_dir: PathBuf,
-    default_model: String,
-    store: StoreFile,
-    tunnel: TunnelFile,
-    http: HttpFile,
-    billing: BillingFile,
-    stripe: payments::File,
-    answers: AnswersFile,
-    ledger: LedgerFile,
-    #[serde(default)]
-    provider: Vec<ProviderFile>,
-    #[serde(default)]
-    model: Vec<ModelFile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoreFile {
-    url: String,
-    ca_file: PathBuf,
-    allow_plain: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TunnelFile {
-    listen: SocketAddr,
-    public_address: String,
-    tunnels_max: usize,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HttpFile {
-    listen: SocketAddr,
-    tls: TlsChoice,
-    certificate: PathBuf,
-    key: PathBuf,
-    allow_plain: bool,
-    public_url: String,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum TlsChoice {
-    Auto,
-    Own,
-    Files,
-    Off,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BillingFile {
-    ceiling: String,
-    price_file: PathBuf,
-    markup_bps: u32,
-    licence_fee_bps: u32,
-    free_quota: String,
-    choices: Vec<TierName>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LedgerFile {
-    seals_dir: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AnswersFile {
-    kept_secs: u32,
-    resume_window_secs: u32,
-    kept_bytes_max: usize,
-    device_per_minute: u32,
-    account_per_minute: u32,
-    device_at_once: u32,
-    account_at_once: u32,
-}
-
-/// What becomes of a provider's answer whose device does not come back.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Left {
-    #[default]
-    Stop,
-    Drain,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProviderFile {
-    name: String,
-    dialect: DialectName,
-    base_url: String,
-    api_key_env: Option<String>,
-    api_key_file: Option<PathBuf>,
-    #[serde(default)]
-    max_tokens_field: MaxTokensChoice,
-    #[serde(default)]
-    when_left: Left,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum MaxTokensChoice {
-    #[default]
-    MaxTokens,
-    MaxCompletionTokens,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModelFile {
-    name: String,
-    provider: String,
-    model: String,
-    price: Option<String>,
-    input_per_million: Option<String>,
-    output_per_million: Option<String>,
-    cache_read_per_million: Option<String>,
-    cache_write_per_million: Option<String>,
-    retires: Option<String>,
 }
 
 /// Where settings come from besides the file.
@@ -442,74 +317,6 @@ impl Config {
     }
 }
 
-/// The same shape with nothing required: unknown and ill-typed settings are found with their line.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its shape counts")]
-struct Partial {
-    data_dir: Option<PathBuf>,
-    default_model: Option<String>,
-    store: Option<PartialStore>,
-    tunnel: Option<PartialTunnel>,
-    http: Option<PartialHttp>,
-    billing: Option<PartialBilling>,
-    stripe: Option<payments::Partial>,
-    answers: Option<PartialAnswers>,
-    ledger: Option<PartialLedger>,
-    provider: Option<Vec<ProviderFile>>,
-    model: Option<Vec<ModelFile>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its shape counts")]
-struct PartialStore {
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
-    allow_plain: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its shape counts")]
-struct PartialTunnel {
-    listen: Option<SocketAddr>,
-    public_address: Option<String>,
-    tunnels_max: Option<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its shape counts")]
-struct PartialHttp {
-    listen: Option<SocketAddr>,
-    tls: Option<TlsChoice>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    allow_plain: Option<bool>,
-    public_url: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its shape counts")]
-struct PartialBilling {
-    ceiling: Option<String>,
-    markup_bps: Option<u32>,
-    price_file: Option<PathBuf>,
-    licence_fee_bps: Option<u32>,
-    free_quota: Option<String>,
-    choices: Option<Vec<TierName>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its shape counts")]
-struct PartialLedger {
-    seals_dir: Option<PathBuf>,
-}
-
-/// What is wrong, with its line; not the line itself where a password may be in it.
 fn shown(error: &toml::de::Error, text: &str) -> String {
     let words = error.to_string();
     if !words.contains("://") || !(words.contains('@') || words.contains("postgres")) {
@@ -531,19 +338,6 @@ fn database(file: &StoreFile) -> Result<Option<Database>, String> {
     database
         .map(Some)
         .map_err(|what| format!("store.url: {what}"))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its shape counts")]
-struct PartialAnswers {
-    kept_secs: Option<u32>,
-    resume_window_secs: Option<u32>,
-    kept_bytes_max: Option<usize>,
-    device_per_minute: Option<u32>,
-    account_per_minute: Option<u32>,
-    device_at_once: Option<u32>,
-    account_at_once: Option<u32>,
 }
 
 fn overlay(base: &mut toml::Table, over: toml::Table) {

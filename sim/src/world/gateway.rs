@@ -108,12 +108,12 @@ impl<W: Wire> World<W> {
             self.sometimes
                 .saw("a gateway crashed while it worked on an answer");
         }
+        self.lose_all_of(at);
         for asked in self.record.questions.values_mut() {
             if asked.called_at == Some(at) && asked.counted.is_none() {
                 asked.orphaned = asked.produced.len();
             }
         }
-        self.lose_all_of(at);
         let calls: Vec<u64> = self
             .calls
             .iter()

@@ -234,7 +234,9 @@ impl<W: Wire> World<W> {
             let whole = asked.produced.last().is_some_and(|text| {
                 text.split_whitespace().count() >= usize::try_from(asked.words).unwrap_or(0)
             });
-            if !asked.calling || whole || self.was_in_trouble(since, now) {
+            // One that a gateway's death had cut off before was asked anew, under an id of its own.
+            let anew = asked.orphaned > 0;
+            if !asked.calling || whole || anew || self.was_in_trouble(since, now) {
                 return None;
             }
             // Four bytes are a token, up to the longest answer that is asked for; a provider may say how

@@ -234,7 +234,8 @@ impl<W: Wire> World<W> {
             let whole = asked.produced.last().is_some_and(|text| {
                 text.split_whitespace().count() >= usize::try_from(asked.words).unwrap_or(0)
             });
-            // One that a gateway's death had cut off before was asked anew, under an id of its own.
+            // One that a gateway's death had cut off before was asked anew under an id of its own, which
+            // the question's record does not know: its second loss is not judged here.
             let anew = asked.orphaned > 0;
             if !asked.calling || whole || anew || self.was_in_trouble(since, now) {
                 return None;

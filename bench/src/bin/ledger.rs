@@ -3,7 +3,7 @@
 //! PostgreSQL server of its own where one is installed, with every commit flushed to the same disk. Then
 //! each whole ledger is verified.
 //!
-//! `cargo run --release -p mesh-bench --bin ledger -- [ENTRIES]`
+//! `cargo run --release -p mesh-bench --bin ledger -- [ENTRIES] [sqlite | postgres]`
 
 use std::error::Error;
 use std::fs::File;
@@ -43,6 +43,8 @@ fn main() -> Result<(), Failed> {
         Some(number) => number.parse()?,
         None => ENTRIES_DEFAULT,
     };
+    let only = std::env::args().nth(2);
+    let wanted = |store: &str| only.as_deref().is_none_or(|only| only == store);
     let folder = tempfile::tempdir()?;
     println!("{}", machine());
     println!(
@@ -60,9 +62,13 @@ fn main() -> Result<(), Failed> {
     ]);
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let mut checks = Vec::new();
-    let file = Place::File(folder.path().join("ledger.sqlite"));
-    runtime.block_on(measure("SQLite", &file, entries, &mut table, &mut checks))?;
-    if let Some(server) = Server::start(Disk::Safe) {
+    if wanted("sqlite") {
+        let file = Place::File(folder.path().join("ledger.sqlite"));
+        runtime.block_on(measure("SQLite", &file, entries, &mut table, &mut checks))?;
+    }
+    if wanted("postgres")
+        && let Some(server) = Server::start(Disk::Safe)
+    {
         let database = Place::Database(Database::parse(&server.database(), None, false)?);
         let measured = measure("PostgreSQL", &database, entries, &mut table, &mut checks);
         runtime.block_on(measured)?;

@@ -344,6 +344,9 @@ fn decide_settle(account: &Account, facts: &Facts, settle: Settle) -> Result<Vec
     }
     // Without a hold (a crash voided it) everything is beyond the hold: recorded, never dropped.
     let held = account.holds.get(&settle.request);
+    if held.is_some_and(|held| held.body != settle.body) {
+        return Err(Denied::Conflict);
+    }
     let tier = held.map_or(account.tier, |held| held.tier);
     let charge = settle.price.cost(&settle.tokens, tier.rate_bps())?;
     let now = account.in_month(Month::of(facts.now)).0;

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::record::{Book, Charge, Invoiced, Loss, Movement, Record, Refunded};
+use self::seal::Head;
 use super::money::{Nanos, Overflow};
 use crate::ids::AccountId;
 use crate::time::UnixMillis;
@@ -145,6 +146,8 @@ pub struct Fault {
 pub struct Verifier {
     account: AccountId,
     verified: Verified,
+    /// Where a seal says that the chain was.
+    sealed: Option<Head>,
 }
 
 impl Verifier {
@@ -156,14 +159,25 @@ impl Verifier {
             head: Hash::START,
             charged: Nanos::ZERO,
         };
-        Self { account, verified }
+        Self {
+            account,
+            verified,
+            sealed: None,
+        }
+    }
+
+    /// The same, for a chain of which a seal knows where it was.
+    #[must_use]
+    pub const fn sealed(self, sealed: Option<Head>) -> Self {
+        Self { sealed, ..self }
     }
 
     /// Checks the next entry and reads it.
     ///
     /// # Errors
     ///
-    /// [`Fault`] if it was altered, or if one before it is missing, was inserted or reordered.
+    /// [`Fault`] if it was altered, if one before it is missing, was inserted or reordered, or if the
+    /// chain up to it is not the one that was sealed.
     pub fn check(&mut self, stored: &Stored) -> Result<Entry, Fault> {
         let sequence = self.verified.entries;
         if stored.sequence != sequence {
@@ -188,6 +202,12 @@ impl Verifier {
         if balance != Ok(Nanos::ZERO) || entry.record.movements().as_ref() != Ok(&entry.movements) {
             return Err(self.fault("debits and credits do not match the charge"));
         }
+        let ends_here = |head: &Head| head.entries == sequence + 1;
+        if let Some(head) = self.sealed.as_ref().filter(|head| ends_here(head))
+            && head.hash != hash
+        {
+            return Err(self.fault("rewritten: up to here, it is not the chain that was sealed"));
+        }
         if let Record::Charged(charge) = &entry.record {
             let charged = self.verified.charged.plus(charge.charge);
             self.verified.charged =
@@ -208,10 +228,19 @@ impl Verifier {
         }
     }
 
-    /// What was checked so far.
-    #[must_use]
-    pub const fn verified(&self) -> Verified {
-        self.verified
+    /// What was checked, after the last entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] if the seal knows of more entries: the chain was cut off.
+    pub fn finish(&self) -> Result<Verified, Fault> {
+        if self
+            .sealed
+            .is_some_and(|head| head.entries > self.verified.entries)
+        {
+            return Err(self.fault("cut off: the seal knows of more entries"));
+        }
+        Ok(self.verified)
     }
 }
 
@@ -224,11 +253,24 @@ pub fn verify(
     account: AccountId,
     entries: impl IntoIterator<Item = Stored>,
 ) -> Result<Verified, Fault> {
-    let mut verifier = Verifier::new(account);
+    verify_sealed(account, None, entries)
+}
+
+/// Checks an account's whole chain, and that it goes on from where a seal says that it was.
+///
+/// # Errors
+///
+/// [`Fault`] as [`verify`] has it, and at the sealed entry where the chain is another or ends before it.
+pub fn verify_sealed(
+    account: AccountId,
+    sealed: Option<Head>,
+    entries: impl IntoIterator<Item = Stored>,
+) -> Result<Verified, Fault> {
+    let mut verifier = Verifier::new(account).sealed(sealed);
     for stored in entries {
         verifier.check(&stored)?;
     }
-    Ok(verifier.verified())
+    verifier.finish()
 }
 
 /// Thirty-two bytes as lower-case hex.

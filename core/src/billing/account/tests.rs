@@ -138,6 +138,12 @@ fn an_id_is_charged_once_and_its_body_is_fixed() {
         run(&mut account, &facts(), Command::Hold(other.clone())),
         Err(Denied::Conflict)
     );
+    let strange = Settle {
+        body: [9; 32],
+        ..settle(1, 10, 1)
+    };
+    let denied = run(&mut account, &facts(), Command::Settle(strange));
+    assert_eq!(denied, Err(Denied::Conflict));
     let charge =
         only_charge(&run(&mut account, &facts(), Command::Settle(settle(1, 10, 1))).unwrap());
     let settled = Facts {

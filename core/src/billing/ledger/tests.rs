@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::seal::{Seal, SealKey};
 use super::*;
 use crate::billing::price::Price;
 use crate::billing::tier::Tier;
@@ -31,6 +32,19 @@ fn charge(id: u128, tier: Tier, overage: i64) -> Charge {
         guest: None,
         estimated: false,
     }
+}
+
+/// Adds a charge as a store would.
+fn append(chain: &mut Vec<Stored>, charge: Charge) {
+    let sequence = chain.len() as u64;
+    let entry = Entry::new(sequence, UnixMillis(sequence), Record::Charged(charge)).unwrap();
+    let canonical = entry.canonical().unwrap();
+    let head = chain.last().map_or(Hash::START, |last| last.hash);
+    chain.push(Stored {
+        sequence,
+        hash: link(ACCOUNT, head, &canonical),
+        canonical,
+    });
 }
 
 fn chain(length: u64) -> Vec<Stored> {
@@ -151,6 +165,36 @@ proptest! {
         let movements = Record::Charged(charge).movements()?;
         prop_assert_eq!(movements.iter().map(|m| i128::from(m.amount.0)).sum::<i128>(), 0);
         prop_assert!(movements.iter().all(|m| m.amount != Nanos::ZERO));
+    }
+
+    /// Whatever of a chain goes missing or is written anew after its last exported head: what is left is a
+    /// chain, and only the seal tells.
+    #[test]
+    fn a_tail_cut_below_the_last_exported_head_is_found_and_named(
+        length in 2u64..14, sealed in any::<prop::sample::Index>(), left in any::<prop::sample::Index>(),
+        anew in 0u64..4, seed in any::<[u8; 32]>(),
+    ) {
+        let whole = chain(length);
+        let sealed = 1 + sealed.index(whole.len());
+        let head = Head { entries: sealed as u64, hash: whole[sealed - 1].hash };
+        let key = SealKey::from_seed(&seed).unwrap();
+        let exported = Seal::new(UnixMillis(1), [(ACCOUNT, head)].into(), &key);
+        let read: Seal = serde_json::from_str(&serde_json::to_string(&exported)?)?;
+        prop_assert_eq!(read.check(Some(&key.public())), Ok(()));
+        let head = read.heads.get(&ACCOUNT).copied();
+        prop_assert!(verify_sealed(ACCOUNT, head, whole.clone()).is_ok());
+
+        let left = left.index(sealed);
+        let mut cut = whole[..left].to_vec();
+        for number in 0..anew {
+            append(&mut cut, charge(1000 + u128::from(number), Tier::MANAGED, 0));
+        }
+        let is_a_chain = left > 0 || anew == 0;
+        prop_assert_eq!(verify(ACCOUNT, cut.clone()).is_ok(), is_a_chain);
+        let fault = verify_sealed(ACCOUNT, head, cut.clone()).unwrap_err();
+        // At the first entry that is missing, or the last that was sealed where it was written anew.
+        let named = if is_a_chain { cut.len().min(sealed - 1) } else { 0 };
+        prop_assert_eq!(fault.sequence, named as u64);
     }
 
     #[test]

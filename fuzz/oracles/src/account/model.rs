@@ -292,6 +292,9 @@ impl Model {
             Some(denied) => return Err(denied),
         }
         let hold = self.holds.get(&settle.request);
+        if hold.is_some_and(|hold| hold.body != settle.body) {
+            return Err(Denied::Conflict);
+        }
         let tier = hold.map_or(self.tier, |hold| hold.tier);
         let charge = used(settle.price, &settle.tokens, rate_of(tier)).ok_or(Denied::Overflow)?;
         let base = used(settle.price, &settle.tokens, 10_000).ok_or(Denied::Overflow)?;

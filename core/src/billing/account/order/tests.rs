@@ -3,6 +3,7 @@
     reason = "looks for a few kinds of records among many"
 )]
 
+mod ends;
 mod random;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use super::super::{
     decide as decide_command, replay, replay_one,
 };
 use super::*;
-use crate::billing::ledger::{Book, Charge, Refunded};
+use crate::billing::ledger::{Book, Charge, Loss, Refunded};
 use crate::billing::price::{Price, Rates};
 use crate::ids::{GuestId, RequestId};
 use crate::wire::message::TokensUsed;
@@ -54,6 +55,7 @@ struct Books {
     account: Account,
     ledger: Vec<(UnixMillis, Record)>,
     charges: BTreeMap<u128, Charge>,
+    losses: BTreeMap<u128, Loss>,
     orders: BTreeMap<Reference, Record>,
     now: UnixMillis,
     holds: u64,
@@ -66,6 +68,7 @@ impl Books {
             account: Account::new(tier, ceiling),
             ledger: vec![(NOW, Record::Opened { tier, ceiling })],
             charges: BTreeMap::new(),
+            losses: BTreeMap::new(),
             orders: BTreeMap::new(),
             now: NOW,
             holds: 0,
@@ -118,20 +121,38 @@ impl Books {
     }
 
     fn command(&mut self, id: u128, command: Command) -> Result<(), super::super::Denied> {
+        self.carry_out(id, command).map(drop)
+    }
+
+    /// What has become of a request for ever.
+    fn prior(&self, id: u128) -> Option<Prior> {
+        let charged = self.charges.get(&id).cloned().map(Prior::Charged);
+        charged.or_else(|| self.losses.get(&id).cloned().map(Prior::Lost))
+    }
+
+    fn carry_out(
+        &mut self,
+        id: u128,
+        command: Command,
+    ) -> Result<Vec<Entry>, super::super::Denied> {
         let facts = Facts {
             now: self.now,
-            prior: self.charges.get(&id).cloned().map(Prior::Charged),
+            prior: self.prior(id),
             provider_key: true,
         };
-        for entry in decide_command(&self.account, &facts, command)? {
-            apply(&mut self.account, self.now, &entry).unwrap();
-            if let Entry::Charged(charge) = entry {
-                self.ledger
-                    .push((self.now, Record::Charged(charge.clone())));
-                self.charges.insert(id, charge);
+        let entries = decide_command(&self.account, &facts, command)?;
+        for entry in &entries {
+            apply(&mut self.account, self.now, entry).unwrap();
+            if let Some(record) = entry.record() {
+                self.ledger.push((self.now, record));
+            }
+            match entry {
+                Entry::Charged(charge) => drop(self.charges.insert(id, charge.clone())),
+                Entry::Lost(loss) => drop(self.losses.insert(id, loss.clone())),
+                Entry::Held(..) | Entry::Released(_) => {}
             }
         }
-        Ok(())
+        Ok(entries)
     }
 
     /// Holds the worst case of one output token for each nano-dollar.
@@ -147,33 +168,15 @@ impl Books {
     ) -> Result<(), super::super::Denied> {
         self.holds += 1;
         let hold = Hold {
-            id: HoldId(self.holds),
-            request: RequestId::from_u128(id),
-            body: [0; 32],
-            price: nano_price(),
-            input_tokens_max: 0,
-            output_tokens_max: nanos,
-            provider: "anthropic".to_owned(),
             guest,
+            ..a_hold(self.holds, id, nanos)
         };
         self.command(id, Command::Hold(hold))
     }
 
     fn settle(&mut self, id: u128, nanos: u64) -> Charge {
-        let settle = Settle {
-            request: RequestId::from_u128(id),
-            body: [0; 32],
-            model: "m".to_owned(),
-            price: nano_price(),
-            tokens: TokensUsed {
-                completion: nanos,
-                ..TokensUsed::default()
-            },
-            estimated: false,
-            device: None,
-            project: None,
-        };
-        self.command(id, Command::Settle(settle)).unwrap();
+        self.command(id, Command::Settle(a_settle(id, nanos)))
+            .unwrap();
         self.charges[&id].clone()
     }
 
@@ -185,6 +188,39 @@ impl Books {
             .flat_map(|(_, record)| record.movements().unwrap());
         let of = movements.filter(|movement| movement.book == book);
         of.map(|movement| i128::from(movement.amount.0)).sum()
+    }
+}
+
+fn a_hold(hold: u64, id: u128, nanos: u64) -> Hold {
+    Hold {
+        id: HoldId(hold),
+        request: RequestId::from_u128(id),
+        body: [0; 32],
+        price: nano_price(),
+        input_tokens_max: 0,
+        output_tokens_max: nanos,
+        provider: "anthropic".to_owned(),
+        guest: None,
+    }
+}
+
+fn a_settle(id: u128, nanos: u64) -> Settle {
+    Settle {
+        request: RequestId::from_u128(id),
+        body: [0; 32],
+        model: "m".to_owned(),
+        price: nano_price(),
+        tokens: written(nanos),
+        estimated: false,
+        device: None,
+        project: None,
+    }
+}
+
+fn written(tokens: u64) -> TokensUsed {
+    TokensUsed {
+        completion: tokens,
+        ..TokensUsed::default()
     }
 }
 

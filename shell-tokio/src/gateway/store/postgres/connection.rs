@@ -19,14 +19,16 @@ use crate::gateway::store::error::StoreError;
 use crate::gateway::store::place::Database;
 
 /// What every session starts with. Plans are made once, and never by reading whole tables: a plan that
-/// was made while they were empty would be kept. A gateway that stops in the middle of a transaction
+/// was made while they were empty would be kept; nor by bitmaps, which find the ends of holds that are gone
+/// again and again until the next vacuum, where a plain walk through the index marks them. A gateway that stops in the middle of a transaction
 /// holds nobody up for long.
 const SESSION: &str = "SET search_path = synesis; \
      SET default_transaction_isolation = 'read committed'; \
      SET idle_in_transaction_session_timeout = '10s'; \
      SET statement_timeout = '7s'; \
      SET plan_cache_mode = force_generic_plan; \
-     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
+     SET enable_seqscan = off; SET enable_bitmapscan = off; \
+     SET enable_hashjoin = off; SET enable_mergejoin = off; \
      SET jit = off; \
      SELECT set_config('synchronous_commit', 'on', false) \
        WHERE current_setting('synchronous_commit') = 'off'";

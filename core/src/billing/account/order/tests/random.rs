@@ -7,7 +7,7 @@ use super::*;
 use crate::billing::ledger::Refunded;
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Order(u32, What),
     Hold(u128, u64, bool),
     Settle(u128, u64),
@@ -18,7 +18,7 @@ enum Step {
 
 const GUEST: GuestId = GuestId::from_u128(9);
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let what = prop_oneof![
         (1i64..3000).prop_map(pay),
         (1i64..3000, 1u64..60).prop_map(|(amount, ends)| grant(amount, ends)),
@@ -54,46 +54,50 @@ fn step() -> impl Strategy<Value = Step> {
 fn play(steps: Vec<Step>) -> Result<Books, TestCaseError> {
     let mut books = Books::new(3000);
     for step in steps {
-        match step {
-            Step::Order(number, what) => {
-                let _refused = books.order(&order(number, what));
-            }
-            Step::Hold(id, nanos, guest) => {
-                let before = books.account.summary(books.now)?;
-                if books.hold_of(id, nanos, guest.then_some(GUEST)).is_ok() {
-                    let after = books.account.summary(books.now)?;
-                    let taken = after.held.minus(before.held)?;
-                    prop_assert_eq!(after.available.plus(taken)?, before.available);
-                }
-            }
-            Step::Settle(id, nanos) => {
-                let before = books.account.clone();
-                let charge = books.settle(id, nanos);
-                // Spending never grows beyond the ceiling: what does not fit is owed.
-                let fits = books.account.spent <= books.account.ceiling;
-                prop_assert!(fits || charge.postpaid()? == Nanos::ZERO || before == books.account);
-            }
-            Step::Release(id) => {
-                let request = RequestId::from_u128(id);
-                let held = books.account.holds.get(&request);
-                let hold = held.map(|held| held.id).unwrap_or_default();
-                books
-                    .command(id, Command::Release(Release { request, hold }))
-                    .unwrap();
-            }
-            Step::Days(days) => books.now = UnixMillis(books.now.0 + days * DAY),
-            Step::Close => {
-                for month in due(&books.account, books.now) {
-                    prop_assert_eq!(books.order(&Order::close(month)).is_ok(), true);
-                }
-            }
-        }
+        books.play(step)?;
         books.agree()?;
     }
     Ok(books)
 }
 
 impl Books {
+    pub(super) fn play(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Order(number, what) => {
+                let _refused = self.order(&order(number, what));
+            }
+            Step::Hold(id, nanos, guest) => {
+                let before = self.account.summary(self.now)?;
+                if self.hold_of(id, nanos, guest.then_some(GUEST)).is_ok() {
+                    let after = self.account.summary(self.now)?;
+                    let taken = after.held.minus(before.held)?;
+                    prop_assert_eq!(after.available.plus(taken)?, before.available);
+                }
+            }
+            Step::Settle(id, nanos) => {
+                let before = self.account.clone();
+                let charge = self.settle(id, nanos);
+                // Spending never grows beyond the ceiling: what does not fit is owed.
+                let fits = self.account.spent <= self.account.ceiling;
+                prop_assert!(fits || charge.postpaid()? == Nanos::ZERO || before == self.account);
+            }
+            Step::Release(id) => {
+                let request = RequestId::from_u128(id);
+                let held = self.account.holds.get(&request);
+                let hold = held.map(|held| held.id).unwrap_or_default();
+                self.command(id, Command::Release(Release { request, hold }))
+                    .unwrap();
+            }
+            Step::Days(days) => self.now = UnixMillis(self.now.0 + days * DAY),
+            Step::Close => {
+                for month in due(&self.account, self.now) {
+                    prop_assert_eq!(self.order(&Order::close(month)).is_ok(), true);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn agree(&self) -> Result<(), TestCaseError> {
         let account = &self.account;
         let sum = |amounts: Vec<Nanos>| amounts.iter().map(|n| i128::from(n.0)).sum::<i128>();

@@ -3,7 +3,7 @@
 //! PostgreSQL server of its own where one is installed, with every commit flushed to the same disk. Then
 //! each whole ledger is verified.
 //!
-//! `cargo run --release -p mesh-bench --bin ledger -- [ENTRIES] [sqlite | postgres]`
+//! `cargo run --release -p mesh-bench --bin ledger -- [ENTRIES] [sqlite | postgres | postgres://…]`
 
 use std::error::Error;
 use std::fs::File;
@@ -65,6 +65,11 @@ fn main() -> Result<(), Failed> {
     if wanted("sqlite") {
         let file = Place::File(folder.path().join("ledger.sqlite"));
         runtime.block_on(measure("SQLite", &file, entries, &mut table, &mut checks))?;
+    }
+    if let Some(url) = only.as_deref().filter(|only| only.contains("://")) {
+        let database = Place::Database(Database::parse(url, None, false)?);
+        let measured = measure("PostgreSQL", &database, entries, &mut table, &mut checks);
+        runtime.block_on(measured)?;
     }
     if wanted("postgres")
         && let Some(server) = Server::start(Disk::Safe)

@@ -29,6 +29,7 @@ macro_rules! every_case {
             a_request_is_held_then_charged_and_the_rest_is_void,
             a_repeated_settle_charges_nothing_more,
             an_id_is_good_for_one_question,
+            what_people_write_files_an_entry_under_no_other_name,
             a_released_id_is_free_again,
             an_order_is_carried_out_once_and_found_in_the_ledger,
             an_order_leaves_what_is_held_alone,
@@ -354,6 +355,44 @@ pub(super) async fn an_id_is_good_for_one_question(store: Store) {
         store.hold(nobody, hold(1), NOW).await,
         Err(StoreError::UnknownAccount)
     );
+}
+
+pub(super) async fn what_people_write_files_an_entry_under_no_other_name(store: Store) {
+    furnish(&store).await;
+    let forged = RequestId::from_u128(2);
+    let written = [
+        format!(r#"","request":"{forged}"#),
+        format!(r#"request":"{forged}","reference":"pay:2","undoes":"pay:1"#),
+        format!(r#"\","request":"{forged}","x":"\"#),
+        format!(r#""request":"{forged}""#),
+        "\u{1}\\\"request\\\":".to_owned(),
+    ];
+    for (written, request) in written.into_iter().zip(10..) {
+        let settle = Settle {
+            model: written.clone(),
+            project: Some(written),
+            ..settle(request)
+        };
+        store.hold(ACCOUNT, hold(request), NOW).await.unwrap();
+        let settled = store.settle(ACCOUNT, settle.clone(), NOW).await.unwrap();
+        let request = RequestId::from_u128(request);
+        let booked = store.booked(ACCOUNT, request).await.unwrap().unwrap();
+        assert_eq!(*settled.charge, booked.charge);
+        // Said again, it is found.
+        assert_eq!(
+            store.settle(ACCOUNT, settle, NOW).await.unwrap().charge,
+            settled.charge
+        );
+    }
+    assert_eq!(store.booked(ACCOUNT, forged).await, Ok(None));
+    for number in 1..=2 {
+        let order = Order {
+            reference: Reference::new(format!("pay:{number}")).unwrap(),
+            what: What::Pay { amount: Nanos(1) },
+        };
+        assert!(!store.order(ACCOUNT, order, NOW).await.unwrap().repeated);
+    }
+    charge(&store, 2).await;
 }
 
 pub(super) async fn a_released_id_is_free_again(store: Store) {

@@ -5,7 +5,10 @@ use crate::gateway::store::error::{OpenError, StoreError};
 use crate::gateway::store::place::Database;
 
 /// The steps from nothing to the present schema. Forward only; a step is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("schema/0001.sql"),
+    include_str!("schema/0002.sql"),
+];
 /// The lock under which steps are taken: `SYNE` in ASCII, twice.
 const MIGRATING: i64 = 0x5359_4E45_5359_4E45;
 /// The oldest server with everything that the schema needs, which its makers still mend.

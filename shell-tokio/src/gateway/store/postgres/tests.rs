@@ -178,6 +178,48 @@ async fn a_call_that_the_database_refuses_takes_none_of_its_batch_along() {
     assert!(fresh.verify().await.is_sound());
 }
 
+/// What the first schema computed of an entry's text.
+const PARSED: &str = "DROP INDEX synesis.entries_by_request, synesis.entries_by_reference, synesis.entries_by_undoes; \
+    ALTER TABLE synesis.entries DROP COLUMN request, DROP COLUMN reference, DROP COLUMN undoes; \
+    ALTER TABLE synesis.entries \
+      ADD COLUMN request text GENERATED ALWAYS AS (canonical::json #>> '{record,request}') STORED, \
+      ADD COLUMN reference text GENERATED ALWAYS AS (canonical::json #>> '{record,reference}') STORED, \
+      ADD COLUMN undoes text GENERATED ALWAYS AS (canonical::json #>> '{record,undoes}') STORED; \
+    UPDATE synesis.about SET version = 1";
+
+#[tokio::test]
+async fn entries_are_filed_as_ever_after_the_step_from_the_first_schema() {
+    let fresh = fresh!();
+    let store = fresh.gateway().await;
+    furnish(&store).await;
+    charge(&store, 1).await;
+    let order = |name: &str, what| Order {
+        reference: Reference::new(name).unwrap(),
+        what,
+    };
+    let refund = What::Refund {
+        charge: RequestId::from_u128(1),
+        amount: Nanos(CHARGED),
+    };
+    store
+        .order(ACCOUNT, order("refund:1", refund.clone()), NOW)
+        .await
+        .unwrap();
+    drop(store);
+    let filed =
+        "SELECT sequence, request, reference, undoes FROM synesis.entries ORDER BY sequence";
+    let cut = fresh.sql(filed);
+    fresh.sql(PARSED);
+    assert_eq!(fresh.sql(filed), cut);
+    let store = fresh.gateway().await;
+    assert_eq!(fresh.sql(filed), cut);
+    assert_eq!(cut.lines().count(), 3);
+    assert_eq!(settled(&store, 1).await.charge, Nanos(CHARGED));
+    let again = order("refund:2", refund);
+    assert!(store.order(ACCOUNT, again, NOW).await.is_err());
+    assert!(fresh.verify().await.is_sound());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn refunds_that_wait_together_give_back_no_more_than_there_was() {
     let fresh = fresh!();

@@ -19,12 +19,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// The one device of a case.
 const DEVICE: &str = "laptop";
 /// How long a network is gone: less than a session lives without a sign of life.
-const BLACK: Duration = Duration::from_secs(10);
-/// How long after that the answer may take. The gateway is the one that has something to send, and
-/// waits twice as long before each time it sends it again (RFC 9002 §6.2.1): at most as long again
-/// as the network was gone.
-const ANSWERED_WITHIN: Duration = BLACK;
-/// The same where the device has something to send: it probes every second.
+const BLACK: Duration = Duration::from_secs(5);
+/// How long after that the answer may take, whichever side has something to send: it probes every
+/// second.
 const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Which shell a case is played with.
@@ -300,7 +297,7 @@ async fn an_answer_comes_through_after_a_black_hole(shell: Shell) {
     let took = healed.elapsed();
     println!("{shell:?}: answered {took:?} after a black hole of {BLACK:?}");
     assert_eq!(ended.stdout, "before after\n");
-    assert!(took < ANSWERED_WITHIN, "{took:?}");
+    assert!(took < NOTICED_WITHIN, "{took:?}");
     assert_eq!(sessions(&cluster), 1, "the tunnel is still the first");
     assert_eq!(cluster.charges().await.len(), 1);
 }

@@ -412,6 +412,26 @@ fn after_a_minute_in_the_dark_it_was_reconnecting_and_answers_within_three_secon
     assert_eq!(changes.last().unwrap().1, UP);
 }
 
+/// It is the gateway that has something on its way, and the device that says nothing.
+#[test]
+fn the_rest_of_an_answer_comes_soon_after_however_long_in_the_dark() {
+    for (dark, beats) in [(2, 0), (5, 3), (10, 7), (15, 12), (19, 19)] {
+        let mut net = Net::connected();
+        net.outside.upstreams.push_back(Upstream::Hang(&["The "]));
+        let id = net.ask(1, Ask::new("Why?"));
+        net.run(secs(1) + Duration::from_millis(977) * beats);
+        net.black = true;
+        net.upstream_says(&["sky."]);
+        net.run(secs(dark));
+        net.black = false;
+        let answered = |net: &Net| net.ends[0].ended.contains_key(&id);
+        let took = net.run_to(secs(60), answered);
+        assert_eq!(net.ends[0].texts[&id], "The sky.");
+        assert!(took <= Duration::from_millis(1_500), "{dark} s: {took:?}");
+        assert!(net.ends[0].changes.len() <= 2, "{:?}", net.ends[0].changes);
+    }
+}
+
 #[test]
 fn after_longer_than_the_idle_timeout_it_answers_within_one_backoff() {
     let (took, _, changes) = outage(secs(150));

@@ -136,6 +136,7 @@ impl<T: Transport> Gateway<T> {
                 self.transport
                     .set_priority(conn, stream, Priority::Escalation);
                 self.set_lane(conn, stream, Lane::Answer(id));
+                self.watch(now, conn);
                 let asked = (request.request_id, hold.body);
                 let drains = self.config.keeping.drained.contains(answer.provider());
                 let kept = Kept::new((account, device), asked, (conn, stream), drains);

@@ -314,6 +314,7 @@ impl<T: Transport> Gateway<T> {
         self.transport
             .set_priority(conn, stream, Priority::Escalation);
         self.set_lane(conn, stream, Lane::Answer(id));
+        self.watch(now, conn);
         self.event(Event::Attached {
             device,
             request,

@@ -35,6 +35,7 @@ mod answers;
 mod attach;
 mod deadlines;
 mod outside;
+mod probing;
 mod streams;
 mod terms;
 mod tunnels;
@@ -284,6 +285,7 @@ enum Due {
     Ask(AskId),
     Answer(AnswerId),
     Kept(AnswerId),
+    Look(ConnId),
     LastWords,
 }
 
@@ -408,6 +410,7 @@ impl<T: Transport> Gateway<T> {
                 Due::Ask(id) => self.ask_overdue(now, id),
                 Due::Answer(id) => self.step_answer(now, id, answer::Input::Timeout),
                 Due::Kept(id) => self.kept_too_long(now, id),
+                Due::Look(conn) => self.look(now, conn),
                 // Looked at below, as after every step.
                 Due::LastWords => {}
             }

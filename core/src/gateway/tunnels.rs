@@ -39,6 +39,10 @@ pub(super) struct Tunnel {
     pub(super) last_beat: Option<u64>,
     /// Bytes of half-received messages.
     pub(super) received_bytes: usize,
+    /// Whether it is looked at for silence (see [`super::probing`]).
+    pub(super) watched: bool,
+    /// Whether it was silent when it was last looked at.
+    pub(super) silent: bool,
 }
 
 #[derive(Debug)]
@@ -139,6 +143,8 @@ impl<T: Transport> Gateway<T> {
                     streams: BTreeMap::new(),
                     last_beat: None,
                     received_bytes: 0,
+                    watched: false,
+                    silent: false,
                 };
                 self.tunnels.insert(conn, tunnel);
                 self.transport.accept(now, conn);
@@ -407,6 +413,7 @@ impl<T: Transport> Gateway<T> {
     /// Nobody listens on the connection any more.
     fn left(&mut self, now: Now, conn: ConnId) {
         self.deadlines.set(Due::Hello(conn), None);
+        self.deadlines.set(Due::Look(conn), None);
         let Some(tunnel) = self.tunnels.get_mut(&conn) else {
             return;
         };

@@ -104,6 +104,8 @@ pub const ANSWER_TEXT_BYTES_MAX: usize = 1024 * 1024;
 /// Pieces of one streamed answer that are kept for a device that comes back. Over it: the answer ends
 /// as too large, with what there is.
 pub const JOURNAL_BYTES_MAX: usize = FRAME_ESCALATION_BYTES_MAX;
+/// One finished answer as the store keeps it. Over it: only its charge is kept.
+pub const TRANSCRIPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// All kept answers of one gateway. Over it: the finished go first, the oldest end first; when only
 /// running ones are left, the one that grows ends as too large, with what there is.
 pub const JOURNALS_BYTES_MAX: usize = 512 * 1024 * 1024;

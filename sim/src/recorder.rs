@@ -281,7 +281,9 @@ impl Recorder {
     pub fn told(&mut self, at: Micros, ask: &Ask, told: &Told, held: Option<Nanos>) {
         let (account, request) = match ask {
             Ask::Hold { account, hold } => (*account, hold.request),
-            Ask::Settle { account, settle } => (*account, settle.request),
+            Ask::Settle {
+                account, settle, ..
+            } => (*account, settle.request),
             Ask::Release { account, release } => (*account, release.request),
             Ask::Admit { .. }
             | Ask::Service { .. }

@@ -182,6 +182,7 @@ async fn charge(
                     input_tokens_max: 1000,
                     output_tokens_max: 1000,
                     provider: "anthropic".to_owned(),
+                    device: None,
                     guest: None,
                 };
                 store.hold(account, hold, NOW).await?;

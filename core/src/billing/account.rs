@@ -48,7 +48,7 @@ use super::ledger::{Charge, Loss, Record};
 use super::money::{Nanos, Overflow};
 use super::price;
 use super::tier::Tier;
-use crate::ids::{GuestId, RequestId};
+use crate::ids::{DeviceId, GuestId, RequestId};
 use crate::limits::HOLDS_PER_ACCOUNT_MAX;
 use crate::time::UnixMillis;
 
@@ -76,6 +76,9 @@ pub struct Held {
     pub base: Nanos,
     /// The tier that it is charged in.
     pub tier: Tier,
+    /// The device that asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
     /// The guest who asked, if it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestId>,
@@ -303,6 +306,7 @@ fn decide_hold(account: &Account, facts: &Facts, hold: &Hold) -> Result<Entry, D
             charge,
             base,
             tier: account.tier,
+            device: hold.device,
             guest: hold.guest,
         },
     );

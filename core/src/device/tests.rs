@@ -1,4 +1,5 @@
 mod net;
+mod recall;
 mod resume;
 
 use std::time::{Duration, Instant};

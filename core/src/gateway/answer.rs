@@ -27,7 +27,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Instant;
 
-use self::report::Bill;
 use self::usage::Checkpoint;
 use crate::billing::account::Denied;
 use crate::billing::ledger::Charge;
@@ -39,6 +38,7 @@ use crate::dialect::failure::UpstreamFailure;
 use crate::dialect::neutral::Piece;
 use crate::escalation::request::first_piece_timeout;
 use crate::gateway::terms;
+use crate::gateway::transcript::Bill;
 use crate::ids::RequestId;
 use crate::limits;
 use crate::time::Now;
@@ -542,7 +542,8 @@ impl Answer {
     }
 
     fn settle(&mut self, verdict: Verdict) {
-        if self.streamed {
+        // Of an answer that will not be whole, the text so far is all that there will be.
+        if self.streamed || matches!(verdict, Verdict::Failed(_)) {
             self.send_text(false);
         }
         self.stage = Stage::Settling {
@@ -567,17 +568,11 @@ impl Answer {
         let verdict = verdict.clone();
         match verdict {
             Verdict::Finished(reason) => {
-                let bill = Bill {
-                    tokens: charge.tokens,
-                    charge: charge.charge,
-                    base: charge.base,
-                    estimated: charge.estimated,
-                };
-                self.report_finished(now, reason, bill);
+                self.report_finished(now, reason, &Bill::of(&charge));
             }
             Verdict::Failed(error) => {
-                self.send_text(false);
-                self.send(Message::Error(terms::with_charge(error, &charge)));
+                let error = terms::with_bill(error, &Bill::of(&charge));
+                self.send(Message::Error(error));
             }
         }
         self.over();
@@ -609,7 +604,7 @@ impl Answer {
         match ending.clone() {
             Ending::Refused(error) => self.over_with(error),
             Ending::Cancelled => {
-                self.report_finished(now, FinishReason::Cancelled, Bill::default());
+                self.report_finished(now, FinishReason::Cancelled, &Bill::default());
                 self.over();
             }
         }

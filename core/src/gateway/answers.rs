@@ -7,12 +7,13 @@ use super::attach::Kept;
 use super::outside::{
     Ask, AskId, Granted, HoldFailed, KeyOf, Progress, SettleFailed, Settled, Told, Unavailable,
 };
+use super::recall::Recalling;
 use super::streams::Lane;
 use super::tunnels::Phase;
 use super::{Due, Event, Gateway, Output, terms};
 use crate::api;
 use crate::billing::account::alert::Alert;
-use crate::billing::account::{Hold, HoldId, Lose, Release, Settle};
+use crate::billing::account::{Denied, Hold, HoldId, Lose, Release, Settle};
 use crate::billing::ledger::Charge;
 use crate::billing::tier::Tier;
 use crate::dialect;
@@ -86,13 +87,7 @@ pub(super) enum Pending {
         stream: StreamId,
         call: u64,
     },
-    Recall {
-        conn: ConnId,
-        stream: StreamId,
-        request: RequestId,
-        /// Whether the device has proof that its question was accepted once.
-        accepted: bool,
-    },
+    Recall(Recalling),
     /// A hold that came too late to use: if it was granted, it is given back.
     LateHold {
         account: AccountId,
@@ -129,10 +124,10 @@ impl<T: Transport> Gateway<T> {
         }
         let prepared = self
             .may_ask(now, account, device, request.request_id)
-            .and_then(|()| self.prepare(now, request));
+            .and_then(|()| self.prepare(now, device, request));
         match prepared {
             Ok((answer, hold, model)) => {
-                let id = AnswerId(self.next_id());
+                let id = self.next_answer();
                 self.transport
                     .set_priority(conn, stream, Priority::Escalation);
                 self.set_lane(conn, stream, Lane::Answer(id));
@@ -159,6 +154,10 @@ impl<T: Transport> Gateway<T> {
             }
             Err(error) => self.refuse_question(now, (conn, stream), device, error),
         }
+    }
+
+    pub(super) fn next_answer(&mut self) -> AnswerId {
+        AnswerId(self.next_id())
     }
 
     /// Whether a new question may be taken now. It counts in any case.
@@ -204,6 +203,7 @@ impl<T: Transport> Gateway<T> {
     fn prepare(
         &mut self,
         now: Now,
+        device: DeviceId,
         request: &EscalationRequest,
     ) -> Result<(Answer, Hold, String), ErrorMessage> {
         let (id, hold) = (request.request_id, HoldId(self.next_id()));
@@ -227,6 +227,7 @@ impl<T: Transport> Gateway<T> {
             input_tokens_max: call.input_tokens_max,
             output_tokens_max: u64::from(request.max_tokens),
             provider: model.provider.clone(),
+            device: Some(device),
             guest: None,
         };
         let answer = Answer::new(now, request, model.dialect, model.provider.clone(), call);
@@ -278,7 +279,13 @@ impl<T: Transport> Gateway<T> {
                     device: Some(running.device),
                     project: running.project.clone(),
                 };
-                self.ask_store(now, Pending::Settle(id), Ask::Settle { account, settle });
+                let keep = self.to_keep(now, id);
+                let ask = Ask::Settle {
+                    account,
+                    settle,
+                    keep,
+                };
+                self.ask_store(now, Pending::Settle(id), ask);
             }
             answer::Output::Release => {
                 let release = running.release();
@@ -324,12 +331,17 @@ impl<T: Transport> Gateway<T> {
                 self.keep(now, id, message);
             }
             answer::Output::Over => {
-                let (account, device) = (running.account, running.device);
-                self.running_of_device.remove(&device);
-                self.running_of_account.remove(&account);
-                self.answers.remove(&id);
+                self.runs_no_more(id);
                 self.ended(now, id);
             }
+        }
+    }
+
+    /// The answer is no longer under way.
+    pub(super) fn runs_no_more(&mut self, id: AnswerId) {
+        if let Some(running) = self.answers.remove(&id) {
+            self.running_of_device.remove(&running.device);
+            self.running_of_account.remove(&running.account);
         }
     }
 
@@ -438,15 +450,7 @@ impl<T: Transport> Gateway<T> {
             Pending::Service { conn, stream, call } => {
                 self.served(now, conn, stream, call, Err(terms::store_down()));
             }
-            Pending::Recall {
-                conn,
-                stream,
-                request,
-                accepted,
-            } => {
-                let asked = (request, accepted);
-                self.recalled(now, (conn, stream), asked, Err(Unavailable));
-            }
+            Pending::Recall(recalling) => self.recalled(now, &recalling, Err(Unavailable)),
             Pending::GiveBack { account, release } => self.give_back(now, account, release),
             Pending::GiveBackLater { account, release } => {
                 self.asks.remove(&id);
@@ -479,6 +483,11 @@ impl<T: Transport> Gateway<T> {
         };
         match (pending, told) {
             (Pending::Admit(conn), Told::Admitted(word)) => self.admission_told(now, conn, word),
+            // Another gateway, or another life of this one, has had the question: what became of it?
+            (
+                Pending::Hold(answer),
+                Told::Held(Err(HoldFailed::Denied(Denied::Expired { .. } | Denied::InProgress))),
+            ) if self.recall_instead(now, answer) => {}
             (Pending::Hold(answer), Told::Held(word)) => {
                 let word = match word {
                     Ok(Granted { tier }) => {
@@ -515,15 +524,9 @@ impl<T: Transport> Gateway<T> {
             (Pending::Service { conn, stream, call }, Told::Served(word)) => {
                 self.served(now, conn, stream, call, word);
             }
-            (
-                Pending::Recall {
-                    conn,
-                    stream,
-                    request,
-                    accepted,
-                },
-                Told::Recalled(word),
-            ) => self.recalled(now, (conn, stream), (request, accepted), word),
+            (Pending::Recall(recalling), Told::Recalled(word)) => {
+                self.recalled(now, &recalling, word);
+            }
             (Pending::LateHold { account, release }, Told::Held(Ok(Granted { .. }))) => {
                 self.event(Event::LateAnswer);
                 self.give_back(now, account, release);

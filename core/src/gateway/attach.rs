@@ -15,14 +15,14 @@
 //! 3. A lost stream stops nothing before the resume window has passed; a device's own word does at
 //!    once.
 //! 4. Nothing is kept longer than configured after its end, except what is on its way to a device,
-//!    which has [`limits::ANSWER_DELIVERY`]; and what was not charged is not kept at all.
+//!    which has [`limits::ANSWER_DELIVERY`]; what was not charged is not kept at all, and what the store
+//!    has no longer than it is told.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::answer::Input;
-use super::answers::{AnswerId, Pending};
-use super::outside::{Ask, Recalled, Unavailable};
+use super::answers::AnswerId;
 use super::streams::Lane;
 use super::{Due, Event, Gateway, terms};
 use crate::billing::ledger::Charge;
@@ -33,9 +33,7 @@ use crate::stream::journal::{Journal, Reader};
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, StreamId, Transport};
 use crate::wire::close::CloseCode;
-use crate::wire::message::{
-    ChunkAck, ErrorMessage, EscalationRequest, Message, Resume, StreamChunk,
-};
+use crate::wire::message::{ChunkAck, ErrorMessage, EscalationRequest, Message, StreamChunk};
 
 /// How long answers are kept for devices that lost their tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +86,8 @@ pub(super) struct Kept {
     charge: Option<Box<Charge>>,
     /// Goes on without its device for as long as it takes.
     drains: bool,
+    /// Fetched from the store, which has it still: here it is only to be told.
+    fetched: bool,
 }
 
 /// Whether a device listens.
@@ -124,6 +124,30 @@ impl Kept {
             ended: None,
             charge: None,
             drains,
+            fetched: false,
+        }
+    }
+
+    /// A finished one that the store had kept; nobody hears it yet.
+    pub(super) fn fetched(
+        now: Now,
+        (account, device): (AccountId, DeviceId),
+        charge: Box<Charge>,
+        (journal, last_word): (Journal, Message),
+    ) -> Self {
+        Self {
+            account,
+            device,
+            request: charge.request,
+            body: charge.body,
+            journal,
+            last_word_bytes: size_of_word(&last_word),
+            last_word: Some(last_word),
+            ear: Ear::Away(now.instant),
+            ended: Some(now.instant),
+            charge: Some(charge),
+            drains: false,
+            fetched: true,
         }
     }
 
@@ -131,8 +155,21 @@ impl Kept {
         self.charge = Some(Box::new(charge.clone()));
     }
 
+    pub(super) const fn whose(&self) -> (AccountId, DeviceId, RequestId) {
+        (self.account, self.device, self.request)
+    }
+
+    pub(super) const fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// What it takes, bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.journal.bytes() + self.last_word_bytes
+    }
+
     /// Where it is heard.
-    const fn place(&self) -> Option<(ConnId, StreamId)> {
+    pub(super) const fn place(&self) -> Option<(ConnId, StreamId)> {
         match self.ear {
             Ear::Hears { conn, stream, .. } => Some((conn, stream)),
             Ear::Away(_) => None,
@@ -146,10 +183,8 @@ impl Kept {
             (None, _) => None,
             (Some(ended), ear) => {
                 // What was not charged may be asked anew.
-                let kept = self
-                    .charge
-                    .as_ref()
-                    .map_or(Duration::ZERO, |_| keeping.kept);
+                let stays = self.charge.is_some() && !self.fetched;
+                let kept = if stays { keeping.kept } else { Duration::ZERO };
                 let kept = match ear {
                     Ear::Hears { .. } => kept.max(limits::ANSWER_DELIVERY),
                     Ear::Away(_) => kept,
@@ -157,6 +192,15 @@ impl Kept {
                 ended.checked_add(kept)
             }
         }
+    }
+}
+
+/// What a last word takes that is the whole answer, bytes; others are small.
+fn size_of_word(word: &Message) -> usize {
+    if let Message::EscalationResponse(whole) = word {
+        whole.content.len()
+    } else {
+        0
     }
 }
 
@@ -204,68 +248,6 @@ impl<T: Transport> Gateway<T> {
         true
     }
 
-    pub(super) fn resume(&mut self, now: Now, conn: ConnId, stream: StreamId, resume: &Resume) {
-        let Some((account, device)) = self.asker(conn) else {
-            return;
-        };
-        let (request, next) = (resume.request_id, resume.next_sequence);
-        self.transport
-            .set_priority(conn, stream, Priority::Escalation);
-        let Some(&id) = self.requests.get(&(account, request)) else {
-            self.set_lane(conn, stream, Lane::Recall);
-            let pending = Pending::Recall {
-                conn,
-                stream,
-                request,
-                // Nobody has pieces of a question that was never accepted.
-                accepted: next > 0,
-            };
-            let ask = Ask::Recall {
-                account,
-                device,
-                request,
-            };
-            return self.ask_store(now, pending, ask);
-        };
-        let kept = self.kept.get(&id);
-        let refused = match kept {
-            Some(kept) if kept.device != device => Some(terms::no_such_answer(request)),
-            Some(kept) if next > kept.journal.pieces() => Some(terms::no_such_piece(request)),
-            Some(_) => None,
-            None => Some(terms::no_such_answer(request)),
-        };
-        match refused {
-            Some(error) => self.refuse_question(now, (conn, stream), device, error),
-            None => self.attach(now, id, (conn, stream), next, Return::Resumed),
-        }
-    }
-
-    /// What the outside world knows of an answer that is not here.
-    pub(super) fn recalled(
-        &mut self,
-        now: Now,
-        (conn, stream): (ConnId, StreamId),
-        (request, accepted): (RequestId, bool),
-        word: Result<Recalled, Unavailable>,
-    ) {
-        // The stream may be gone meanwhile.
-        if self.lane(conn, stream) != Some(Lane::Recall) {
-            return;
-        }
-        let Some((_, device)) = self.asker(conn) else {
-            return;
-        };
-        let error = match word {
-            Ok(Recalled::Charged(charge)) => terms::expired(&charge, request),
-            Ok(Recalled::Lost) => terms::interrupted(request),
-            Ok(Recalled::Nothing) if accepted => terms::interrupted(request),
-            Ok(Recalled::Elsewhere) => terms::elsewhere(request),
-            Ok(Recalled::NotYours | Recalled::Nothing) => terms::no_such_answer(request),
-            Err(Unavailable) => terms::store_unavailable(request),
-        };
-        self.refuse_question(now, (conn, stream), device, error);
-    }
-
     pub(super) fn refuse_question(
         &mut self,
         now: Now,
@@ -285,7 +267,7 @@ impl<T: Transport> Gateway<T> {
     }
 
     /// From now on the stream hears the answer, from a piece on; whoever heard it before does not.
-    fn attach(
+    pub(super) fn attach(
         &mut self,
         now: Now,
         id: AnswerId,
@@ -350,9 +332,7 @@ impl<T: Transport> Gateway<T> {
             return;
         };
         let Message::StreamChunk(chunk) = message else {
-            if let Message::EscalationResponse(whole) = &message {
-                kept.last_word_bytes = whole.content.len();
-            }
+            kept.last_word_bytes = size_of_word(&message);
             kept.last_word = Some(message);
             return;
         };
@@ -373,9 +353,7 @@ impl<T: Transport> Gateway<T> {
         let running = self.answers.get(&id).map(|running| &running.answer);
         let unsaid = running.map_or(0, super::answer::Answer::unsaid_bytes);
         let growing = running.is_some_and(super::answer::Answer::is_growing);
-        let grown = self
-            .shelf
-            .hold(id, kept.journal.bytes() + kept.last_word_bytes + unsaid);
+        let grown = self.shelf.hold(id, kept.bytes() + unsaid);
         for other in grown.let_go {
             self.forget_answer(now, other);
         }
@@ -458,7 +436,7 @@ impl<T: Transport> Gateway<T> {
     }
 
     /// Notes when the answer is to be looked at again; at once if that has passed.
-    fn mind(&mut self, now: Now, id: AnswerId) {
+    pub(super) fn mind(&mut self, now: Now, id: AnswerId) {
         let due = self
             .kept
             .get(&id)
@@ -499,7 +477,7 @@ impl<T: Transport> Gateway<T> {
             };
             self.refuse_question(now, (conn, stream), device, error);
         }
-        if kept.charge.is_some() {
+        if kept.charge.is_some() && !kept.fetched {
             self.event(Event::Forgotten { device, request });
         }
     }

@@ -17,6 +17,8 @@
 //! * `answers`: questions under way and what they ask of the outside world.
 //! * `answer`: one of them, as a machine of its own.
 //! * `attach`: what they have said, kept for devices that lose their tunnel and come back.
+//! * `recall`: the same for answers that the store knows and this gateway does not.
+//! * `transcript`: an answer as the store keeps it.
 //! * `terms`: what devices are told, in words.
 //!
 //! # Invariants
@@ -36,8 +38,10 @@ mod attach;
 mod deadlines;
 mod outside;
 mod probing;
+mod recall;
 mod streams;
 mod terms;
+mod transcript;
 mod tunnels;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -49,8 +53,8 @@ use self::attach::Kept;
 pub use self::attach::{Keeping, Return};
 use self::deadlines::Deadlines;
 pub use self::outside::{
-    Admitted, Ask, AskId, Granted, HoldFailed, KeyOf, NotAdmitted, Progress, Recalled,
-    SettleFailed, Settled, Told, Unavailable,
+    Admitted, Ask, AskId, Granted, HoldFailed, Keep, KeyOf, NotAdmitted, Progress, Recalled,
+    SettleFailed, Settled, Told, Transcript, Unavailable,
 };
 use self::tunnels::Tunnel;
 use crate::billing::ledger::Charge;

@@ -4,10 +4,13 @@
 //! name; a model call is told of by any number of [`Progress`] before that. Late answers are
 //! counted, and a late success that took something is given back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::terms;
+pub use super::transcript::Transcript;
 use crate::api::{Method, Params};
 use crate::billing::account::alert::Alert;
 use crate::billing::account::{Denied, Hold, Lose, Release, Settle};
@@ -46,6 +49,8 @@ pub enum Ask {
         account: AccountId,
         /// What was used.
         settle: Settle,
+        /// What the answer said, to be kept in the same transaction as the charge is written in.
+        keep: Option<Box<Keep>>,
     },
     /// Void the hold. Answered by [`Told::Released`].
     Release {
@@ -82,8 +87,8 @@ pub enum Ask {
         /// With what; not looked at yet.
         params: Params,
     },
-    /// A device wants to go on with an answer that this gateway does not have: what is known of it?
-    /// Answered by [`Told::Recalled`].
+    /// A device comes back for an answer that this gateway does not have: what is known of it? Answered by
+    /// [`Told::Recalled`].
     Recall {
         /// Whose it would be.
         account: AccountId,
@@ -92,6 +97,15 @@ pub enum Ask {
         /// For which question.
         request: RequestId,
     },
+}
+
+/// What a finished answer said, for the store to keep for its device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// That.
+    pub transcript: Transcript,
+    /// For so long, by the store's clock; then nothing of it stays.
+    pub kept: Duration,
 }
 
 /// Who pays the provider of a call.
@@ -127,16 +141,38 @@ pub enum Told {
 /// What is known of an answer that the asked gateway does not have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recalled {
+    /// It ended and was charged to this device, and its text is there.
+    Kept {
+        /// The charge.
+        charge: Box<Charge>,
+        /// What it said.
+        transcript: Transcript,
+    },
     /// It ended and was charged to this device; its text is no longer there.
     Charged(Box<Charge>),
     /// A gateway died over it; what the provider took was booked as the operator's loss.
     Lost,
     /// Money is held for it: another gateway works on it.
     Elsewhere,
-    /// It is another device's.
+    /// It is another device's, running or not.
     NotYours,
     /// Nothing.
     Nothing,
+}
+
+impl Recalled {
+    /// In one word, for a log.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Kept { .. } => "kept",
+            Self::Charged(_) => "charged",
+            Self::Lost => "lost",
+            Self::Elsewhere => "elsewhere",
+            Self::NotYours => "another device's",
+            Self::Nothing => "nothing",
+        }
+    }
 }
 
 /// Money was set aside.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Model;
+use super::transcript::Bill;
 use crate::billing::account::Denied;
 use crate::billing::account::alert::Alert;
 use crate::billing::ledger::Charge;
@@ -131,7 +132,7 @@ pub(super) fn denied(why: &Denied, id: RequestId) -> ErrorMessage {
     };
     let refused = error(code, Some(id), why.to_string());
     match why {
-        Denied::Expired { charge } => with_charge(refused, charge),
+        Denied::Expired { charge } => with_bill(refused, &Bill::of(charge)),
         Denied::InProgress | Denied::TooManyHolds => ErrorMessage {
             retry_after_secs: Some(1),
             ..refused
@@ -261,6 +262,18 @@ pub(super) fn interrupted(id: RequestId) -> ErrorMessage {
     )
 }
 
+/// The store has the answer, and the gateway no room for it now.
+pub(super) fn no_room(id: RequestId) -> ErrorMessage {
+    ErrorMessage {
+        retry_after_secs: Some(5),
+        ..error(
+            ErrorCode::RateLimited,
+            Some(id),
+            "the gateway keeps too many answers to fetch this one; come back for it shortly",
+        )
+    }
+}
+
 pub(super) fn elsewhere(id: RequestId) -> ErrorMessage {
     denied(&Denied::InProgress, id)
 }
@@ -339,12 +352,12 @@ pub(super) fn unsendable() -> ErrorMessage {
 }
 
 /// Adds what was charged all the same.
-pub(super) fn with_charge(refused: ErrorMessage, charge: &Charge) -> ErrorMessage {
+pub(super) fn with_bill(refused: ErrorMessage, bill: &Bill) -> ErrorMessage {
     let details = json!({
-        "tokens_used": charge.tokens,
-        "cost_nanos": charge.charge,
-        "base_nanos": charge.base,
-        "estimated": charge.estimated,
+        "tokens_used": bill.tokens,
+        "cost_nanos": bill.charge,
+        "base_nanos": bill.base,
+        "estimated": bill.estimated,
     });
     ErrorMessage {
         details: Some(details),

@@ -12,11 +12,13 @@
 //! 2. A journal never holds more than [`limits::JOURNAL_BYTES_MAX`] and an empty final piece; what
 //!    does not fit is refused whole, and so is everything after it.
 //! 3. Nothing follows the final piece.
-//! 4. Of a reader that acknowledges, at most [`limits::ANSWER_UNACKED_BYTES_MAX`] and one piece are
+//! 4. Written down and read back it is the same, and nothing else is read back.
+//! 5. Of a reader that acknowledges, at most [`limits::ANSWER_UNACKED_BYTES_MAX`] and one piece are
 //!    under way.
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::limits;
@@ -63,18 +65,61 @@ impl std::fmt::Debug for Piece<'_> {
     }
 }
 
-/// See the module documentation.
-#[derive(Default)]
+/// See the module documentation. Written down it is one text and where its pieces end in it; what is read
+/// back has been checked.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Journal {
     /// All texts in a row: a piece costs four bytes beside its own.
     text: String,
     /// Where each piece ends in `text`.
     ends: Vec<u32>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     deltas: BTreeMap<u64, Box<RawValue>>,
+    #[serde(skip)]
     delta_bytes: usize,
     complete: bool,
     /// A piece did not fit.
+    #[serde(skip)]
     closed: bool,
+}
+
+/// A journal as it was written down, by whoever wrote it.
+#[derive(Deserialize)]
+struct Written {
+    text: String,
+    ends: Vec<u32>,
+    #[serde(default)]
+    deltas: BTreeMap<u64, Box<RawValue>>,
+    complete: bool,
+}
+
+/// What was written down is no journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its pieces do not lie within its text")]
+struct NoJournal;
+
+impl TryFrom<Written> for Journal {
+    type Error = NoJournal;
+
+    fn try_from(written: Written) -> Result<Self, NoJournal> {
+        let mut deltas = written.deltas;
+        let mut journal = Self::default();
+        let (mut start, last) = (0, written.ends.len().checked_sub(1));
+        for (at, &end) in written.ends.iter().enumerate() {
+            let end = usize::try_from(end).map_err(|_| NoJournal)?;
+            let content = written.text.get(start..end).ok_or(NoJournal)?;
+            let delta = deltas.remove(&journal.pieces());
+            let is_final = written.complete && Some(at) == last;
+            journal
+                .push(content, delta, is_final)
+                .map_err(|_| NoJournal)?;
+            start = end;
+        }
+        let whole = start == written.text.len() && deltas.is_empty();
+        let ended = journal.complete == written.complete;
+        (whole && ended).then_some(journal).ok_or(NoJournal)
+    }
 }
 
 impl std::fmt::Debug for Journal {

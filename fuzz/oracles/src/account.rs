@@ -252,6 +252,7 @@ impl World {
                 charge: Nanos(held.charge),
                 base: Nanos(held.base),
                 tier: held.tier,
+                device: None,
                 guest: None,
             };
             vec![Entry::Held(request, held)]
@@ -438,6 +439,7 @@ impl World {
                 input_tokens_max: input.tokens(),
                 output_tokens_max: output.tokens(),
                 provider: "p".to_owned(),
+                device: None,
                 guest: None,
             }),
             Step::Settle {

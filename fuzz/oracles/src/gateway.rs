@@ -16,9 +16,9 @@ use mesh_core::billing::tier::Tier;
 use mesh_core::dialect::exchange::{Broken, Head};
 use mesh_core::gateway::{
     Admitted, Ask, AskId, Event, Gateway, Granted, HoldFailed, Input, NotAdmitted, Output,
-    Progress, Recalled, Rejected, SettleFailed, Settled, Told, Unavailable,
+    Progress, Recalled, Rejected, SettleFailed, Settled, Told, Transcript, Unavailable,
 };
-use mesh_core::ids::{AccountId, RequestId};
+use mesh_core::ids::{AccountId, DeviceId, RequestId};
 use mesh_core::machine::{Machine, RootMachine};
 use mesh_core::time::Now;
 use mesh_core::transport::{CloseReason, ConnId, Read, StreamId};
@@ -65,6 +65,7 @@ struct World {
     calls: BTreeMap<AskId, Call>,
     account: Account,
     ledger: BTreeMap<RequestId, Charge>,
+    kept: BTreeMap<RequestId, Transcript>,
     epoch: u64,
     told_charged: BTreeSet<RequestId>,
     stopped: usize,
@@ -82,6 +83,7 @@ impl World {
             calls: BTreeMap::new(),
             account: Account::new(Tier::MANAGED, Nanos(1_000_000_000_000)),
             ledger: BTreeMap::new(),
+            kept: BTreeMap::new(),
             epoch: 0,
             told_charged: BTreeSet::new(),
             stopped: 0,
@@ -235,9 +237,12 @@ impl World {
                 let tier = self.account.tier;
                 Told::Held(held.map(|()| Granted { tier }).map_err(HoldFailed::Denied))
             }
-            Ask::Settle { settle, .. } => {
+            Ask::Settle { settle, keep, .. } => {
                 let request = settle.request;
                 if done {
+                    let keep = keep.clone().map(|keep| (request, keep.transcript));
+                    let first = keep.filter(|_| !self.ledger.contains_key(&request));
+                    self.kept.extend(first);
                     assert_eq!(
                         self.command(request, Command::Settle(settle.clone())),
                         Ok(())
@@ -266,15 +271,34 @@ impl World {
                 let summary = summary.filter(|_| !lost).ok_or(Unavailable.in_words());
                 Told::Served(summary.and_then(|summary| api::encode(&summary)))
             }
-            Ask::Recall { request, .. } => {
-                let charge = self.ledger.get(request);
-                let recalled = charge.map_or(Recalled::Nothing, |charge| {
-                    Recalled::Charged(Box::new(charge.clone()))
-                });
+            Ask::Recall {
+                request, device, ..
+            } => {
+                let recalled = if matches!(how, How::NotAdmitted) {
+                    Recalled::Lost
+                } else {
+                    self.recall(*request, *device)
+                };
                 Told::Recalled(if lost { Err(Unavailable) } else { Ok(recalled) })
             }
             Ask::Call { .. } => return None,
         })
+    }
+
+    /// What a store knows of a question; what was said is kept for ever.
+    fn recall(&self, request: RequestId, device: DeviceId) -> Recalled {
+        match self.ledger.get(&request) {
+            Some(charge) if charge.device != Some(device) => Recalled::NotYours,
+            Some(charge) => {
+                let charge = Box::new(charge.clone());
+                match self.kept.get(&request).cloned() {
+                    Some(transcript) => Recalled::Kept { charge, transcript },
+                    None => Recalled::Charged(charge),
+                }
+            }
+            None if self.account.holds.contains_key(&request) => Recalled::Elsewhere,
+            None => Recalled::Nothing,
+        }
     }
 
     fn upstream(&mut self, number: u8, what: &Upstream) {

@@ -1,5 +1,5 @@
 //! What a gateway does beside answering: months that are over are invoiced, credits that have ended
-//! leave the books, and the heads of all chains are sealed.
+//! leave the books, the heads of all chains are sealed, and what answers said is deleted in its time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,10 @@ use crate::files;
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(60);
+/// Text that has been kept for its time stays at most this part of it longer, and no longer than a round.
+const TEXT_STAYS_LONGER: u32 = 4;
+/// Between two looks for such text, at least.
+const LOOKS_EVERY_MIN: Duration = Duration::from_millis(500);
 /// The file that holds the last seal.
 pub const SEAL_FILE: &str = "seal.json";
 
@@ -25,16 +29,25 @@ pub(super) struct Chores {
     pub(super) keys: Arc<Keys>,
     /// Where seals are exported to.
     pub(super) seals: PathBuf,
+    /// How long what answers said is kept.
+    pub(super) answers_kept: Duration,
 }
 
 impl Chores {
     /// Goes on until it is aborted. What fails is said, and tried again in the next round.
     pub(super) async fn run(self, wall: impl Fn() -> UnixMillis + Send) {
-        let mut rounds = tokio::time::interval(EVERY);
-        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut rounds = every(EVERY);
+        let mut looks =
+            every((self.answers_kept / TEXT_STAYS_LONGER).clamp(LOOKS_EVERY_MIN, EVERY));
         let mut sealed = None;
         loop {
-            rounds.tick().await;
+            tokio::select! {
+                _ = looks.tick() => {
+                    forget(&self.store, wall()).await;
+                    continue;
+                }
+                _ = rounds.tick() => {}
+            }
             let now = wall();
             if let Err(error) = books(&self.store, now).await {
                 tracing::warn!(%error, "months and credits wait for the store");
@@ -48,6 +61,21 @@ impl Chores {
                 Err(error) => tracing::warn!(%error, "the ledger is not sealed"),
             }
         }
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Deletes what answers said that have been kept long enough.
+async fn forget(store: &Store, now: UnixMillis) {
+    match store.forget_answers(now).await {
+        Ok(0) => {}
+        Ok(answers) => tracing::debug!(answers, "what they said has been deleted"),
+        Err(error) => tracing::warn!(%error, "text that is to be deleted waits for the store"),
     }
 }
 

@@ -196,6 +196,7 @@ impl Server {
             store: store.clone(),
             keys,
             seals: config.seals_dir(),
+            answers_kept: config.answers.keeping.kept,
         };
         let chores = tokio::spawn(chores.run(move || clock.now().wall));
         Ok(Self {
@@ -444,8 +445,13 @@ async fn ask_outside(services: &Services, now: Now, ask: Ask) -> Told {
             certificate,
         } => Told::Admitted(logged(store.admit(device, certificate, wall).await)),
         Ask::Hold { account, hold } => Told::Held(logged(store.hold(account, hold, wall).await)),
-        Ask::Settle { account, settle } => {
-            Told::Settled(logged(store.settle(account, settle, wall).await))
+        Ask::Settle {
+            account,
+            settle,
+            keep,
+        } => {
+            let settled = store.settle_and_keep(account, settle, keep, wall);
+            Told::Settled(logged(settled.await))
         }
         Ask::Release { account, release } => {
             Told::Released(logged(store.release(account, release, wall).await))
@@ -469,8 +475,17 @@ async fn ask_outside(services: &Services, now: Now, ask: Ask) -> Told {
             Told::Served(served)
         }
         Ask::Recall {
-            account, request, ..
-        } => Told::Recalled(logged(store.recall(account, request).await)),
+            account,
+            device,
+            request,
+        } => {
+            let recalled = store.recall(account, device, request, wall).await;
+            if let Ok(known) = &recalled {
+                let known = known.name();
+                tracing::info!(%device, %request, known, "asked for an answer that is not here");
+            }
+            Told::Recalled(logged(recalled))
+        }
         // Carried out by `Outside::ask`; here for completeness of the match.
         Ask::Call { .. } => Told::Called(Err(mesh_core::dialect::exchange::Broken::Connect)),
     }

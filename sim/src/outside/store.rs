@@ -1,7 +1,8 @@
 //! The store: real accounts under the real rules, a real hash chain, and crash semantics.
 //!
 //! What a gateway has asked and was not carried out when it dies is gone, and so is every hold of
-//! its: holds are void by a crash, charges are for ever.
+//! its: holds are void by a crash, charges are for ever. What answers said is kept by the store's own
+//! clock, which is right.
 
 mod books;
 
@@ -16,8 +17,8 @@ use mesh_core::billing::ledger::seal::{Head, Seal, SealKey};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
 use mesh_core::gateway::{
-    Admitted, Ask, Granted, HoldFailed, NotAdmitted, Recalled, SettleFailed, Settled, Told,
-    Unavailable,
+    Admitted, Ask, Granted, HoldFailed, Keep, NotAdmitted, Recalled, SettleFailed, Settled, Told,
+    Transcript, Unavailable,
 };
 use mesh_core::identity::Fingerprint;
 use mesh_core::ids::{AccountId, DeviceId, RequestId};
@@ -32,6 +33,14 @@ pub struct Store {
     books: BTreeMap<AccountId, Books>,
     devices: BTreeMap<DeviceId, (AccountId, Fingerprint, bool)>,
     epoch: u64,
+    answers: BTreeMap<(AccountId, RequestId), Spoken>,
+}
+
+/// What a finished answer said.
+#[derive(Clone, Debug)]
+struct Spoken {
+    transcript: Transcript,
+    ends_at: UnixMillis,
 }
 
 /// What a failure of the books is called.
@@ -61,7 +70,8 @@ impl Store {
         }
     }
 
-    /// Carries an ask out; `None` for a model call, which is none of the store's.
+    /// Carries an ask out that a gateway made at `now` by its clock; `None` for a model call, which is none
+    /// of the store's.
     ///
     /// # Errors
     ///
@@ -69,6 +79,7 @@ impl Store {
     pub fn carry_out(
         &mut self,
         now: UnixMillis,
+        clock: UnixMillis,
         gateway: usize,
         ask: &Ask,
     ) -> Result<Option<Told>, Broken> {
@@ -85,9 +96,17 @@ impl Store {
                         .and_then(|_| self.granted(*account)),
                 )
             }
-            Ask::Settle { account, settle } => {
+            Ask::Settle {
+                account,
+                settle,
+                keep,
+            } => {
                 let command = Command::Settle(settle.clone());
+                let charged_before = self.charge(*account, settle.request).is_some();
                 let word = self.command(now, gateway, *account, command)?;
+                if let (Ok(_), Some(keep), false) = (&word, keep, charged_before) {
+                    self.keep(clock, (*account, settle.request), keep);
+                }
                 let charge = self.charge(*account, settle.request).cloned().map(Box::new);
                 Told::Settled(match (word, charge) {
                     (Ok(alert), Some(charge)) => Ok(Settled { charge, alert }),
@@ -112,23 +131,63 @@ impl Store {
                     .and_then(|summary| api::encode(&summary)),
             ),
             Ask::Recall {
-                account, request, ..
-            } => Told::Recalled(Ok(self.recall(*account, *request))),
+                account,
+                device,
+                request,
+            } => Told::Recalled(Ok(self.recall(clock, *account, *device, *request))),
             Ask::Call { .. } => return Ok(None),
         }))
     }
 
     /// What is known of an answer that the asking gateway does not have.
-    fn recall(&self, account: AccountId, request: RequestId) -> Recalled {
+    fn recall(
+        &self,
+        clock: UnixMillis,
+        account: AccountId,
+        device: DeviceId,
+        request: RequestId,
+    ) -> Recalled {
         let Some(books) = self.books.get(&account) else {
             return Recalled::Nothing;
         };
-        match books.ended.get(&request) {
-            Some(Prior::Charged(charge)) => Recalled::Charged(Box::new(charge.clone())),
-            Some(Prior::Lost(_)) => Recalled::Lost,
-            None if books.account.holds.contains_key(&request) => Recalled::Elsewhere,
-            None => Recalled::Nothing,
+        let of_another = |whose: Option<DeviceId>| whose.is_some_and(|other| other != device);
+        match (books.ended.get(&request), books.account.holds.get(&request)) {
+            (Some(Prior::Charged(charge)), _) if of_another(charge.device) => Recalled::NotYours,
+            (Some(Prior::Charged(charge)), _) => {
+                let charge = Box::new(charge.clone());
+                let spoken = self.answers.get(&(account, request));
+                match spoken.filter(|spoken| clock < spoken.ends_at) {
+                    Some(Spoken { transcript, .. }) => Recalled::Kept {
+                        charge,
+                        transcript: transcript.clone(),
+                    },
+                    None => Recalled::Charged(charge),
+                }
+            }
+            (Some(Prior::Lost(_)), _) => Recalled::Lost,
+            (None, Some(held)) if of_another(held.device) => Recalled::NotYours,
+            (None, Some(_)) => Recalled::Elsewhere,
+            (None, None) => Recalled::Nothing,
         }
+    }
+
+    fn keep(&mut self, clock: UnixMillis, whose: (AccountId, RequestId), keep: &Keep) {
+        let kept = u64::try_from(keep.kept.as_millis()).unwrap_or(u64::MAX);
+        let spoken = Spoken {
+            transcript: keep.transcript.clone(),
+            ends_at: UnixMillis(clock.0.saturating_add(kept)),
+        };
+        self.answers.insert(whose, spoken);
+    }
+
+    /// Deletes what answers said that has been kept long enough.
+    pub fn forget_answers(&mut self, clock: UnixMillis) {
+        self.answers.retain(|_, spoken| clock < spoken.ends_at);
+    }
+
+    /// The answers whose text is kept.
+    pub fn kept(&self) -> impl Iterator<Item = RequestId> {
+        self.answers.keys().map(|&(_, request)| request)
     }
 
     fn admit(

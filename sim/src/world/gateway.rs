@@ -333,8 +333,8 @@ impl<W: Wire> World<W> {
         let told = if self.queue.now() < self.store_broken_until {
             unavailable(&ask)
         } else {
-            let now = self.gateway_now(gateway).wall;
-            match self.store.carry_out(now, gateway, &ask) {
+            let (now, clock) = (self.gateway_now(gateway).wall, self.wall());
+            match self.store.carry_out(now, clock, gateway, &ask) {
                 Ok(told) => told,
                 Err(broken) => {
                     self.note("store", format!("broken: {broken}"));

@@ -188,6 +188,7 @@ impl<W: Wire> World<W> {
         if let Err(broken) = self.store.close_and_lapse(now) {
             self.note("store", format!("broken: {broken}"));
         }
+        self.store.forget_answers(self.wall());
         self.look_at_ledgers();
         // A fleet that only beats is sealed no further.
         let seal = self.store.seal(now, &self.money.key);

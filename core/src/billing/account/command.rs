@@ -27,6 +27,8 @@ pub struct Hold {
     pub output_tokens_max: u64,
     /// Who would be paid for it: the provider's name in the gateway's configuration.
     pub provider: String,
+    /// The device that asks.
+    pub device: Option<DeviceId>,
     /// The guest who asks, if it is one.
     pub guest: Option<GuestId>,
 }
@@ -102,6 +104,16 @@ impl Command {
             Self::Settle(settle) => settle.request,
             Self::Release(release) => release.request,
             Self::Lose(lose) => lose.request,
+        }
+    }
+
+    /// The device that asked, as far as it is said.
+    #[must_use]
+    pub const fn device(&self) -> Option<DeviceId> {
+        match self {
+            Self::Hold(hold) => hold.device,
+            Self::Settle(settle) => settle.device,
+            Self::Release(_) | Self::Lose(_) => None,
         }
     }
 }

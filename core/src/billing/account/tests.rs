@@ -27,6 +27,7 @@ fn hold(id: u128, output: u64) -> Hold {
         input_tokens_max: 1000,
         output_tokens_max: output,
         provider: "anthropic".to_owned(),
+        device: None,
         guest: None,
     }
 }
@@ -261,6 +262,7 @@ fn an_account_has_a_bounded_number_of_requests_under_way() {
                     charge: Nanos::ZERO,
                     base: Nanos::ZERO,
                     tier: Tier::MANAGED,
+                    device: None,
                     guest: None,
                 },
             ),

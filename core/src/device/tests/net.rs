@@ -19,7 +19,7 @@ use crate::dialect::exchange::{Broken, Head};
 use crate::escalation::context::Question;
 use crate::gateway::{
     self, Admitted, Ask, AskId, Gateway, Granted, HoldFailed, NotAdmitted, Progress, Recalled,
-    SettleFailed, Settled, Told, Unavailable,
+    SettleFailed, Settled, Told, Transcript, Unavailable,
 };
 use crate::ids::{AccountId, DeviceId, RequestId};
 use crate::machine::{Machine, RootMachine};
@@ -52,6 +52,10 @@ pub(super) struct Outside {
     pub(super) admission: Result<(), NotAdmitted>,
     pub(super) account: Account,
     pub(super) ledger: BTreeMap<RequestId, Charge>,
+    /// What finished answers said, as long as it is kept.
+    pub(super) kept: BTreeMap<RequestId, Transcript>,
+    /// Whether another gateway has what nobody has ended.
+    pub(super) elsewhere: bool,
     pub(super) upstreams: VecDeque<Upstream>,
     /// Holds and settles are left to the test while this is set.
     pub(super) silent: bool,
@@ -75,6 +79,8 @@ impl Outside {
             admission: Ok(()),
             account: Account::new(tier, Nanos(100_000_000_000)),
             ledger: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            elsewhere: false,
             upstreams: VecDeque::new(),
             silent: false,
             unanswered: Vec::new(),
@@ -128,7 +134,11 @@ impl Outside {
                 let tier = self.account.tier;
                 Told::Held(held.map(|()| Granted { tier }).map_err(HoldFailed::Denied))
             }
-            Ask::Settle { ref settle, .. } => {
+            Ask::Settle {
+                ref settle,
+                ref keep,
+                ..
+            } => {
                 self.asked.push("settle");
                 if self.silent {
                     return vec![told(id, Told::Settled(Err(SettleFailed::Unavailable)))];
@@ -137,6 +147,9 @@ impl Outside {
                 self.command(request, Command::Settle(settle.clone()))
                     .unwrap();
                 let charge = Box::new(self.ledger[&request].clone());
+                let keep = keep.clone();
+                self.kept
+                    .extend(keep.map(|keep| (request, keep.transcript)));
                 Told::Settled(Ok(Settled {
                     charge,
                     alert: None,
@@ -151,9 +164,11 @@ impl Outside {
                     .unwrap();
                 Told::Released(Ok(()))
             }
-            Ask::Recall { request, .. } => {
+            Ask::Recall {
+                request, device, ..
+            } => {
                 self.asked.push("recall");
-                Told::Recalled(Ok(self.recall(request)))
+                Told::Recalled(Ok(self.recall(request, device)))
             }
             Ask::Checkpoint { .. } => {
                 self.asked.push("checkpoint");
@@ -174,12 +189,22 @@ impl Outside {
     }
 
     /// A gateway that is new holds nothing.
-    fn recall(&self, request: RequestId) -> Recalled {
-        self.ledger
-            .get(&request)
-            .map_or(Recalled::Nothing, |charge| {
-                Recalled::Charged(Box::new(charge.clone()))
-            })
+    fn recall(&self, request: RequestId, device: DeviceId) -> Recalled {
+        let Some(charge) = self.ledger.get(&request) else {
+            return if self.elsewhere {
+                Recalled::Elsewhere
+            } else {
+                Recalled::Nothing
+            };
+        };
+        if charge.device != Some(device) {
+            return Recalled::NotYours;
+        }
+        let charge = Box::new(charge.clone());
+        match self.kept.get(&request).cloned() {
+            Some(transcript) => Recalled::Kept { charge, transcript },
+            None => Recalled::Charged(charge),
+        }
     }
 
     fn call(&mut self, id: AskId) -> Vec<gateway::Input> {
@@ -450,6 +475,12 @@ impl Net {
         self.tell(told(id, Told::Called(Ok(()))));
     }
 
+    /// Its connection breaks.
+    pub(super) fn upstream_breaks(&mut self) {
+        let id = *self.outside.calls.last().expect("a call");
+        self.tell(told(id, Told::Called(Err(Broken::Reset))));
+    }
+
     /// A device says something on a stream of its own that no question of it would say.
     pub(super) fn raw(&mut self, end: usize, message: &Message) {
         let device = &mut self.ends[end].device;
@@ -463,6 +494,15 @@ impl Net {
     /// The gateway is started anew: its sessions are forgotten, its store and keys are not.
     pub(super) fn restart_gateway(&mut self) {
         self.gateway = Gateway::new(self.world.server(2), gateway_config()).unwrap();
+    }
+
+    /// Devices come to another gateway from now on; the first, for which time stands still meanwhile.
+    pub(super) fn other_gateway(&mut self) -> Gateway<Quic> {
+        self.swap_gateway(Gateway::new(self.world.server(3), gateway_config()).unwrap())
+    }
+
+    pub(super) fn swap_gateway(&mut self, gateway: Gateway<Quic>) -> Gateway<Quic> {
+        std::mem::replace(&mut self.gateway, gateway)
     }
 
     /// Everything that is due now, all ends, until nothing moves.

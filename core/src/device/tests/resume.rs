@@ -5,10 +5,10 @@ use super::*;
 use crate::gateway::{Event, Keeping, Rates, Return};
 use crate::wire::message::{Message, Resume};
 
-const SKY: &str = "The sky is blue.";
+pub(super) const SKY: &str = "The sky is blue.";
 
 /// Asked, with the first of three pieces here and the model server waiting.
-fn in_the_middle(stream: bool) -> (Net, RequestId) {
+pub(super) fn in_the_middle(stream: bool) -> (Net, RequestId) {
     let mut net = Net::connected();
     net.outside
         .upstreams
@@ -18,7 +18,7 @@ fn in_the_middle(stream: bool) -> (Net, RequestId) {
     (net, id)
 }
 
-fn attached(net: &Net) -> Vec<(Return, u64, bool)> {
+pub(super) fn attached(net: &Net) -> Vec<(Return, u64, bool)> {
     let back = net.outside.events.iter().filter_map(|event| {
         let Event::Attached {
             how, from, running, ..
@@ -31,7 +31,7 @@ fn attached(net: &Net) -> Vec<(Return, u64, bool)> {
     back.collect()
 }
 
-fn count(net: &Net, what: &str) -> usize {
+pub(super) fn count(net: &Net, what: &str) -> usize {
     net.outside
         .asked
         .iter()
@@ -40,14 +40,14 @@ fn count(net: &Net, what: &str) -> usize {
 }
 
 /// What was asked of the outside world, besides to write down what has been used so far.
-fn asked(net: &Net) -> Vec<&'static str> {
+pub(super) fn asked(net: &Net) -> Vec<&'static str> {
     let asked = net.outside.asked.iter().copied();
     asked.filter(|asked| *asked != "checkpoint").collect()
 }
 
 /// Until both sides have given the tunnel up: 120 s after they last spoke without an answer. The
 /// model server is not silent meanwhile.
-fn black_out(net: &mut Net, said: &str) {
+pub(super) fn black_out(net: &mut Net, said: &str) {
     net.black = true;
     net.run(secs(60));
     net.upstream_goes_on(said);
@@ -57,7 +57,7 @@ fn black_out(net: &mut Net, said: &str) {
     net.run_to(secs(90), is_lost);
 }
 
-fn light(net: &mut Net) {
+pub(super) fn light(net: &mut Net) {
     net.black = false;
     net.give(0, Input::NetworkChanged);
     net.run_to(secs(70), |net| net.state(0) == UP);
@@ -385,7 +385,14 @@ fn with_little_room_the_oldest_finished_answers_go_and_running_ones_do_not() {
         net.ends[0].ended.contains_key(&last),
         "the youngest is there"
     );
+    // What had to make room is fetched from the store, as long as that has it.
+    let recalls = count(&net, "recall");
     let first = net.ask(1, Ask::new("Why?"));
+    net.run(secs(1));
+    assert!(net.ends[0].ended.contains_key(&first));
+    assert_eq!(count(&net, "recall"), recalls + 1);
+    net.outside.kept.clear();
+    net.ask(1, Ask::new("Why?"));
     net.run(secs(1));
     let AskError::Remote(error) = &net.ends[0].failed[&first] else {
         panic!("{:?}", net.ends[0].failed)

@@ -2,69 +2,57 @@
 
 use serde_json::value::RawValue;
 
-use super::Answer;
-use crate::billing::money::Nanos;
+use super::{Answer, Stage, Verdict};
 use crate::dialect::chat::reply::Heading;
+use crate::gateway::transcript::{Bill, End};
 use crate::limits;
 use crate::time::Now;
-use crate::wire::message::{
-    EscalationResponse, FinishReason, Message, StreamChunk, StreamEnd, TokensUsed,
-};
-
-/// What the device is told of the money.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Bill {
-    pub(super) tokens: TokensUsed,
-    pub(super) charge: Nanos,
-    pub(super) base: Nanos,
-    pub(super) estimated: bool,
-}
+use crate::wire::message::{FinishReason, Message, StreamChunk, TokensUsed};
 
 impl Answer {
-    pub(super) fn report_finished(&mut self, now: Now, reason: FinishReason, bill: Bill) {
+    /// How it ends, if it is about to be settled: what it will say last, without the money.
+    pub(in crate::gateway) fn end(&self, now: Now) -> Option<End> {
+        let Stage::Settling { verdict, .. } = &self.stage else {
+            return None;
+        };
+        Some(match verdict {
+            Verdict::Finished(reason) => self.finish(now, *reason, self.tokens().0),
+            Verdict::Failed(error) => End::Failed(error.clone()),
+        })
+    }
+
+    fn finish(&self, now: Now, reason: FinishReason, tokens: TokensUsed) -> End {
         let latency = now.instant.saturating_duration_since(self.arrived);
         let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
-        let model_used = std::mem::take(&mut self.model_used);
+        let model = self.model_used.clone();
+        if self.streamed {
+            return End::Streamed {
+                model,
+                reason,
+                latency_ms,
+            };
+        }
+        End::Whole {
+            content: self.text.clone(),
+            sources: self.sources.clone(),
+            body: self.client_body(now, &model, reason, tokens),
+            model,
+            reason,
+            latency_ms,
+        }
+    }
+
+    pub(super) fn report_finished(&mut self, now: Now, reason: FinishReason, bill: &Bill) {
+        let end = self.finish(now, reason, bill.tokens);
         if self.streamed {
             self.send_text(true);
-            self.send(Message::StreamEnd(StreamEnd {
-                request_id: self.request_id,
-                tokens_used: bill.tokens,
-                cost_cents: bill.charge.to_cents_half_even(),
-                cost_nanos: bill.charge,
-                base_nanos: bill.base,
-                model_used,
-                finish_reason: reason,
-                latency_ms,
-                estimated: bill.estimated,
-                hidden: 0,
-            }));
-        } else {
-            let content = std::mem::take(&mut self.text);
-            let sources = std::mem::take(&mut self.sources);
-            let body = self.client_body(now, &model_used, reason, bill.tokens);
-            self.send(Message::EscalationResponse(Box::new(EscalationResponse {
-                request_id: self.request_id,
-                content,
-                model_used,
-                tokens_used: bill.tokens,
-                cost_cents: bill.charge.to_cents_half_even(),
-                cost_nanos: bill.charge,
-                base_nanos: bill.base,
-                latency_ms,
-                sources,
-                lora_applied: false,
-                finish_reason: reason,
-                estimated: bill.estimated,
-                hidden: 0,
-                body,
-            })));
         }
+        self.send(end.last_word(self.request_id, bill));
     }
 
     /// The whole answer in the dialect of the client that asked with its own body.
     fn client_body(
-        &mut self,
+        &self,
         now: Now,
         model: &str,
         reason: FinishReason,
@@ -76,8 +64,7 @@ impl Answer {
             created: now.wall.as_secs(),
             model: model.to_owned(),
         };
-        let composer = std::mem::take(&mut self.composer);
-        serde_json::value::to_raw_value(&composer.body(&heading, reason, tokens)).ok()
+        serde_json::value::to_raw_value(&self.composer.body(&heading, reason, tokens)).ok()
     }
 
     /// Sends the text that waits as pieces; the last one is final if asked.

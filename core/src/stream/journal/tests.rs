@@ -155,3 +155,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_no_journal_is_not_read_back() {
+    let fine = r#"{"text":"ab\u00e4","ends":[1,1,4],"deltas":{"1":{"tool":1}},"complete":true}"#;
+    let read: Journal = serde_json::from_str(fine).unwrap();
+    assert_eq!(texts(&read, 0), ["a", "", "b\u{e4}"]);
+    assert_eq!(read.piece(1).unwrap().delta.unwrap().get(), r#"{"tool":1}"#);
+    assert!(read.is_complete());
+    for broken in [
+        r#"{"text":"ab","ends":[3],"complete":false}"#,
+        r#"{"text":"ab","ends":[2,1],"complete":false}"#,
+        r#"{"text":"ab","ends":[1],"complete":false}"#,
+        r#"{"text":"\u00e4","ends":[1,2],"complete":false}"#,
+        r#"{"text":"a","ends":[1],"deltas":{"1":{}},"complete":false}"#,
+        r#"{"text":"","ends":[],"complete":true}"#,
+        r#"{"text":"","ends":[]}"#,
+        r#"{"ends":[],"complete":false}"#,
+        "[]",
+        "",
+    ] {
+        assert!(serde_json::from_str::<Journal>(broken).is_err(), "{broken}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_journal_that_is_written_down_and_read_back_is_the_same(
+        pieces in prop::collection::vec((".{0,6}", prop::option::of(0_u32..9)), 0..20),
+        ends: bool,
+    ) {
+        let mut journal = Journal::new();
+        for (text, delta) in &pieces {
+            let delta = delta.map(|number| raw(&format!("{{\"n\":{number}}}")));
+            journal.push(text, delta, false).unwrap();
+        }
+        if ends {
+            journal.push("", None, true).unwrap();
+        }
+        let written = serde_json::to_string(&journal).unwrap();
+        let read: Journal = serde_json::from_str(&written).unwrap();
+        prop_assert_eq!(read.pieces(), journal.pieces());
+        prop_assert_eq!(read.bytes(), journal.bytes());
+        prop_assert_eq!(read.is_complete(), journal.is_complete());
+        for at in 0..journal.pieces() {
+            let (one, other) = (read.piece(at).unwrap(), journal.piece(at).unwrap());
+            prop_assert_eq!(one.content, other.content);
+            prop_assert_eq!(one.delta.map(RawValue::get), other.delta.map(RawValue::get));
+            prop_assert_eq!(one.is_final, other.is_final);
+        }
+    }
+}

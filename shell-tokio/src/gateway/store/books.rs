@@ -5,6 +5,7 @@
 //! [`Standing::order`] inside one transaction and writes what it gives back. It knows no command and no record by itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mesh_core::billing::account::alert::{Alert, Mark};
 use mesh_core::billing::account::order::{Known, Order};
@@ -65,6 +66,8 @@ pub(super) struct Done {
     charge: Option<Charge>,
     tier: Option<Tier>,
     alert: Option<Alert>,
+    /// Whether the charge is this command's.
+    pub(super) is_new: bool,
 }
 
 impl Done {
@@ -75,6 +78,7 @@ impl Done {
             Prior::Lost(_) => None,
         });
         Self {
+            is_new: charged.is_some(),
             charge: charged.cloned().or(prior),
             tier: outcome.tier,
             alert: outcome.alert,
@@ -96,6 +100,12 @@ impl Done {
             alert: self.alert,
         })
     }
+}
+
+/// When something that is kept from now on is kept no longer.
+pub(super) fn ends_at(now: UnixMillis, kept: Duration) -> UnixMillis {
+    let kept = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
+    UnixMillis(now.0.saturating_add(kept))
 }
 
 /// The kind of the task that a month's invoice is: whoever collects money takes it from there.

@@ -37,7 +37,7 @@ use mesh_core::billing::account::{Command, Hold, Lose, Month, Release, Settle, S
 use mesh_core::billing::ledger::seal::{Head, Seal};
 use mesh_core::billing::ledger::{Record, Stored};
 use mesh_core::billing::usage::{Key, Sums};
-use mesh_core::gateway::{Admitted, Granted, Recalled, Settled};
+use mesh_core::gateway::{Admitted, Granted, Keep, Recalled, Settled};
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::KeyHash;
 use mesh_core::ids::{AccountId, DeviceId, KeyId, RequestId};
@@ -269,7 +269,7 @@ impl Store {
         each!(self, store => store.last_revocation().await)
     }
 
-    /// What is known of an answer that this gateway does not have.
+    /// What is known of an answer that this gateway does not have, for the device that asks.
     ///
     /// # Errors
     ///
@@ -277,12 +277,20 @@ impl Store {
     pub async fn recall(
         &self,
         account: AccountId,
+        device: DeviceId,
         request: RequestId,
+        now: UnixMillis,
     ) -> Result<Recalled, StoreError> {
-        let booked = self.booked(account, request).await?;
-        Ok(booked.map_or(Recalled::Nothing, |booked| {
-            Recalled::Charged(Box::new(booked.charge))
-        }))
+        each!(self, store => store.recall(account, device, request, now).await)
+    }
+
+    /// Deletes what finished answers said that have been kept long enough, and says how many those were.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn forget_answers(&self, now: UnixMillis) -> Result<usize, StoreError> {
+        each!(self, store => store.forget_answers(now).await)
     }
 
     /// Lets a device in and numbers its session.
@@ -327,9 +335,25 @@ impl Store {
         settle: Settle,
         now: UnixMillis,
     ) -> Result<Settled, StoreError> {
-        self.command(account, Command::Settle(settle), now)
-            .await?
-            .settled()
+        self.settle_and_keep(account, settle, None, now).await
+    }
+
+    /// The same, and keeps what the answer said, in the same transaction: the charge is never there without
+    /// it. A repeated settle keeps nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::settle`].
+    pub async fn settle_and_keep(
+        &self,
+        account: AccountId,
+        settle: Settle,
+        keep: Option<Box<Keep>>,
+        now: UnixMillis,
+    ) -> Result<Settled, StoreError> {
+        let command = Command::Settle(settle);
+        let done = each!(self, store => store.command(account, command, keep, now).await)?;
+        done.settled()
     }
 
     /// Voids the hold; the request's id is free again. Again is no error.
@@ -373,7 +397,7 @@ impl Store {
         command: Command,
         now: UnixMillis,
     ) -> Result<Done, StoreError> {
-        each!(self, store => store.command(account, command, now).await)
+        each!(self, store => store.command(account, command, None, now).await)
     }
 
     /// Carries an order out: money that came in, a credit, other terms. Once for each reference, for

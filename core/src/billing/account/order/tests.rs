@@ -200,6 +200,7 @@ fn a_hold(hold: u64, id: u128, nanos: u64) -> Hold {
         input_tokens_max: 0,
         output_tokens_max: nanos,
         provider: "anthropic".to_owned(),
+        device: None,
         guest: None,
     }
 }
@@ -693,6 +694,7 @@ fn an_account_that_pays_its_provider_needs_a_key_for_what_costs() {
             input_tokens_max: 0,
             output_tokens_max: 10,
             provider: "anthropic".to_owned(),
+            device: None,
             guest: None,
         })
     };

@@ -13,7 +13,8 @@ use mesh_core::billing::account::{Command, Facts, Prior};
 use mesh_core::billing::lease::{self, GatewayId, Judge, Lease};
 use mesh_core::billing::ledger::{self, Record};
 use mesh_core::billing::usage::{Key, Sums};
-use mesh_core::ids::{AccountId, RequestId};
+use mesh_core::gateway::{Keep, Transcript};
+use mesh_core::ids::{AccountId, DeviceId, RequestId};
 use mesh_core::time::UnixMillis;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -29,7 +30,11 @@ use crate::gateway::store::types::{NewTask, Ordered};
 /// What is asked about an account's money.
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
-    Command(Command),
+    /// With what an answer said that it charges.
+    Command {
+        command: Command,
+        keep: Option<Box<Keep>>,
+    },
     Order(Order),
     /// Book the credits that have ended.
     Lapse,
@@ -112,6 +117,14 @@ struct Batch {
     lease: Option<Lease>,
 }
 
+/// What an answer said, to be kept.
+struct Spoken {
+    request: RequestId,
+    device: DeviceId,
+    ends_at: UnixMillis,
+    transcript: Transcript,
+}
+
 /// One account, locked.
 struct Book {
     standing: Standing,
@@ -129,6 +142,7 @@ struct Book {
     lines: Vec<Line>,
     usage: Vec<(Key, Sums)>,
     tasks: Vec<(NewTask, UnixMillis)>,
+    answers: Vec<Spoken>,
     /// Requests that began or ended.
     touched: BTreeSet<RequestId>,
     /// Requests whose hold is void. What their gateway was in the middle of is booked by itself.
@@ -148,6 +162,7 @@ impl Book {
             lines: Vec::new(),
             usage: Vec::new(),
             tasks: Vec::new(),
+            answers: Vec::new(),
             touched: BTreeSet::new(),
             void: BTreeSet::new(),
         }
@@ -158,10 +173,10 @@ impl Book {
         me: GatewayId,
         asked: &Asked<'_>,
         command: &Command,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<Done, StoreError> {
         let request = command.request();
         if self.is_of_another_life(me, command) {
-            return Ok(Answer::Done(Box::default()));
+            return Ok(Done::default());
         }
         let prior = self.priors.get(&request.to_string()).cloned();
         let (provider_key, ends) = match command {
@@ -187,7 +202,19 @@ impl Book {
         }
         let done = Done::new(prior, &outcome);
         self.take(outcome, asked.now);
-        Ok(Answer::Done(Box::new(done)))
+        Ok(done)
+    }
+
+    /// Keeps what an answer said, by the server's clock.
+    fn keep(&mut self, command: &Command, keep: Option<&Keep>, clock: UnixMillis) {
+        if let Some((keep, device)) = keep.zip(command.device()) {
+            self.answers.push(Spoken {
+                request: command.request(),
+                device,
+                ends_at: books::ends_at(clock, keep.kept),
+                transcript: keep.transcript.clone(),
+            });
+        }
     }
 
     /// Whether a command speaks of a hold that is not there any more, while the same question was asked
@@ -253,7 +280,13 @@ impl Batch {
             None => Err(StoreError::UnknownAccount),
             Some(Err(error)) => Err(error.clone()),
             Some(Ok(book)) => match asked.ask {
-                Ask::Command(command) => book.command(self.me, asked, command),
+                Ask::Command { command, keep } => {
+                    let done = book.command(self.me, asked, command)?;
+                    if done.is_new {
+                        book.keep(command, keep.as_deref(), self.clock);
+                    }
+                    Ok(Answer::Done(Box::new(done)))
+                }
                 Ask::Order(order) => book.order(asked, order),
                 Ask::Lapse => book.lapse(asked),
             },
@@ -319,7 +352,7 @@ impl<'a> Names<'a> {
         for asked in batch {
             let account = uuid(asked.account.as_u128());
             match asked.ask {
-                Ask::Command(command) => {
+                Ask::Command { command, .. } => {
                     names.of.push(account);
                     names.requests.push(command.request().to_string());
                 }
@@ -448,6 +481,11 @@ struct Columns<'a> {
     states: Vec<String>,
     entries: Vec<i64>,
     heads: Vec<&'a [u8]>,
+    answer_accounts: Vec<Uuid>,
+    answer_requests: Vec<Uuid>,
+    answer_devices: Vec<Uuid>,
+    answer_ends: Vec<i64>,
+    transcripts: Vec<&'a [u8]>,
 }
 
 impl<'a> Columns<'a> {
@@ -482,6 +520,13 @@ impl<'a> Columns<'a> {
         }
         for (key, sums) in sums {
             self.usage.push(account, key, &sums);
+        }
+        for spoken in &book.answers {
+            self.answer_accounts.push(account);
+            self.answer_requests.push(uuid(spoken.request.as_u128()));
+            self.answer_devices.push(uuid(spoken.device.as_u128()));
+            self.answer_ends.push(signed(spoken.ends_at.0));
+            self.transcripts.push(spoken.transcript.as_bytes());
         }
         for request in &book.touched {
             self.touched_accounts.push(account);
@@ -538,6 +583,11 @@ async fn write(link: &mut Link, batch: &Batch) -> Result<(), Broken> {
         &columns.heads,
         &columns.touched_accounts,
         &columns.touched_requests,
+        &columns.answer_accounts,
+        &columns.answer_requests,
+        &columns.answer_devices,
+        &columns.answer_ends,
+        &columns.transcripts,
     ];
     let values = [before, &columns.usage.values(), after].concat();
     let lease = Lease::renewed(batch.lease, batch.clock);

@@ -239,7 +239,10 @@ impl Desk {
                 let lose = rows::json("a running answer", &row, 3)?;
                 lost.push((
                     rows::account_id(&row, 0)?,
-                    Ask::Command(Command::Lose(lose)),
+                    Ask::Command {
+                        command: Command::Lose(lose),
+                        keep: None,
+                    },
                 ));
             }
         }

@@ -257,6 +257,8 @@ impl Desk {
             let sql = "INSERT INTO revocations (sequence, device) \
                        SELECT coalesce(max(sequence), 0) + 1, $1 FROM revocations";
             self.write(sql, &[&id]).await?;
+            self.write("DELETE FROM answers WHERE device = $1", &[&id])
+                .await?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@
 //! whether a transaction that broke at its commit was written is then not known here, and does not matter:
 //! whoever repeats a call gets what stands in the ledger.
 
+mod answers;
 mod audit;
 mod batch;
 mod chores;
@@ -40,7 +41,7 @@ use mesh_core::billing::account::{Command, Lose, Month, Summary};
 use mesh_core::billing::ledger::seal::Head;
 use mesh_core::billing::ledger::{Record, Stored};
 use mesh_core::billing::usage::{Key, Sums};
-use mesh_core::gateway::Admitted;
+use mesh_core::gateway::{Admitted, Keep, Recalled};
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::KeyHash;
 use mesh_core::ids::{AccountId, DeviceId, KeyId, RequestId};
@@ -261,13 +262,30 @@ impl Postgres {
         &self,
         account: AccountId,
         command: Command,
+        keep: Option<Box<Keep>>,
         now: UnixMillis,
     ) -> Result<Done, StoreError> {
-        let ask = Ask::Command(command);
+        let ask = Ask::Command { command, keep };
         match self.0.as_gateway()?.ask(account, ask, now).await? {
             Answer::Done(done) => Ok(*done),
             Answer::Ordered(_) | Answer::Lapsed => Err(mixed_up()),
         }
+    }
+
+    pub(super) async fn recall(
+        &self,
+        account: AccountId,
+        device: DeviceId,
+        request: RequestId,
+        _now: UnixMillis,
+    ) -> Result<Recalled, StoreError> {
+        let work = async move |desk: &mut Desk| desk.recall(account, device, request).await;
+        self.0.as_gateway()?.at_desk(work).await
+    }
+
+    pub(super) async fn forget_answers(&self, _now: UnixMillis) -> Result<usize, StoreError> {
+        let work = async |desk: &mut Desk| desk.forget_answers().await;
+        self.0.at_desk(work).await
     }
 
     pub(super) async fn order(

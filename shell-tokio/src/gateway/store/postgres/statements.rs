@@ -71,7 +71,10 @@ pub(super) const WRITE: &str = "WITH ended AS (DELETE FROM holds USING \
          cache_write = usage.cache_write + excluded.cache_write, \
          base = usage.base + excluded.base, charge = usage.charge + excluded.charge, \
          refunded = usage.refunded + excluded.refunded, \
-         postpaid = usage.postpaid + excluded.postpaid) \
+         postpaid = usage.postpaid + excluded.postpaid), \
+     kept AS (INSERT INTO answers (account, request, device, ends_at, transcript) \
+       SELECT * FROM unnest($34::uuid[], $35::uuid[], $36::uuid[], $37::bigint[], $38::bytea[]) \
+       ON CONFLICT (account, request) DO NOTHING) \
      UPDATE accounts SET state = now.state, entries = now.entries, head = now.head \
        FROM unnest($28::uuid[], $29::text[], $30::bigint[], $31::bytea[]) \
          AS now (id, state, entries, head) WHERE accounts.id = now.id";

@@ -13,7 +13,9 @@ use super::connection::Link;
 use crate::gateway::store::conformance::{
     self, ACCOUNT, CERTIFICATE, CHARGED, DEVICE, HELD, KEY, NOW,
 };
-use crate::gateway::store::conformance::{charge, furnish, hold, settle, settled};
+use crate::gateway::store::conformance::{
+    charge, charge_and_keep, furnish, hold, recall, settle, settled,
+};
 use crate::gateway::store::*;
 
 /// A database of the test's own.

@@ -161,7 +161,7 @@ impl Work<'_> {
         Ok(entry.map(|entry| entry.record))
     }
 
-    fn recorded_under(
+    pub(super) fn recorded_under(
         &self,
         id: AccountId,
         column: &'static str,

@@ -113,7 +113,7 @@ impl Work<'_> {
     }
 
     pub(super) fn revoke_key(
-        &self,
+        &mut self,
         key: KeyId,
         devices_too: bool,
         now: UnixMillis,
@@ -188,7 +188,7 @@ impl Work<'_> {
     }
 
     pub(super) fn revoke_device(
-        &self,
+        &mut self,
         device: DeviceId,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
@@ -200,6 +200,7 @@ impl Work<'_> {
         )?;
         if revoked > 0 {
             self.write("INSERT INTO revocations (device) VALUES (?1)", [id])?;
+            self.forget_answers_of(device)?;
         }
         Ok(())
     }

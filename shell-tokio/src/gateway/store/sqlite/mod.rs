@@ -13,6 +13,7 @@
 //! and a crash voids them. Administration may open the same file meanwhile, and takes turns with it
 //! by SQLite's own locks; nothing is cached, so a revocation counts at the next use.
 
+mod answers;
 mod audit;
 mod books;
 mod chores;
@@ -34,7 +35,7 @@ use mesh_core::billing::account::{Command, Lose, Month, Summary};
 use mesh_core::billing::ledger::seal::Head;
 use mesh_core::billing::ledger::{Record, Stored};
 use mesh_core::billing::usage::{Key, Sums};
-use mesh_core::gateway::Admitted;
+use mesh_core::gateway::{Admitted, Keep, Recalled};
 use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::KeyHash;
 use mesh_core::ids::{AccountId, DeviceId, KeyId, RequestId};
@@ -244,12 +245,37 @@ impl Sqlite {
         &self,
         account: AccountId,
         command: Command,
+        keep: Option<Box<Keep>>,
         now: UnixMillis,
     ) -> Result<Done, StoreError> {
+        let request = command.request();
+        let device = command.device();
+        let keep = keep.zip(device);
+        let work = move |work: &mut writer::Work<'_>| {
+            let done = work.carry_out(account, command, now)?;
+            if let Some((keep, device)) = keep.filter(|_| done.is_new) {
+                work.keep_answer((account, device, request), &keep, now)?;
+            }
+            Ok(done)
+        };
+        self.0.as_gateway()?.submit(work).await
+    }
+
+    pub(super) async fn recall(
+        &self,
+        account: AccountId,
+        device: DeviceId,
+        request: RequestId,
+        now: UnixMillis,
+    ) -> Result<Recalled, StoreError> {
         self.0
             .as_gateway()?
-            .submit(move |work| work.carry_out(account, command, now))
+            .submit(move |work| work.recall(account, device, request, now))
             .await
+    }
+
+    pub(super) async fn forget_answers(&self, now: UnixMillis) -> Result<usize, StoreError> {
+        self.0.submit(move |work| work.forget_answers(now)).await
     }
 
     pub(super) async fn order(

@@ -12,13 +12,14 @@ use crate::gateway::store::error::{OpenError, StoreError};
 /// `SYNE` in ASCII: SQLite's own field for whose file it is.
 const APPLICATION_ID: i32 = 0x5359_4E45;
 /// How long to wait for another process's transaction; less than the gateway waits for its store.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The steps from nothing to the present schema. Forward only; a step is never changed.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
     include_str!("schema/0004.sql"),
+    include_str!("schema/0005.sql"),
 ];
 
 /// The step that made where an account stands one text.
@@ -49,7 +50,10 @@ pub(super) fn open(path: &Path, role: Role) -> Result<Opened, OpenError> {
     connection
         .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
         .and_then(|()| {
-            connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
+            // What is deleted is overwritten: answers are kept for a time, and then nowhere.
+            connection.execute_batch(
+                "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON",
+            )
         })
         .map_err(refused)?;
     migrate(&mut connection, path)?;

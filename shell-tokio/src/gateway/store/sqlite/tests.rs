@@ -1,5 +1,9 @@
 use std::path::PathBuf;
 use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh_core::gateway::Transcript;
 
 use mesh_core::billing::account::{Denied, Lose};
 use mesh_core::billing::ledger::seal::{Seal, SealKey};
@@ -13,7 +17,7 @@ use super::writer;
 use crate::gateway::store::conformance::{
     self, ACCOUNT, CERTIFICATE, CHARGED, DEVICE, HELD, KEY, NOW,
 };
-use crate::gateway::store::conformance::{charge, furnish, hold, settle};
+use crate::gateway::store::conformance::{charge, charge_and_keep, furnish, hold, recall, settle};
 use crate::gateway::store::*;
 
 struct Folder(TempDir);
@@ -424,7 +428,7 @@ fn a_newer_foreign_or_broken_file_is_refused_and_left_alone() {
             newer,
             OpenError::Newer {
                 found: 99,
-                known: 4,
+                known: 5,
                 ..
             }
         ),
@@ -539,8 +543,11 @@ async fn an_answer_that_a_crash_cut_off_is_the_operators_loss_and_free_for_the_a
     store.checkpoint(ACCOUNT, lose(3)).await.unwrap();
     drop(store);
     let store = folder.gateway();
+    // Nobody holds it, and nothing is booked yet.
+    assert_eq!(recall(&store, 1, NOW).await, Recalled::Nothing);
     assert_eq!(store.lose_all(NOW).await, Ok(1));
     assert_eq!(store.lose_all(NOW).await, Ok(0));
+    assert_eq!(recall(&store, 1, NOW).await, Recalled::Lost);
     let summary = store.summary(ACCOUNT, NOW).await.unwrap();
     assert_eq!((summary.spent, summary.held), (Nanos(CHARGED), Nanos(0)));
     for denied in [
@@ -607,4 +614,76 @@ async fn sums_of_usage_that_were_changed_are_noticed() {
     drop(connection);
     let (_, what) = folder.only_fault();
     assert!(what.contains("sums of what was used"), "{what}");
+}
+
+/// How many times something stands in the store's file and in its log.
+fn occurrences(folder: &Folder, wanted: &str) -> usize {
+    let files = [folder.file(), folder.file().with_extension("db-wal")];
+    let count = |path: &PathBuf| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        let windows = bytes.windows(wanted.len());
+        windows
+            .filter(|window| *window == wanted.as_bytes())
+            .count()
+    };
+    files.iter().map(count).sum()
+}
+
+#[tokio::test]
+async fn a_finished_answer_survives_its_gateway_and_at_its_end_nothing_of_it_is_left_in_the_file() {
+    const CANARY: &str = "canary-answer-6c2e91";
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    let seconds = |secs: u64| UnixMillis(NOW.0 + secs * 1000);
+    // Small ones that share a page, large ones that take many, and ends out of their order.
+    for request in 1..=300_u128 {
+        let text = CANARY.repeat(if request % 7 == 0 {
+            2000
+        } else {
+            1 + request as usize % 40
+        });
+        let keep = Keep {
+            transcript: Transcript::from_bytes(Bytes::from(text)),
+            kept: Duration::from_secs(if request % 3 == 0 { 30 } else { 10 }),
+        };
+        store.hold(ACCOUNT, hold(request), NOW).await.unwrap();
+        let keep = Some(Box::new(keep));
+        let settled = store.settle_and_keep(ACCOUNT, settle(request), keep, NOW);
+        settled.await.unwrap();
+    }
+    drop(store);
+    let store = folder.gateway();
+    for (now, request, kept) in [(9, 1, true), (10, 1, false), (29, 3, true), (30, 3, false)] {
+        let recalled = recall(&store, request, seconds(now)).await;
+        assert_eq!(matches!(recalled, Recalled::Kept { .. }), kept, "{now} s");
+    }
+    assert!(occurrences(&folder, CANARY) > 100);
+    assert_eq!(store.forget_answers(seconds(10)).await, Ok(200));
+    assert_eq!(store.forget_answers(seconds(29)).await, Ok(0));
+    charge_and_keep(&store, 999, Duration::from_secs(3600)).await;
+    assert_eq!(store.forget_answers(seconds(30)).await, Ok(100));
+    assert_eq!(occurrences(&folder, CANARY), 0);
+    assert!(
+        occurrences(&folder, "The sky") > 0,
+        "what is kept still is there"
+    );
+    assert!(folder.verify().is_sound());
+}
+
+#[tokio::test]
+async fn a_log_that_somebody_reads_is_emptied_when_they_have_gone() {
+    let folder = Folder::new();
+    let store = folder.gateway();
+    furnish(&store).await;
+    charge_and_keep(&store, 1, Duration::ZERO).await;
+    let reader = folder.by_hand();
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM answers")
+        .unwrap();
+    assert_eq!(store.forget_answers(NOW).await, Ok(1));
+    assert!(occurrences(&folder, "The sky") > 0);
+    reader.execute_batch("COMMIT").unwrap();
+    assert_eq!(store.forget_answers(NOW).await, Ok(0));
+    assert_eq!(occurrences(&folder, "The sky"), 0);
 }

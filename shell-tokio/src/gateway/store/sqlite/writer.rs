@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mesh_core::billing::account::Held;
 use mesh_core::ids::{AccountId, RequestId};
@@ -12,7 +13,7 @@ use mesh_core::limits::{STORE_BATCH_MAX, STORE_QUEUE_MAX};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::open::Opened;
+use super::open::{BUSY_TIMEOUT, Opened};
 use crate::gateway::store::error::{OpenError, StoreError};
 use crate::gateway::store::{Load, Role};
 
@@ -146,6 +147,8 @@ where
 pub(super) struct Work<'a> {
     pub(super) connection: &'a Connection,
     pub(super) holds: &'a mut Holds,
+    /// What answers had said was deleted: nothing of it may stay in the log either.
+    pub(super) text_was_deleted: bool,
     /// Why SQLite ended the transaction by itself (a full disk is one reason), if it did.
     broken: Option<StoreError>,
 }
@@ -188,8 +191,12 @@ pub(super) struct Holds {
 impl Holds {
     /// Whether something is set aside for a request.
     pub(super) fn has(&self, account: AccountId, request: RequestId) -> bool {
-        let holds = self.accounts.get(&account);
-        holds.is_some_and(|holds| holds.contains_key(&request))
+        self.held(account, request).is_some()
+    }
+
+    /// What is set aside for a request.
+    pub(super) fn held(&self, account: AccountId, request: RequestId) -> Option<&Held> {
+        self.accounts.get(&account)?.get(&request)
     }
 
     /// Takes an account's holds out, to be given back by [`Holds::put`].
@@ -238,6 +245,7 @@ impl Holds {
 fn run(opened: &Opened, mut jobs: mpsc::Receiver<Box<dyn Job>>, counters: &Counters) {
     let mut holds = Holds::default();
     let mut batch = Vec::new();
+    let mut text_was_deleted = false;
     while let Some(job) = jobs.blocking_recv() {
         batch.push(job);
         while batch.len() < STORE_BATCH_MAX {
@@ -250,8 +258,13 @@ fn run(opened: &Opened, mut jobs: mpsc::Receiver<Box<dyn Job>>, counters: &Count
         counters.batches.fetch_add(1, Ordering::Relaxed);
         counters.calls.fetch_add(calls, Ordering::Relaxed);
         let committed = in_one_transaction(&opened.connection, &mut holds, &mut batch);
-        if let Err(error) = &committed {
-            tracing::error!(%error, calls, "a batch was not written");
+        match &committed {
+            Ok(deleted) => text_was_deleted |= deleted,
+            Err(error) => tracing::error!(%error, calls, "a batch was not written"),
+        }
+        let committed = committed.map(drop);
+        if text_was_deleted {
+            text_was_deleted = !empty_log(&opened.connection);
         }
         for job in batch.drain(..) {
             job.answer(committed.clone());
@@ -263,7 +276,7 @@ fn in_one_transaction(
     connection: &Connection,
     holds: &mut Holds,
     batch: &mut [Box<dyn Job>],
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     holds.undo.clear();
     let committed = run_batch(connection, holds, batch);
     if committed.is_err() {
@@ -281,12 +294,13 @@ fn run_batch(
     connection: &Connection,
     holds: &mut Holds,
     batch: &mut [Box<dyn Job>],
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     // At once, not at the first write: a snapshot that another process has overtaken cannot write.
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let mut work = Work {
         connection,
         holds,
+        text_was_deleted: false,
         broken: None,
     };
     for job in batch {
@@ -294,6 +308,24 @@ fn run_batch(
     }
     match work.broken {
         Some(error) => Err(error),
-        None => Ok(connection.execute_batch("COMMIT")?),
+        None => {
+            connection.execute_batch("COMMIT")?;
+            Ok(work.text_was_deleted)
+        }
     }
+}
+
+/// Writes the log into the file and cuts it to nothing: deleted text is overwritten in the file, and stands
+/// in the log until then. `false` where another process reads it at this moment.
+fn empty_log(connection: &Connection) -> bool {
+    let emptied = connection.busy_timeout(Duration::ZERO).and_then(|()| {
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            row.get::<_, i64>(0)
+        })
+    });
+    let restored = connection.busy_timeout(BUSY_TIMEOUT);
+    if let Err(error) = emptied.as_ref().map(drop).and(restored.as_ref().map(drop)) {
+        tracing::warn!(%error, "the store's log was not emptied");
+    }
+    emptied.is_ok_and(|busy| busy == 0)
 }

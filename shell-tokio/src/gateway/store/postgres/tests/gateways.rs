@@ -343,3 +343,32 @@ async fn what_a_gateway_was_in_the_middle_of_is_lost_when_it_has_gone_and_not_be
     assert!(report.is_sound(), "{report:?}");
     assert_eq!(report.entries(), 4);
 }
+
+#[tokio::test]
+async fn what_became_of_a_question_is_known_to_every_gateway() {
+    let fresh = fresh!();
+    let (first, other) = (fresh.gateway().await, fresh.gateway().await);
+    furnish(&first).await;
+    let kept = charge_and_keep(&first, 1, Duration::from_secs(60)).await;
+    let told = recall(&other, 1, NOW).await;
+    assert!(matches!(told, Recalled::Kept { charge, .. } if *charge == kept));
+    first.hold(ACCOUNT, hold(2), NOW).await.unwrap();
+    assert_eq!(recall(&other, 2, NOW).await, Recalled::Elsewhere);
+    // Its gateway has gone: nothing will come of it, and then it is booked.
+    fresh.sql(
+        "UPDATE synesis.gateways SET renewed_at = renewed_at - 3600000 \
+         WHERE id IN (SELECT gateway FROM synesis.holds); \
+         UPDATE synesis.gateways SET since = since - 3600000",
+    );
+    assert_eq!(recall(&other, 2, NOW).await, Recalled::Lost);
+    // The text goes by the server's clock, and does not survive the server's own end.
+    fresh.sql("UPDATE synesis.answers SET ends_at = ends_at - 60000");
+    assert_eq!(
+        recall(&other, 1, NOW).await,
+        Recalled::Charged(Box::new(kept))
+    );
+    assert_eq!(other.forget_answers(NOW).await, Ok(1));
+    let logged = "SELECT relpersistence FROM pg_class WHERE oid = 'synesis.answers'::regclass";
+    assert_eq!(fresh.sql(logged).trim(), "u");
+    assert!(fresh.verify().await.is_sound());
+}

@@ -70,7 +70,7 @@ pub enum Output {
     Probe,
     /// Doubt begins, or ends because something was received.
     Doubt(bool),
-    /// Nothing was received for [`limits::HALF_OPEN_SILENCE`] of probing.
+    /// Nothing was received for [`limits::HALF_OPEN_SILENCE`] of probing, or as long as was set.
     Silent,
 }
 
@@ -104,6 +104,8 @@ struct Awaited {
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     every: Duration,
+    /// Of probing, until the session is taken for silent.
+    silence: Duration,
     next_beat: Instant,
     next_sequence: u64,
     /// The oldest beat without an answer.
@@ -126,6 +128,7 @@ impl Heartbeat {
     pub fn new(now: Instant, every: Duration) -> Self {
         Self {
             every: every.clamp(limits::HEARTBEAT_EVERY_MIN, limits::HEARTBEAT_EVERY_MAX),
+            silence: limits::HALF_OPEN_SILENCE,
             next_beat: now,
             next_sequence: 0,
             awaited: None,
@@ -142,6 +145,13 @@ impl Heartbeat {
             trust: Trust::Sure,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// The same, taken for silent after another time of probing without an answer.
+    #[must_use]
+    pub const fn with_silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
     }
 
     /// Beats sent.
@@ -269,7 +279,7 @@ impl Heartbeat {
                     *next_probe = now + limits::PROBE_EVERY;
                     self.outputs.push_back(Output::Probe);
                 }
-                if !*silent && *since + limits::HALF_OPEN_SILENCE <= now {
+                if !*silent && *since + self.silence <= now {
                     *silent = true;
                     self.outputs.push_back(Output::Silent);
                 }
@@ -322,7 +332,7 @@ impl Machine for Heartbeat {
                 silent,
             } => earliest(
                 Some((next_probe, "probe")),
-                (!silent).then_some((since + limits::HALF_OPEN_SILENCE, "half-open")),
+                (!silent).then_some((since + self.silence, "half-open")),
             ),
         };
         let ack = self.ack_due().map(|at| (at, "heartbeat ack"));

@@ -283,6 +283,37 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a device waits beyond the gateway's own deadline for an answer.
 pub const ANSWER_GRACE: Duration = Duration::from_secs(30);
 
+/// Silence of a gateway in the middle of an answer whose tunnel lives, when nothing is said: what the
+/// gateway itself allows its model server, and a grace. Over it: the answer fails with what there is.
+pub const ANSWER_IDLE: Duration = UPSTREAM_IDLE.saturating_add(ANSWER_GRACE);
+/// The least that may be set.
+pub const ANSWER_IDLE_MIN: Duration = Duration::from_secs(1);
+/// After something worth keeping happened to a question, until it is written down: what is over
+/// sooner costs no write.
+pub const UNFINISHED_FIRST: Duration = Duration::from_millis(50);
+/// Between two writes of what a device keeps.
+pub const UNFINISHED_EVERY: Duration = Duration::from_millis(250);
+/// Bytes of it that are written in a second at most: what is large is written less often.
+pub const UNFINISHED_BYTES_PER_SEC: usize = 8 * 1024 * 1024;
+/// Bytes that a device keeps of all its questions. Over it: first the questions' own bodies are not
+/// kept, then whole questions are not; one that nobody reads waits until somebody does.
+pub const UNFINISHED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A file of them, with JSON's escapes. Over it: not believed.
+pub const UNFINISHED_FILE_BYTES_MAX: usize = 6 * UNFINISHED_BYTES_MAX;
+/// Questions that have ended, or that no tunnel was left for, and that nobody has taken. Over it: the
+/// oldest is forgotten.
+pub const UNFINISHED_MAX: usize = ASKED_MAX;
+/// How long they are kept. After it: forgotten.
+pub const UNFINISHED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Text of what is given out again, in one piece.
+pub const UNFINISHED_PIECE_BYTES: usize = 64 * 1024;
+/// How long after its question was sent an answer may still be had from a gateway: its longest time,
+/// and as long as it is kept after that. Over it: it ends with what there is.
+pub const UNFINISHED_RESUMABLE: Duration = ESCALATION_TOTAL.saturating_add(ANSWER_KEPT);
+/// How long a question that was cancelled while its tunnel was lost waits to tell the gateway, which
+/// stops the answer itself by then.
+pub const CANCEL_WAITS: Duration = RESUME_WINDOW;
+
 /// Bytes of all files that go along with one question from the command line. Over it: refused.
 /// Leaves room for JSON's escapes of ordinary text within [`FRAME_ESCALATION_BYTES_MAX`].
 pub const CONTEXT_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -139,6 +139,7 @@ impl Old {
 pub struct Tunnel {
     phase: Phase,
     attempts: Attempts,
+    silence: Duration,
     backoff: Backoff,
     prewarm: Prewarm,
     next_attempt: u64,
@@ -153,12 +154,20 @@ impl Tunnel {
         Self {
             phase: Phase::Disconnected,
             attempts,
+            silence: limits::HALF_OPEN_SILENCE,
             backoff: Backoff::new(seed),
             prewarm: Prewarm::default(),
             next_attempt: 0,
             deadline: None,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// The same, whose sessions are taken for silent after another time of probing.
+    #[must_use]
+    pub const fn with_silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
     }
 
     /// The state, as others see it.
@@ -322,7 +331,7 @@ impl Tunnel {
         let session = Session {
             attempt,
             since: now.instant,
-            heart: Heartbeat::new(now.instant, heartbeat),
+            heart: Heartbeat::new(now.instant, heartbeat).with_silence(self.silence),
             busy: false,
             leave: None,
         };

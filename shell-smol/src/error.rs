@@ -76,6 +76,7 @@ impl From<AskError> for Error {
         let class = error.class();
         match error {
             AskError::Remote(message) => (*message).into(),
+            AskError::Earlier(failure) => (*failure).into(),
             AskError::NotConnected(Some(failure)) => failure.into(),
             AskError::Invalid(_)
             | AskError::Private(_)
@@ -85,6 +86,9 @@ impl From<AskError> for Error {
             | AskError::NotConnected(None)
             | AskError::TunnelLost(_)
             | AskError::TimedOut
+            | AskError::Silent(_)
+            | AskError::TooLate
+            | AskError::NothingKept
             | AskError::Cancelled
             | AskError::Protocol(_) => Self::new(class, error.to_string()),
         }

@@ -66,6 +66,19 @@ pub fn write_private(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
 /// The system's word, or what to do about a file that others may read or that is too large to be
 /// one of ours.
 pub fn read_private(path: &Path) -> io::Result<String> {
+    let bytes = read_private_bytes(path, PRIVATE_BYTES_MAX)?;
+    String::from_utf8(bytes).map_err(|_| {
+        let words = "stream did not contain valid UTF-8";
+        io::Error::new(io::ErrorKind::InvalidData, words)
+    })
+}
+
+/// The same of at most so many bytes, which need not be text.
+///
+/// # Errors
+///
+/// As [`read_private`].
+pub fn read_private_bytes(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     #[cfg(unix)]
@@ -79,14 +92,14 @@ pub fn read_private(path: &Path) -> io::Result<String> {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
         }
     }
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     // Read, not asked of the metadata: a device or a pipe has no length.
-    file.take(PRIVATE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > PRIVATE_BYTES_MAX {
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
         let words = "it is far too large to be one of ours";
         return Err(io::Error::new(io::ErrorKind::InvalidData, words));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 #[cfg(all(test, unix))]

@@ -66,6 +66,7 @@ const ALWAYS: &[(&str, Check)] = sentences![
     a_question_is_not_given_up_while_there_is_a_tunnel,
     only_its_device_cancels_an_answer,
     a_finished_answer_is_kept_for_its_device,
+    a_question_that_was_written_down_goes_on,
 ];
 
 /// Asks every invariant.
@@ -404,7 +405,8 @@ fn a_cut_question_waits_for_its_tunnel(record: &Record, now: Micros, seen: &Seen
     // What was asked long ago may be overdue at once.
     let old = now - asked.at >= KEPT;
     match asked.cut {
-        _ if !seeks || old => Ok(()),
+        // One that nobody wants waits as long as its gateway does, from when it was cancelled.
+        _ if !seeks || old || asked.cancelled => Ok(()),
         Some(cut) if now - cut + SECOND / 1000 >= WAITS_FOR_A_TUNNEL => Ok(()),
         Some(cut) => Err(format!("{id} was given up {} µs after {lost}", now - cut)),
         None => Err(format!("{id} was given up at once after {lost}")),
@@ -473,6 +475,30 @@ fn a_finished_answer_is_kept_for_its_device(
             "{id} expired {} s after it was complete",
             (now - at) / SECOND
         )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The process that comes after the one that died knows what that one had written down, and nobody
+/// else reads it.
+fn a_question_that_was_written_down_goes_on(
+    record: &Record,
+    _: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Ended(
+        id,
+        Outcome::Failed(
+            error @ (AskError::NothingKept | AskError::Duplicate | AskError::Cancelled),
+        ),
+    ) = seen
+    else {
+        return Ok(());
+    };
+    match record.questions.get(id) {
+        Some(asked) if asked.restored.is_some() && !asked.cancelled => {
+            Err(format!("{id} was written down, and then: {error}"))
+        }
         Some(_) | None => Ok(()),
     }
 }

@@ -61,6 +61,8 @@ pub struct Asked {
     pub answered_as: Option<RequestId>,
     /// When its tunnel was lost last.
     pub cut: Option<Micros>,
+    /// When another process of its device went on with it last.
+    pub restored: Option<Micros>,
     /// When it was charged, if the provider had counted it whole.
     pub counted: Option<Micros>,
     /// How it ended.

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub const RARE: &[&str] = &[
     "an answer was cut off by a lost tunnel",
     "a device asked the same question twice",
+    "a device that died went on in the middle of an answer",
+    "a file of unfinished questions was torn",
     "a gateway crashed while it worked on an answer",
     "a gateway forgot a session and reset it",
     "a hold was denied",
@@ -16,6 +18,7 @@ pub const RARE: &[&str] = &[
     "an account could not pay",
     "an answer was cancelled and charged",
     "an answer was kept no longer",
+    "an answer was over when its device died, and was had after that",
     "an answer was resumed after its end",
     "an answer was resumed in the middle",
     "an answer without usage was estimated",

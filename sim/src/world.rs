@@ -17,6 +17,7 @@
 //! There are no threads. The first invariant that does not hold stops the run.
 
 mod device;
+mod disk;
 mod gateway;
 mod happen;
 mod money;

@@ -48,6 +48,8 @@ pub struct Setup {
     settings: Vec<(&'static str, String)>,
     /// What the gateway's process has in its environment besides.
     secrets: Vec<(&'static str, &'static str)>,
+    /// What all processes have in their environment besides.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -99,6 +101,13 @@ impl Setup {
     #[must_use]
     pub fn set(mut self, path: &'static str, value: &str) -> Self {
         self.settings.push((path, value.to_owned()));
+        self
+    }
+
+    /// Sets a variable in the environment of all processes.
+    #[must_use]
+    pub fn environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
         self
     }
 
@@ -206,6 +215,7 @@ impl Cluster {
             log: setup.log.unwrap_or(LOG),
             settings,
             secrets: setup.secrets,
+            environment: setup.environment.clone(),
         };
         let Started {
             gateway,
@@ -541,6 +551,7 @@ struct Place {
     settings: Vec<(&'static str, String)>,
     /// What the gateway's process has in its environment besides.
     secrets: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// A gateway that is ready, and where.
@@ -574,7 +585,8 @@ impl Place {
         command
             .env("HOME", folder)
             .env("SYNESIS_ENDPOINT", "127.0.0.1:0")
-            .env("TEST_PROVIDER_KEY", PROVIDER_KEY);
+            .env("TEST_PROVIDER_KEY", PROVIDER_KEY)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("--data-dir").arg(folder.join(who));
         command
     }

@@ -309,13 +309,11 @@ async fn a_person_is_told_once_when_a_limit_comes_near() {
     let _ = cluster.admin(&ceiling).await.succeeded();
     let agent = cluster.agent("laptop").await;
     let asked = cluster.ask("laptop", "?", &["--max-tokens", "1"]).await;
-    let _ = asked.ended.succeeded();
+    let told = |printed: &str| printed.matches("80 % of the ceiling").count();
+    assert_eq!(told(&asked.ended.succeeded().stderr), 1, "who asked");
     agent
         .line(|line| line.contains("80 % of the ceiling"))
         .await;
-    let told = cluster
-        .everything_printed()
-        .matches("80 % of the ceiling")
-        .count();
-    assert_eq!(told, 1);
+    assert_eq!(told(&agent.printed().stderr), 1, "the agent's log");
+    assert_eq!(told(&cluster.everything_printed()), 2, "and nobody else");
 }

@@ -5,14 +5,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use mesh_core::billing::money::Nanos;
-use mesh_tests::cluster::{Cluster, Setup};
+use mesh_tests::cluster::{ACCOUNT, Cluster, Setup};
 use mesh_tests::forge::{alter, another_ca, device_certificate, gateways_ca, show};
 use mesh_tests::process::{Ended, PATIENCE, Process};
-use mesh_tests::upstream::{Answer, Event, FakeUpstream, Gate};
+use mesh_tests::upstream::{Answer, Event, FakeUpstream, Gate, Usage};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -111,6 +112,10 @@ cases![
     an_answer_comes_through_after_a_black_hole,
     a_question_asked_in_a_black_hole_is_answered_soon_after_it,
     an_answer_survives_the_loss_of_its_tunnel,
+    a_question_outlives_the_process_that_asked_it,
+    a_question_outlives_the_agent_it_was_asked_through,
+    a_file_that_is_not_understood_is_set_aside,
+    a_limit_that_comes_near_is_told_with_the_answer,
     a_restarted_gateway_is_found_again,
     a_device_that_is_not_enrolled_is_told_to_enrol,
     a_certificate_of_another_ca_is_refused,
@@ -319,6 +324,151 @@ async fn a_question_asked_in_a_black_hole_is_answered_soon_after_it(shell: Shell
     assert!(took < NOTICED_WITHIN, "{took:?}");
     assert_eq!(sessions(&cluster), 1, "the tunnel is still the first");
     assert_eq!(cluster.charges().await.len(), 1);
+}
+
+/// What is in the folder of unfinished questions.
+fn unfinished(cluster: &Cluster) -> Vec<PathBuf> {
+    let folder = cluster.device_folder(DEVICE).join("unfinished");
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Whether one of the files, wholly written, is as wanted.
+fn is_written(cluster: &Cluster, wanted: impl Fn(&str) -> bool) -> bool {
+    unfinished(cluster).iter().any(|path| {
+        let whole = path.extension().is_some_and(|end| end == "json");
+        whole && std::fs::read_to_string(path).is_ok_and(|kept| wanted(&kept))
+    })
+}
+
+/// Waits until one of them is.
+async fn written(cluster: &Cluster, wanted: impl Fn(&str) -> bool) {
+    let written = async {
+        while !is_written(cluster, &wanted) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, written).await.unwrap();
+}
+
+async fn resumed(shell: Shell, cluster: &Cluster) -> Ended {
+    shell
+        .ask(cluster, &["--resume", "--json"], None)
+        .ended()
+        .await
+}
+
+async fn a_question_outlives_the_process_that_asked_it(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let gate = Gate::closed();
+    let answer = Answer::of(&["to ada@", "example.com"]);
+    upstream.once(answer.clone().gated(&gate).into());
+    let asking = shell.ask(&cluster, &["Whom? ada@example.com"], None);
+    upstream.wait_for(Event::Waiting(0)).await;
+    gate.let_through(1);
+    asking.line_with("to ada@").await;
+    written(&cluster, |kept| kept.contains("to ada@")).await;
+    let _ = asking.kill().await;
+    gate.open();
+    let ended = resumed(shell, &cluster).await.succeeded();
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["content"], answer.text());
+    assert_eq!(upstream.questions().len(), 1);
+    let charges = cluster.charges().await;
+    assert_eq!(charges.len(), 1);
+    assert_eq!(report["charge_nanos"], charges[0].charge.0);
+    assert_eq!(unfinished(&cluster), Vec::<PathBuf>::new());
+
+    let nothing = resumed(shell, &cluster).await;
+    assert_eq!(nothing.code, Some(20), "{nothing:#?}");
+    assert!(nothing.stderr.contains("nothing to resume"), "{nothing:#?}");
+}
+
+async fn a_question_outlives_the_agent_it_was_asked_through(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let gate = Gate::closed();
+    let answer = Answer::of(&["first ", "second ", "third"]);
+    for _ in 0..2 {
+        upstream.once(answer.clone().gated(&gate).into());
+    }
+    let agent = shell.agent(&cluster).await;
+    let asking = shell.ask(&cluster, &["One?"], None);
+    upstream.wait_for(Event::Waiting(0)).await;
+    let other = shell.ask(&cluster, &["Two?"], None);
+    upstream.wait_for(Event::Waiting(1)).await;
+    gate.let_through(2);
+    asking.line_with("first").await;
+    other.line_with("first").await;
+    written(&cluster, |kept| kept.matches("first ").count() == 2).await;
+    let _ = agent.kill().await;
+    assert_ne!(asking.ended().await.code, Some(0));
+    assert_ne!(other.ended().await.code, Some(0));
+
+    let _agent = shell.agent(&cluster).await;
+    let several = resumed(shell, &cluster).await;
+    assert_eq!(several.code, Some(20), "{several:#?}");
+    let listed: Value = serde_json::from_str(&several.stdout).unwrap();
+    let listed = listed["unfinished"].as_array().unwrap().clone();
+    assert_eq!(listed[0]["title"], "One?");
+    gate.open();
+    for one in &listed {
+        let arguments = ["--resume", one["id"].as_str().unwrap()];
+        let ended = shell.ask(&cluster, &arguments, None).ended().await;
+        assert_eq!(ended.succeeded().stdout.trim_end(), answer.text());
+    }
+    assert_eq!(upstream.questions().len(), 2);
+    assert_eq!(cluster.charges().await.len(), 2);
+}
+
+async fn a_file_that_is_not_understood_is_set_aside(shell: Shell) {
+    let (_upstream, cluster) = scene().await;
+    let folder = cluster.device_folder(DEVICE).join("unfinished");
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("0.json");
+    std::fs::write(&file, "{\"half\": \"s3cret").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, mode).unwrap();
+    let ended = resumed(shell, &cluster).await;
+    assert_eq!(ended.code, Some(20), "{ended:#?}");
+    assert!(ended.stderr.contains("damaged"), "{ended:#?}");
+    assert!(!ended.stderr.contains("s3cret"), "{ended:#?}");
+    assert_eq!(unfinished(&cluster), [folder.join("0.json.set-aside")]);
+    let ended = shell.ask(&cluster, &["Why?"], None).ended().await;
+    assert_eq!(
+        ended.succeeded().stdout.trim_end(),
+        Answer::default().text()
+    );
+}
+
+async fn a_limit_that_comes_near_is_told_with_the_answer(shell: Shell) {
+    let (upstream, cluster) = scene().await;
+    let ceiling = ["account", "ceiling", ACCOUNT, "0.0078"];
+    let _ = cluster.admin(&ceiling).await.succeeded();
+    let usage = Usage {
+        prompt: 400,
+        completion: 4,
+        ..Usage::default()
+    };
+    let answer = Answer {
+        usage: Some(usage),
+        ..Answer::default()
+    };
+    upstream.always(answer.into());
+    let _agent = shell.agent(&cluster).await;
+    let mut told = Vec::new();
+    // (400 × 3 000 + 4 × 15 000) × 1.03 = 1 297 800 nano-dollars each: the fifth passes 80 % of
+    // 7 800 000.
+    for number in 1..=5 {
+        let arguments = ["Why?", "--json", "--max-tokens", "10"];
+        let ended = shell.ask(&cluster, &arguments, None).ended().await;
+        let ended = ended.succeeded();
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        if report["notices"][0]["percent"] == 80 {
+            assert!(ended.stderr.contains("80 %"), "{ended:#?}");
+            told.push(number);
+        }
+    }
+    assert_eq!(told, [5]);
 }
 
 async fn an_answer_survives_the_loss_of_its_tunnel(shell: Shell) {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use super::question::Question;
+use super::unfinished::{self, Said};
 use super::{AnswerEvent, AskError, Device, Failure, Output};
 use crate::api::Method;
 use crate::escalation::request::{first_piece_timeout, validate};
@@ -27,7 +28,7 @@ use crate::tunnel::State;
 use crate::wire::close::CloseCode;
 use crate::wire::codec;
 use crate::wire::frame::{Direction, FrameDecoder, StreamKind};
-use crate::wire::message::{Call, Cancel, EscalationRequest, EscalationResponse, Message};
+use crate::wire::message::{Call, EscalationRequest, EscalationResponse, Message};
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +42,10 @@ pub(super) struct Prepared {
     pub(super) request: Box<EscalationRequest>,
     /// The same, encoded.
     pub(super) frame: Vec<u8>,
+    /// What it was asked with, to know the same question again; if it is kept.
+    pub(super) body: u64,
+    /// How it begins, for lists; if it is kept.
+    pub(super) title: String,
     /// To the first piece.
     pub(super) patience: Duration,
     /// What was hidden.
@@ -68,20 +73,23 @@ impl std::fmt::Debug for AskedCall {
 impl<T: Transport> Device<T> {
     pub(super) fn escalate(&mut self, now: Now, request: Box<EscalationRequest>) {
         let id = request.request_id;
-        if self.questions.contains_key(&id) {
+        if self.questions.get(&id).is_some_and(|first| first.attended) {
             // The first one's events go on; this one has its own last event.
-            return self.answer(id, AnswerEvent::Failed(AskError::Duplicate));
+            return self.say(id, AnswerEvent::Failed(AskError::Duplicate));
         }
         match self.prepare(request) {
+            Ok(prepared) if self.is_asked_again(now, id, prepared.body) => {}
             Ok(prepared) => {
-                let question = Question::new(now, prepared);
+                let question = Question::new(now, prepared, self.config.terms.keeps);
                 self.questions.insert(id, question);
+                self.touched = true;
+                self.tell_unheard(id);
                 self.waiting.push_back(Lane::Question(id));
                 self.send_waiting(now);
             }
             Err(error) => {
                 self.stats.requests_failed += 1;
-                self.answer(id, AnswerEvent::Failed(error));
+                self.say(id, AnswerEvent::Failed(error));
             }
         }
     }
@@ -99,9 +107,17 @@ impl<T: Transport> Device<T> {
         let Message::EscalationRequest(request) = message else {
             return Err(AskError::TooLarge);
         };
+        let (body, title) = if self.config.terms.keeps {
+            let title = unfinished::title(&request, &hidden);
+            (unfinished::digest(&frame), title)
+        } else {
+            (0, String::new())
+        };
         Ok(Prepared {
             request,
             frame,
+            body,
+            title,
             patience,
             hidden,
         })
@@ -192,20 +208,6 @@ impl<T: Transport> Device<T> {
         self.transport.finish(conn, stream);
     }
 
-    pub(super) fn cancel(&mut self, now: Now, id: RequestId) {
-        let Some(question) = self.questions.get(&id) else {
-            return;
-        };
-        match question.place {
-            Some((conn, stream)) => {
-                let request_id = question.wire_id;
-                self.send(conn, stream, &Message::Cancel(Cancel { request_id }));
-                self.unpause(now, id);
-            }
-            None => self.fail_question(id, AskError::Cancelled),
-        }
-    }
-
     pub(super) fn pause(&mut self, id: RequestId) {
         if let Some(question) = self.questions.get_mut(&id) {
             question.paused = true;
@@ -216,6 +218,7 @@ impl<T: Transport> Device<T> {
         let Some(question) = self.questions.get_mut(&id) else {
             return;
         };
+        question.heard(now);
         if std::mem::replace(&mut question.paused, false)
             && let Some((conn, stream)) = question.place
         {
@@ -309,9 +312,11 @@ impl<T: Transport> Device<T> {
         reason = "every message that does not belong here is refused alike"
     )]
     fn question_message(&mut self, now: Now, id: RequestId, message: Message) {
-        let Some(wire_id) = self.questions.get(&id).map(|question| question.wire_id) else {
+        let Some(question) = self.questions.get_mut(&id) else {
             return;
         };
+        question.heard(now);
+        let wire_id = question.wire_id;
         if !matches!(message, Message::Error(_)) {
             self.goes_on(id);
         }
@@ -386,27 +391,29 @@ impl<T: Transport> Device<T> {
 
     /// The last event of an answer that is complete.
     fn finish_question(&mut self, id: RequestId, event: AnswerEvent) {
-        if self.remove_question(id) {
+        if self.end_question(id, event) {
             self.stats.requests_succeeded += 1;
-            self.answer(id, event);
         }
     }
 
     pub(super) fn fail_question(&mut self, id: RequestId, error: AskError) {
         self.flush(id);
-        if self.remove_question(id) {
+        if self.end_question(id, AnswerEvent::Failed(error)) {
             self.stats.requests_failed += 1;
-            self.answer(id, AnswerEvent::Failed(error));
         }
     }
 
-    /// Whether it was under way: only then is there a last event to give.
-    fn remove_question(&mut self, id: RequestId) -> bool {
+    /// Whether somebody was given its last event: only who reads it counts.
+    fn end_question(&mut self, id: RequestId, event: AnswerEvent) -> bool {
         let Some(question) = self.questions.remove(&id) else {
             return false;
         };
         self.leave(Lane::Question(id), question.place);
-        true
+        self.shelve(id, &question, &event);
+        if question.attended {
+            self.say(id, event);
+        }
+        question.attended
     }
 
     /// Gives a stream up; whatever it still carries is nobody's.
@@ -428,7 +435,22 @@ impl<T: Transport> Device<T> {
         }
     }
 
+    /// News of an answer under way: kept if it is to be, and given to whoever reads it.
     pub(super) fn answer(&mut self, request: RequestId, event: AnswerEvent) {
+        let Some(question) = self.questions.get_mut(&request) else {
+            return;
+        };
+        if let Some(transcript) = &mut question.transcript
+            && let Some(said) = Said::of(&event)
+        {
+            transcript.push(said);
+        }
+        if question.attended {
+            self.say(request, event);
+        }
+    }
+
+    pub(super) fn say(&mut self, request: RequestId, event: AnswerEvent) {
         self.outputs.push_back(Output::Answer { request, event });
     }
 
@@ -486,10 +508,21 @@ impl<T: Transport> Device<T> {
         for lane in lanes {
             self.give_up(lane, AskError::TimedOut);
         }
+        let idle = self.config.terms.idle;
+        let silent: Vec<RequestId> = self
+            .questions
+            .iter()
+            .filter(|(_, question)| question.silent_at(idle).is_some_and(overdue))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in silent {
+            self.fail_question(id, AskError::Silent(idle));
+        }
         self.wake_resting(now);
     }
 
     fn give_up(&mut self, lane: Lane, otherwise: AskError) {
+        let parked = matches!(lane, Lane::Question(id) if self.is_to_be_parked(id, &otherwise));
         let error = match lane {
             Lane::Question(id) => match self.questions.get(&id) {
                 Some(question) => question.given_up(otherwise),
@@ -497,11 +530,18 @@ impl<T: Transport> Device<T> {
             },
             Lane::Call(_) => otherwise,
         };
-        self.fail(lane, error);
+        match lane {
+            Lane::Question(id) if parked => self.park(id, error),
+            Lane::Question(_) | Lane::Call(_) => self.fail(lane, error),
+        }
     }
 
     pub(super) fn next_expiry(&self) -> Option<(Instant, &'static str)> {
-        let questions = self.questions.values().map(Question::due_at);
+        let idle = self.config.terms.idle;
+        let questions = self
+            .questions
+            .values()
+            .map(|question| question.due_at(idle));
         let calls = self.calls.values().map(|call| call.overdue_at);
         questions
             .chain(calls)

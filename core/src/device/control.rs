@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::status::Status;
+use super::unfinished::Listed;
 use crate::api::{Method, Params};
 use crate::dialect::chat::Delta;
 use crate::error::{EXIT_CODES, ErrorClass};
-use crate::wire::message::{ErrorMessage, EscalationRequest, StreamEnd};
+use crate::ids::RequestId;
+use crate::wire::message::{ErrorMessage, EscalationRequest, Notice, StreamEnd};
 
 /// The socket, in the device's folder.
 pub const SOCKET: &str = "agent.sock";
@@ -31,6 +33,10 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 104;
 pub enum Command {
     /// Ask a question; answered by pieces and [`Event::Ended`].
     Ask(Box<EscalationRequest>),
+    /// Which questions are unfinished? Answered by [`Event::Unfinished`].
+    Unfinished,
+    /// Give me the answer to one of them, from its first word on; answered like a question.
+    Resume(RequestId),
     /// Stop the answer under way; its [`Event::Ended`] still comes.
     Cancel,
     /// How is the tunnel, and the account?
@@ -57,8 +63,12 @@ pub enum Event {
     Cut,
     /// It goes on with this piece.
     Resumed(u64),
+    /// A limit of the account came near.
+    Notice(Notice),
     /// The answer is whole.
     Ended(Box<StreamEnd>),
+    /// The questions that are unfinished.
+    Unfinished(Vec<Listed>),
     /// How the tunnel is, and the account.
     Status(Box<Status>),
     /// The round trip took so many microseconds.
@@ -80,6 +90,8 @@ pub enum Part {
     Cut,
     /// It goes on with this piece.
     Resumed(u64),
+    /// A limit of the account came near.
+    Notice(Notice),
 }
 
 impl std::fmt::Debug for Part {
@@ -90,6 +102,7 @@ impl std::fmt::Debug for Part {
             Self::Delta(delta) => f.debug_tuple("Delta").field(delta).finish(),
             Self::Cut => f.write_str("Cut"),
             Self::Resumed(at) => f.debug_tuple("Resumed").field(at).finish(),
+            Self::Notice(notice) => f.debug_tuple("Notice").field(notice).finish(),
         }
     }
 }
@@ -100,6 +113,7 @@ impl Part {
     pub fn words(&self) -> Option<String> {
         match self {
             Self::Text(_) | Self::Delta(_) => None,
+            Self::Notice(notice) => notice.in_words(),
             Self::Cut => Some("The tunnel is lost; the answer goes on when it is back.".to_owned()),
             Self::Resumed(0) => Some("The tunnel is back; the answer begins.".to_owned()),
             Self::Resumed(at) => Some(format!(
@@ -117,18 +131,34 @@ impl Part {
             Self::Text(text) => Event::Piece(text),
             Self::Cut => Event::Cut,
             Self::Resumed(at) => Event::Resumed(at),
+            Self::Notice(notice) => Event::Notice(notice),
             Self::Delta(_) => return None,
         })
     }
 }
 
 impl Event {
+    /// Whether nothing follows it.
+    #[must_use]
+    pub const fn is_last(&self) -> bool {
+        match self {
+            Self::Piece(_) | Self::Cut | Self::Resumed(_) | Self::Notice(_) => false,
+            Self::Ended(_)
+            | Self::Unfinished(_)
+            | Self::Status(_)
+            | Self::Pong(_)
+            | Self::Result(_)
+            | Self::Failed(_) => true,
+        }
+    }
+
     /// What it is, for a program that expected something else.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Piece(_) => "a piece of an answer",
-            Self::Cut | Self::Resumed(_) => "news of an answer",
+            Self::Cut | Self::Resumed(_) | Self::Notice(_) => "news of an answer",
+            Self::Unfinished(_) => "a list of unfinished questions",
             Self::Ended(_) => "the end of an answer",
             Self::Status(_) => "a status",
             Self::Pong(_) => "a pong",
@@ -139,7 +169,7 @@ impl Event {
 }
 
 /// An error, as it travels between agent and program.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// The class's name.
     pub class: String,

@@ -4,17 +4,10 @@
 use std::sync::Arc;
 
 use super::AnswerEvent;
+use super::unfinished::Open;
 use crate::dialect::chat::Delta;
 use crate::privacy::Mapping;
 use crate::privacy::restore::{Form, Restorer};
-
-/// What the end of the answer so far is, and may be held back of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Open {
-    Text,
-    Reasoning,
-    Arguments(u32),
-}
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -32,6 +25,21 @@ impl Inflow {
             restorer: Restorer::new(Arc::clone(&hidden), Form::Text),
             hidden,
         }
+    }
+
+    /// In the middle of an answer.
+    pub(super) fn going_on(hidden: Mapping, open: Open, held: String) -> Self {
+        let hidden = Arc::new(hidden);
+        Self {
+            open,
+            restorer: Restorer::going_on(Arc::clone(&hidden), form(open), held),
+            hidden,
+        }
+    }
+
+    /// What its end so far is, and what is held back of it.
+    pub(super) fn end_so_far(&self) -> (Open, &str) {
+        (self.open, self.restorer.held())
     }
 
     pub(super) const fn hidden(&self) -> &Arc<Mapping> {
@@ -65,11 +73,7 @@ impl Inflow {
         if self.open != open {
             self.finish(events);
             self.open = open;
-            let form = match open {
-                Open::Text | Open::Reasoning => Form::Text,
-                Open::Arguments(_) => Form::Json,
-            };
-            self.restorer = Restorer::new(Arc::clone(&self.hidden), form);
+            self.restorer = Restorer::new(Arc::clone(&self.hidden), form(open));
         }
         let restored = self.restorer.push(piece);
         self.hand_out(restored, events);
@@ -84,6 +88,13 @@ impl Inflow {
             Open::Reasoning => AnswerEvent::Delta(Delta::Reasoning(piece)),
             Open::Arguments(index) => AnswerEvent::Delta(Delta::Arguments { index, json: piece }),
         });
+    }
+}
+
+const fn form(open: Open) -> Form {
+    match open {
+        Open::Text | Open::Reasoning => Form::Text,
+        Open::Arguments(_) => Form::Json,
     }
 }
 
@@ -124,6 +135,7 @@ mod tests {
                 | AnswerEvent::Whole(_)
                 | AnswerEvent::Failed(_)
                 | AnswerEvent::Cut
+                | AnswerEvent::Notice(_)
                 | AnswerEvent::Resumed { .. }) => format!("{other:?}"),
             })
             .collect();

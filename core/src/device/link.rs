@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{AttemptId, Device, Failure, Output};
+use super::{AttemptId, Device, Failure};
 use crate::limits;
 use crate::time::Now;
 use crate::transport::{CloseReason, ConnId, Priority, Read, StreamId, Transport};
@@ -353,7 +353,7 @@ impl<T: Transport> Device<T> {
                     try_for: Duration::from_secs(go.try_for_secs.into()),
                 },
             ),
-            Message::Notice(notice) => self.outputs.push_back(Output::Notice(notice)),
+            Message::Notice(notice) => self.notice(notice),
             Message::Error(error) => {
                 let failure = Failure::of_error(&error);
                 self.lost(now, conn, failure);

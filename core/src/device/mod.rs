@@ -10,7 +10,8 @@
 //! ```
 //!
 //! * `link`: an attempt's addresses, connections and control stream.
-//! * `asked`: questions and typed calls under way; `question`: how a question outlives a tunnel.
+//! * `asked`: questions and typed calls under way; `question`: how a question outlives a tunnel;
+//!   `cancel`: how it is stopped; `keep`, [`unfinished`]: how it outlives the device's process.
 //! * [`status`]: how it fares, for whoever asks; [`control`]: how other programs ask;
 //!   [`endpoint`]: who may use the local HTTP endpoint, and for what.
 //!
@@ -22,50 +23,51 @@
 //! 3. Text of an answer is handed out in order, each piece once, and never more than was sent.
 //! 4. A frame on the wrong stream or in the wrong direction ends what it is on, never the machine.
 //! 5. What is private in a question is hidden before it is encoded, and what it was stays here.
-//! 6. At most one attempt dials, and of its connections the first to complete wins.
+//! 6. What a question has so far is said often enough for it to outlive the process
+//!    ([`Output::Keep`]), and what is said of it is enough for another process to go on.
+//! 7. At most one attempt dials, and of its connections the first to complete wins.
 
 mod asked;
+mod cancel;
 pub mod control;
 pub mod endpoint;
 mod inflow;
+mod keep;
 mod link;
 mod question;
 pub mod status;
+pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod unfinished;
+mod words;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use rand_chacha::ChaCha20Rng;
-use serde_json::value::RawValue;
-
 use self::asked::{AskedCall, Lane};
+use self::keep::{Pace, Shelved};
 use self::link::Link;
 use self::question::Question;
-use crate::api::Method;
+pub use self::terms::Terms;
+pub use self::words::{AnswerEvent, AskError, Input, Output, Rejected};
 use crate::buggify;
 use crate::buggify::Buggify;
-use crate::dialect::chat::Delta;
-use crate::error::ErrorClass;
-use crate::escalation::request::Invalid;
 use crate::heartbeat::Traffic;
 use crate::ids::{DeviceId, RequestId};
 use crate::limits;
 use crate::machine::{Machine, RootMachine};
-use crate::privacy::{NotSent, Policy};
+use crate::privacy::Policy;
 use crate::rng::Seed;
 use crate::time::{Monotonic, Now, UnixMillis, earliest};
 use crate::transport::{self, ConnId, Datagram, StreamId, Transmit, Transport};
 use crate::tunnel::{self, Tunnel};
 pub use crate::tunnel::{AttemptId, Attempts, Failure, State, Why};
-use crate::vitals::{self, BadVitals};
+use crate::vitals;
 use crate::wire::close::CloseCode;
-use crate::wire::message::{
-    ErrorMessage, EscalationRequest, EscalationResponse, Notice, StreamEnd, Vitals,
-};
+use crate::wire::message::{Notice, Vitals};
+use rand_chacha::ChaCha20Rng;
 
 /// What a device is made with.
 #[derive(Clone, Debug)]
@@ -78,209 +80,8 @@ pub struct Config {
     pub attempts: Attempts,
     /// What of a question stays on the device.
     pub privacy: Policy,
-}
-
-/// What a device takes.
-#[derive(Debug)]
-pub enum Input {
-    /// A datagram arrived.
-    Datagram(Datagram),
-    /// The deadline has come.
-    Timeout,
-    /// A tunnel is wanted.
-    Connect,
-    /// It is wanted no longer.
-    Disconnect,
-    /// The local address or the route changed.
-    NetworkChanged,
-    /// The machine woke up.
-    Woke {
-        /// How long it slept.
-        asleep: Duration,
-    },
-    /// The device's load was measured.
-    Vitals(Vitals),
-    /// Ask a question. Its events follow.
-    Escalate(Box<EscalationRequest>),
-    /// Stop an answer. Its last event still comes.
-    Cancel(RequestId),
-    /// Read no more of an answer for now: its gateway is slowed down.
-    Pause(RequestId),
-    /// Read on.
-    Unpause(RequestId),
-    /// A typed call. [`Output::Replied`] follows.
-    Call {
-        /// Chosen by the caller; not in use.
-        id: u64,
-        /// Which.
-        method: Method,
-        /// Its parameters.
-        params: Option<Box<RawValue>>,
-    },
-    /// The answer to [`Output::Resolve`].
-    Resolved {
-        /// Whose.
-        attempt: AttemptId,
-        /// The gateway's addresses in the resolver's order, or why there are none.
-        result: Result<Vec<SocketAddr>, String>,
-    },
-    /// Say goodbye; [`Output::Stopped`] follows.
-    Stop,
-}
-
-/// What a device gives.
-#[derive(Debug)]
-pub enum Output {
-    /// Find the gateway's addresses.
-    Resolve {
-        /// For which attempt; the answer names it.
-        attempt: AttemptId,
-    },
-    /// The tunnel's state changed.
-    Changed {
-        /// From here.
-        from: State,
-        /// To here.
-        to: State,
-        /// For this reason.
-        why: Why,
-    },
-    /// While Connected: the path may be dead, or is known to live again.
-    Doubt(bool),
-    /// News of an answer.
-    Answer {
-        /// To which question.
-        request: RequestId,
-        /// What.
-        event: AnswerEvent,
-    },
-    /// A typed call's result.
-    Replied {
-        /// Which call's.
-        id: u64,
-        /// What came of it.
-        result: Result<Box<RawValue>, AskError>,
-    },
-    /// Something the person may want to know.
-    Notice(Notice),
-    /// After [`Input::Stop`]: the connections are closed.
-    Stopped,
-}
-
-/// News of an answer. `Debug` shows nothing of the answer.
-pub enum AnswerEvent {
-    /// The next text, in order.
-    Chunk(String),
-    /// The next of what is no text, for a question that was asked with a client's own body.
-    Delta(Delta),
-    /// Its tunnel was lost. It goes on when there is one again, or fails.
-    Cut,
-    /// After [`AnswerEvent::Cut`]: it goes on.
-    Resumed {
-        /// With this piece.
-        at: u64,
-    },
-    /// A streamed answer is complete. Last.
-    Ended(StreamEnd),
-    /// An unstreamed answer. Last.
-    Whole(Box<EscalationResponse>),
-    /// It failed; what text came before this stands. Last.
-    Failed(AskError),
-}
-
-impl std::fmt::Debug for AnswerEvent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Chunk(text) => write!(f, "Chunk({} bytes)", text.len()),
-            Self::Delta(delta) => f.debug_tuple("Delta").field(delta).finish(),
-            Self::Cut => f.write_str("Cut"),
-            Self::Resumed { at } => f.debug_struct("Resumed").field("at", at).finish(),
-            Self::Ended(end) => f.debug_tuple("Ended").field(end).finish(),
-            Self::Whole(answer) => write!(f, "Whole({} bytes)", answer.content.len()),
-            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
-        }
-    }
-}
-
-/// Why a question or a call came to nothing, or not to its end.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum AskError {
-    /// The gateway's word.
-    #[error("{}", .0.message)]
-    Remote(Box<ErrorMessage>),
-    /// The question breaks a rule; nothing was sent.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The question has something that is to stay on the device; nothing was sent.
-    #[error(transparent)]
-    Private(#[from] NotSent),
-    /// The question does not fit one message; nothing was sent.
-    #[error("the question with its context is too large for one message; send less context")]
-    TooLarge,
-    /// A question with this id is under way.
-    #[error("this question is under way already")]
-    Duplicate,
-    /// Too much is under way; nothing was sent.
-    #[error("too many questions wait already; wait for one to end")]
-    Busy,
-    /// There is no tunnel and none is being made; nothing was sent.
-    #[error("there is no tunnel to the gateway{}", why(.0.as_ref()))]
-    NotConnected(Option<Failure>),
-    /// The tunnel was lost after the question was sent, and was not had back in time.
-    #[error("the tunnel was lost in the middle of the answer: {0}")]
-    TunnelLost(Failure),
-    /// Nothing came in time.
-    #[error("no answer came in time")]
-    TimedOut,
-    /// Cancelled before it was sent, or while its tunnel was lost.
-    #[error("cancelled while there was no tunnel")]
-    Cancelled,
-    /// The gateway broke the protocol.
-    #[error("the gateway's answer is not understood: {0}")]
-    Protocol(String),
-}
-
-impl AskError {
-    /// The class a caller sees.
-    #[must_use]
-    pub const fn class(&self) -> ErrorClass {
-        match self {
-            Self::Remote(message) => message.code.class(),
-            Self::Invalid(_) | Self::Private(_) | Self::TooLarge | Self::Duplicate => {
-                ErrorClass::Validation
-            }
-            Self::Busy => ErrorClass::RateLimit,
-            Self::NotConnected(Some(failure)) => failure.kind.class(),
-            Self::NotConnected(None) => ErrorClass::NotConnected,
-            Self::TunnelLost(_) => ErrorClass::TunnelConnection,
-            Self::TimedOut => ErrorClass::Timeout,
-            Self::Cancelled => ErrorClass::Api,
-            Self::Protocol(_) => ErrorClass::Serialization,
-        }
-    }
-}
-
-fn why(failure: Option<&Failure>) -> String {
-    failure
-        .map(|failure| format!(": {failure}"))
-        .unwrap_or_default()
-}
-
-/// How the caller misused the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
-    /// Outputs have not been drained: drain them first.
-    #[error("too many outputs wait to be drained")]
-    Backlog,
-    /// There is a tunnel, or one is being made.
-    #[error("the tunnel is up or coming up already")]
-    AlreadyUp,
-    /// The measurement is none.
-    #[error(transparent)]
-    Vitals(#[from] BadVitals),
-    /// A call with this id is under way.
-    #[error("a call with this id is under way")]
-    DuplicateCall,
+    /// What else its owner may set.
+    pub terms: Terms,
 }
 
 /// Counters of the device's life, over all its sessions.
@@ -331,6 +132,13 @@ pub struct Device<T> {
     waiting: VecDeque<Lane>,
     /// Questions whose tunnel was lost in this step.
     newly_cut: Vec<RequestId>,
+    /// Kept, and not under way.
+    shelf: BTreeMap<RequestId, Shelved>,
+    pace: Pace,
+    /// Something worth keeping happened in this step.
+    touched: bool,
+    /// What nobody was there to be told.
+    unheard: Option<Notice>,
     /// Draws ids for questions that are asked again.
     ids: ChaCha20Rng,
     vitals: Vitals,
@@ -343,7 +151,8 @@ pub struct Device<T> {
 impl<T: Transport> Device<T> {
     /// A device that is not connected.
     pub fn new(transport: T, config: Config, seed: &Seed) -> Self {
-        let tunnel = Tunnel::new(config.attempts, &seed.child("tunnel"));
+        let tunnel =
+            Tunnel::new(config.attempts, &seed.child("tunnel")).with_silence(config.terms.silence);
         Self {
             transport,
             config,
@@ -357,6 +166,10 @@ impl<T: Transport> Device<T> {
             lanes: BTreeMap::new(),
             waiting: VecDeque::new(),
             newly_cut: Vec::new(),
+            shelf: BTreeMap::new(),
+            pace: Pace::default(),
+            touched: false,
+            unheard: None,
             ids: seed.secret("questions asked again"),
             vitals: Vitals::default(),
             stats: Stats::default(),
@@ -467,6 +280,9 @@ impl<T: Transport> Device<T> {
         if matches!(to, State::Disconnected | State::Failed) {
             self.refuse_waiting(failure.as_ref());
         }
+        if to == State::Connecting {
+            self.unpark(now);
+        }
         if matches!(to, State::Connected { .. }) {
             self.send_waiting(now);
         }
@@ -486,7 +302,9 @@ impl<T: Transport> Device<T> {
         self.drain_transport(now);
         self.tell_cuts();
         self.read_meters();
-        if self.stopping && self.conns.is_empty() {
+        let stopped = self.stopping && self.conns.is_empty();
+        self.keep(now, stopped);
+        if stopped {
             self.stopping = false;
             self.outputs.push_back(Output::Stopped);
         }
@@ -573,6 +391,7 @@ impl<T: Transport> Device<T> {
 
     fn stop(&mut self, now: Now) {
         self.stopping = true;
+        self.forget_cancelled();
         self.note_tunnel(now, tunnel::Input::Disconnect);
     }
 
@@ -607,6 +426,9 @@ impl<T: Transport> Device<T> {
                 self.call(now, id, method, params);
             }
             Input::Resolved { attempt, result } => self.resolved(now, attempt, result),
+            Input::Restore(unfinished) => self.restore(now, unfinished),
+            Input::Attach(request) => self.attach(now, request),
+            Input::Taken(request) => self.taken(request),
             Input::Stop => self.stop(now),
         }
         Ok(())
@@ -638,7 +460,9 @@ impl<T: Transport> Machine for Device<T> {
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let dial = self.links.values().filter_map(Link::next_dial).min();
-        let own = earliest(dial.map(|at| (at, "the next address")), self.next_expiry());
+        let keep = self.next_keep().map(|at| (at, "what is to be kept"));
+        let dial = dial.map(|at| (at, "the next address"));
+        let own = earliest(earliest(dial, keep), self.next_expiry());
         let below = earliest(self.tunnel.poll_timeout(), self.transport.poll_timeout());
         earliest(own, below)
     }

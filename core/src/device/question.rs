@@ -17,21 +17,26 @@
 //! Until it is first sent, its own time to the first piece. From then on the gateway keeps the
 //! deadlines as long as there is a stream; [`limits::ESCALATION_TOTAL`] with a grace is for a gateway
 //! that does not. While it is cut and nothing has come, it waits for a tunnel no longer than its time
-//! to the first piece, with that grace.
+//! to the first piece, with that grace. An answer that has begun may not be silent longer than its
+//! device's owner allows ([`super::Terms::idle`]) while there is a stream that is read.
 
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
 use super::asked::{Lane, Prepared};
+use super::cancel::Cancelling;
 use super::inflow::Inflow;
+use super::unfinished::{Kept, Transcript};
 use super::{AnswerEvent, AskError, Device, Failure};
 use crate::dialect::chat::Delta;
 use crate::error::ErrorCode;
+use crate::escalation::request::first_piece_timeout;
 use crate::ids::RequestId;
 use crate::limits;
+use crate::privacy::Mapping;
 use crate::stream::reassembly::{Reassembly, Released, StreamError};
-use crate::time::Now;
+use crate::time::{Now, UnixMillis};
 use crate::transport::{ConnId, StreamId, Transport};
 use crate::tunnel::FailureKind;
 use crate::wire::codec;
@@ -45,7 +50,13 @@ pub(super) struct Question {
     /// Its id at the gateway: a new one once it was asked again.
     pub(super) wire_id: RequestId,
     /// For being sent again; gone once text of its answer was given out.
-    request: Option<Box<EscalationRequest>>,
+    pub(super) request: Option<Box<EscalationRequest>>,
+    /// Bytes of it, encoded.
+    pub(super) request_bytes: usize,
+    /// How it begins, for lists.
+    pub(super) title: String,
+    /// What it was asked with.
+    pub(super) body: u64,
     /// Encoded, until it is first sent.
     frame: Vec<u8>,
     pub(super) place: Option<(ConnId, StreamId)>,
@@ -53,13 +64,24 @@ pub(super) struct Question {
     pub(super) pieces: Reassembly,
     pub(super) inflow: Inflow,
     pub(super) paused: bool,
+    /// Whether somebody reads it: not yet, of one that another process of the device asked.
+    pub(super) attended: bool,
+    /// What was given out, if that is kept.
+    pub(super) transcript: Option<Transcript>,
     asked: Instant,
     /// To the first piece.
     patience: Duration,
-    sent: Option<Instant>,
+    /// From when it was sent to its end.
+    total: Duration,
+    pub(super) sent: Option<Instant>,
+    /// When it was asked, or first sent, by the wall clock.
+    pub(super) sent_at: UnixMillis,
+    /// When the gateway last said something of it, or could.
+    heard: Instant,
     rests_until: Option<Instant>,
-    cut: Option<Cut>,
-    asked_anew: bool,
+    pub(super) cut: Option<Cut>,
+    pub(super) cancelling: Cancelling,
+    pub(super) asked_anew: bool,
     /// Times in a row that it was to go on and not one piece came.
     fruitless: u32,
     /// Pieces acknowledged.
@@ -70,9 +92,9 @@ pub(super) struct Question {
 
 /// A question whose stream was lost and that has not gone on yet.
 #[derive(Clone, Debug)]
-struct Cut {
-    at: Instant,
-    failure: Failure,
+pub(super) struct Cut {
+    pub(super) at: Instant,
+    pub(super) failure: Failure,
 }
 
 impl std::fmt::Debug for Question {
@@ -89,27 +111,38 @@ impl std::fmt::Debug for Question {
 }
 
 impl Question {
-    pub(super) fn new(now: Now, prepared: Prepared) -> Self {
+    pub(super) fn new(now: Now, prepared: Prepared, keeps: bool) -> Self {
         let Prepared {
             request,
             frame,
+            body,
+            title,
             patience,
             hidden,
         } = prepared;
         Self {
             wire_id: request.request_id,
             request: Some(request),
+            request_bytes: frame.len(),
+            title,
+            body,
             frame,
             place: None,
             decoder: FrameDecoder::new(),
             pieces: Reassembly::new(),
             inflow: Inflow::new(hidden),
             paused: false,
+            attended: true,
+            transcript: keeps.then(Transcript::default),
             asked: now.instant,
             patience,
+            total: limits::ESCALATION_TOTAL + limits::ANSWER_GRACE,
             sent: None,
+            sent_at: now.wall,
+            heard: now.instant,
             rests_until: None,
             cut: None,
+            cancelling: Cancelling::No,
             asked_anew: false,
             fruitless: 0,
             acked: 0,
@@ -117,12 +150,92 @@ impl Question {
         }
     }
 
+    /// One that another process of the device asked so long ago; it goes on when there is a tunnel.
+    pub(super) fn restored(now: Now, kept: Kept) -> Self {
+        let age = now.wall.saturating_since(kept.sent_at);
+        let whole = limits::ESCALATION_TOTAL + limits::ANSWER_GRACE;
+        let patience = kept.request.as_deref().map(first_piece_timeout);
+        Self {
+            wire_id: kept.wire_id,
+            request_bytes: kept.request.as_deref().map_or(0, encoded_bytes),
+            request: kept.request,
+            title: kept.title,
+            body: kept.body,
+            frame: Vec::new(),
+            place: None,
+            decoder: FrameDecoder::new(),
+            pieces: Reassembly::going_on(kept.next_sequence, kept.whole),
+            inflow: Inflow::going_on(kept.hidden, kept.open, kept.held),
+            paused: false,
+            attended: false,
+            transcript: Some(Transcript::of(kept.said)),
+            asked: now.instant,
+            patience: patience.unwrap_or(limits::ESCALATION_TIMEOUT_DEFAULT),
+            // The gateway may have it to the end by now: it is asked once in any case.
+            total: whole.saturating_sub(age).max(limits::ANSWER_GRACE),
+            sent: Some(now.instant),
+            sent_at: kept.sent_at,
+            heard: now.instant,
+            rests_until: None,
+            cut: Some(Cut {
+                at: now.instant,
+                failure: Failure::new(FailureKind::Ended, "the device's process ended"),
+            }),
+            cancelling: if kept.cancelled {
+                Cancelling::Wanted(now.instant)
+            } else {
+                Cancelling::No
+            },
+            asked_anew: kept.asked_anew,
+            fruitless: 0,
+            acked: kept.next_sequence,
+            unacked_bytes: 0,
+        }
+    }
+
+    /// What there is to keep of it; `None` when it is not to be kept.
+    pub(super) fn kept(&self, id: RequestId) -> Option<Kept> {
+        let transcript = self.transcript.as_ref()?;
+        let (open, held) = self.inflow.end_so_far();
+        Some(Kept {
+            id,
+            wire_id: self.wire_id,
+            title: self.title.clone(),
+            body: self.body,
+            sent_at: self.sent_at,
+            request: self.request.clone(),
+            asked_anew: self.asked_anew,
+            cancelled: self.cancelling != Cancelling::No,
+            next_sequence: self.pieces.next_sequence(),
+            whole: self.pieces.is_complete(),
+            said: transcript.parts.clone(),
+            open,
+            held: held.to_owned(),
+            hidden: Mapping::clone(self.inflow.hidden()),
+            end: None,
+        })
+    }
+
+    /// When it has been silent too long.
+    pub(super) fn silent_at(&self, idle: Duration) -> Option<Instant> {
+        let in_the_middle = self.pieces.next_sequence() > 0 && !self.pieces.is_complete();
+        (in_the_middle && self.place.is_some() && !self.paused).then(|| self.heard + idle)
+    }
+
+    /// It is read on, or somebody said something of it.
+    pub(super) fn heard(&mut self, now: Now) {
+        self.heard = now.instant;
+    }
+
     /// When it has waited long enough.
     pub(super) fn overdue_at(&self) -> Instant {
         let Some(sent) = self.sent else {
             return self.asked + self.patience;
         };
-        let end = sent + limits::ESCALATION_TOTAL + limits::ANSWER_GRACE;
+        let end = sent + self.total;
+        if let (Cancelling::Wanted(at), None) = (self.cancelling, self.place) {
+            return end.min(at + limits::CANCEL_WAITS);
+        }
         match &self.cut {
             Some(cut) if self.pieces.next_sequence() == 0 && self.place.is_none() => {
                 end.min((sent + self.patience).max(cut.at) + limits::ANSWER_GRACE)
@@ -132,9 +245,10 @@ impl Question {
     }
 
     /// When something is due of it.
-    pub(super) fn due_at(&self) -> Instant {
-        let overdue = self.overdue_at();
-        self.rests_until.map_or(overdue, |until| until.min(overdue))
+    pub(super) fn due_at(&self, idle: Duration) -> Instant {
+        let others = [self.rests_until, self.silent_at(idle)];
+        let others = others.into_iter().flatten();
+        others.fold(self.overdue_at(), Instant::min)
     }
 
     /// What it ends with when it is overdue, or when there will be no tunnel.
@@ -158,7 +272,10 @@ impl Question {
         }
         let next_sequence = self.pieces.next_sequence();
         let message = match &self.request {
-            Some(request) if next_sequence == 0 => Message::EscalationRequest(request.clone()),
+            // One that nobody wants any more is not begun.
+            Some(request) if next_sequence == 0 && self.cancelling == Cancelling::No => {
+                Message::EscalationRequest(request.clone())
+            }
             Some(_) | None => Message::Resume(Resume {
                 request_id: self.wire_id,
                 next_sequence,
@@ -180,6 +297,10 @@ impl Question {
     }
 }
 
+fn encoded_bytes(request: &EscalationRequest) -> usize {
+    serde_json::to_vec(request).map_or(0, |bytes| bytes.len())
+}
+
 impl<T: Transport> Device<T> {
     /// Says what the question has to say on its new stream.
     pub(super) fn send_question(
@@ -194,12 +315,17 @@ impl<T: Transport> Device<T> {
         };
         question.place = Some((conn, stream));
         let first = !question.frame.is_empty();
-        question.sent.get_or_insert(now.instant);
+        if question.sent.is_none() {
+            question.sent = Some(now.instant);
+            question.sent_at = now.wall;
+        }
+        question.heard(now);
         // It was encoded once and fits.
         if let Some(words) = question.first_words() {
             self.transport.send(conn, stream, &words);
         }
         self.stats.requests_sent += u64::from(first);
+        self.tell_cancelled(id);
     }
 
     /// A stream of a question is lost: it waits for another, before those that were never sent.
@@ -212,6 +338,7 @@ impl<T: Transport> Device<T> {
             self.lanes.remove(&(conn, stream));
             self.transport.finish(conn, stream);
         }
+        question.cancelling.untold();
         if question.cut.is_none() {
             question.cut = Some(Cut {
                 at: now.instant,
@@ -238,6 +365,9 @@ impl<T: Transport> Device<T> {
         let Some(question) = self.questions.get_mut(&id) else {
             return;
         };
+        if question.cancelling != Cancelling::No {
+            return self.fail_question(id, AskError::Cancelled);
+        }
         question.fruitless += 1;
         if question.fruitless > limits::RESUMES_WITHOUT_PROGRESS_MAX {
             return self.fail_question(id, AskError::Protocol(what.to_owned()));
@@ -299,6 +429,7 @@ impl<T: Transport> Device<T> {
         }
         if question.pieces.next_sequence() > before {
             question.fruitless = 0;
+            self.touched = true;
         }
         if !events.is_empty() {
             question.request = None;
@@ -336,6 +467,9 @@ impl<T: Transport> Device<T> {
 
     /// The gateway refused, or the answer failed: mostly that is final.
     pub(super) fn question_refused(&mut self, now: Now, id: RequestId, error: ErrorMessage) {
+        if self.cancelled_is_over(id, &error) {
+            return;
+        }
         let waits = matches!(error.code, ErrorCode::RateLimited | ErrorCode::InProgress);
         if waits && self.rest(now, id, &error) {
             return;

@@ -1,11 +1,13 @@
 mod net;
 mod recall;
+mod restart;
 mod resume;
 
 use std::time::{Duration, Instant};
 
 use self::net::{DELAY, DEVICE, Net, UP, Upstream, device_config, gateway_config};
 use super::*;
+use crate::api::Method;
 use crate::billing::account::Command;
 use crate::billing::money::Nanos;
 use crate::billing::tier::Tier;

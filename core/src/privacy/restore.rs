@@ -54,6 +54,22 @@ impl Restorer {
         }
     }
 
+    /// In the middle of a text, with what was held back of it.
+    #[must_use]
+    pub const fn going_on(mapping: Arc<Mapping>, form: Form, held: String) -> Self {
+        Self {
+            mapping,
+            form,
+            held,
+        }
+    }
+
+    /// What is held back because it may become a token.
+    #[must_use]
+    pub fn held(&self) -> &str {
+        &self.held
+    }
+
     /// The next piece, restored as far as it can be told.
     pub fn push(&mut self, piece: String) -> String {
         if self.mapping.is_empty() || (self.held.is_empty() && !piece.contains('[')) {

@@ -10,7 +10,8 @@
 //! # Invariants
 //!
 //! 1. What is released is a prefix of what was sent, each piece once.
-//! 2. A repeat with equal content is dropped; a repeat with other content is an error.
+//! 2. A repeat with equal content is dropped; a repeat with other content is an error, unless the
+//!    piece came to an earlier process, which kept only how many there were.
 //! 3. A piece after the final one is an error.
 //! 4. What waits for a missing piece never exceeds the window's bounds.
 //! 5. After an error the reassembly stays in error; only that too much waited is mended by asking
@@ -90,6 +91,8 @@ impl std::fmt::Debug for Released {
 #[derive(Debug, Default)]
 pub struct Reassembly {
     next: u64,
+    /// The first piece that `seen` has the digest of.
+    first_seen: u64,
     last: Option<u64>,
     /// Digests of what was released, 8 bytes a piece: enough to tell a repeat from a contradiction
     /// without keeping the text.
@@ -114,6 +117,18 @@ impl Reassembly {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A reassembly that another process began: what came before `next` is known to have been released,
+    /// not what it was.
+    #[must_use]
+    pub fn going_on(next: u64, whole: bool) -> Self {
+        Self {
+            next,
+            first_seen: next,
+            last: next.checked_sub(1).filter(|_| whole),
+            ..Self::default()
+        }
     }
 
     /// Takes a piece.
@@ -203,9 +218,10 @@ impl Reassembly {
         delta: Option<&str>,
         is_final: bool,
     ) -> Result<Accepted, StreamError> {
-        let known = usize::try_from(sequence)
-            .ok()
-            .and_then(|at| self.seen.get(at));
+        let Some(at) = sequence.checked_sub(self.first_seen) else {
+            return Ok(Accepted::Repeat);
+        };
+        let known = usize::try_from(at).ok().and_then(|at| self.seen.get(at));
         if known == Some(&digest(content, delta, is_final)) {
             Ok(Accepted::Repeat)
         } else {

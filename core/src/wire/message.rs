@@ -11,6 +11,7 @@ mod private;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::billing::account::alert::Alert;
 use crate::billing::money::Nanos;
 use crate::error::ErrorCode;
 use crate::ids::{DeviceId, RequestId};
@@ -536,7 +537,7 @@ pub struct ChunkAck {
 }
 
 /// Gateway → device, control: something the person may want to know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// What it is about.
     pub kind: String,
@@ -549,6 +550,14 @@ impl Notice {
     /// The kind of a notice that a limit of the account comes near. Its data is an
     /// [`Alert`](crate::billing::account::alert::Alert).
     pub const LIMIT: &str = "limit";
+
+    /// For a person, if it is of a kind that people are told of.
+    #[must_use]
+    pub fn in_words(&self) -> Option<String> {
+        let limit = (self.kind == Self::LIMIT).then(|| self.data.clone())?;
+        let alert = serde_json::from_value::<Alert>(limit).ok()?;
+        Some(alert.in_words())
+    }
 }
 
 /// Device → gateway, call: one typed call (see `api`).

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use arbitrary::Arbitrary;
 use bytes::Bytes;
 use mesh_core::api::Method;
+use mesh_core::device::unfinished::Unfinished;
 use mesh_core::device::{
     AnswerEvent, AskError, AttemptId, Attempts, Config, Device, Input, Output, Rejected, State,
     Stats,
@@ -235,6 +236,10 @@ impl World {
                 Attempts::AtMost(3)
             },
             privacy: mesh_core::privacy::Policy::default(),
+            terms: mesh_core::device::Terms {
+                keeps: true,
+                ..mesh_core::device::Terms::default()
+            },
         };
         Self {
             now: steps::origin(),
@@ -277,6 +282,13 @@ impl World {
                     assert!(call.ended <= call.asked, "a reply that nobody asked for");
                 }
                 Output::Stopped => self.stopped += 1,
+                Output::Keep(unfinished) => {
+                    let Ok(written) = unfinished.encode(DEVICE) else {
+                        unreachable!("all of it is text")
+                    };
+                    let read = Unfinished::decode(&written, DEVICE);
+                    assert_eq!(read, Ok(unfinished), "what is kept is not read again");
+                }
                 Output::Doubt(_) | Output::Notice(_) => {}
             }
         }
@@ -300,7 +312,7 @@ impl World {
                 assert!(entry.ended + 1 < entry.asked, "a duplicate of nothing");
                 entry.ended += 1;
             }
-            AnswerEvent::Cut | AnswerEvent::Resumed { .. } => {}
+            AnswerEvent::Cut | AnswerEvent::Resumed { .. } | AnswerEvent::Notice(_) => {}
             AnswerEvent::Ended(_) | AnswerEvent::Whole(_) | AnswerEvent::Failed(_) => {
                 entry.ended += 1;
                 assert!(entry.ended <= entry.asked, "a second last event");
@@ -546,8 +558,10 @@ impl World {
                         self.was_asked(data);
                     }
                     if *number == 0x13 {
-                        // Of which nothing has come is sent again as it was.
-                        assert!(data["next_sequence"].as_u64() > Some(0));
+                        // Of which nothing has come is sent again as it was, unless it is not
+                        // wanted any more.
+                        let cancels = frames.get(n + 1).is_some_and(|next| next.0 == 0x14);
+                        assert!(data["next_sequence"].as_u64() > Some(0) || cancels);
                     }
                 }
             }

@@ -36,6 +36,7 @@ pub mod seal;
 pub mod sse;
 pub mod text;
 pub mod tunnel;
+pub mod unfinished;
 pub mod webhook;
 
 /// A target's name and its check.
@@ -64,4 +65,5 @@ pub const TARGETS: &[Target] = &[
     ("prices", prices::run),
     ("webhook", webhook::run),
     ("privacy", privacy::run),
+    ("unfinished", unfinished::run),
 ];

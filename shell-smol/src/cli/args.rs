@@ -59,6 +59,7 @@ Options:
       --max-tokens TOKENS  The longest answer [default: 1024]
       --timeout SECONDS    How long the first piece may take (1-600) [default: 30]
       --no-stream          Print the answer when it is whole
+      --resume [ID]        Go on with an unfinished question of a process that is gone
       --json               Print one JSON object with answer, tokens, prices and ids
       --data-dir DIR       Where key and certificate are kept [env: SYNESIS_DATA_DIR]
       --events             Tell the tunnel's changes on stderr, one JSON object a line
@@ -66,6 +67,7 @@ Options:
 Examples:
   synesis-lite ask \"Why is the sky blue?\"
   git diff | synesis-lite ask --model claude > review.md
+  synesis-lite ask --resume
   synesis-lite ask --json \"What is a PTO?\" | jq -r .charge";
 
 const STATUS_HELP: &str = "\
@@ -129,6 +131,8 @@ pub struct Ask {
     pub no_stream: bool,
     /// Print one JSON object.
     pub json: bool,
+    /// Go on with an unfinished question: the one of this id, or the only one.
+    pub resume: Option<Option<String>>,
 }
 
 /// `synesis-lite status`.
@@ -174,6 +178,7 @@ fn read(
         timeout: None,
         no_stream: false,
         json: false,
+        resume: None,
     };
     while let Some(argument) = parser.next()? {
         match (argument, name) {
@@ -189,6 +194,13 @@ fn read(
             (Long("max-tokens"), Some(Name::Ask)) => ask.max_tokens = parser.value()?.parse()?,
             (Long("timeout"), Some(Name::Ask)) => ask.timeout = Some(parser.value()?.parse()?),
             (Long("no-stream"), Some(Name::Ask)) => ask.no_stream = true,
+            (Long("resume"), Some(Name::Ask)) => {
+                let id = parser.optional_value().map(|id| id.string()).transpose()?;
+                ask.resume = Some(id);
+            }
+            (Value(id), Some(Name::Ask)) if ask.resume == Some(None) => {
+                ask.resume = Some(Some(id.string()?));
+            }
             (Value(text), Some(Name::Ask)) if ask.question.is_none() => {
                 ask.question = Some(text.string()?);
             }
@@ -277,6 +289,20 @@ mod tests {
         assert_eq!(asked(&["ask"]).question, None);
         let odd = asked(&["ask", "--", "--why?"]);
         assert_eq!(odd.question.as_deref(), Some("--why?"));
+    }
+
+    #[test]
+    fn a_question_that_goes_on_may_be_named() {
+        assert_eq!(asked(&["ask", "why?"]).resume, None);
+        assert_eq!(asked(&["ask", "--resume"]).resume, Some(None));
+        for line in [
+            &["ask", "--resume", "req_1"][..],
+            &["ask", "--resume=req_1"],
+        ] {
+            let ask = asked(line);
+            assert_eq!(ask.resume, Some(Some("req_1".to_owned())));
+            assert_eq!(ask.question, None);
+        }
     }
 
     #[test]

@@ -14,17 +14,19 @@ use std::io::{self, IsTerminal as _, Read};
 use std::time::Instant;
 
 use mesh_core::device::control::Part;
+use mesh_core::device::unfinished::{NotChosen, choose};
 use mesh_core::error::ErrorClass;
 use mesh_core::escalation::context::Question;
 use mesh_core::escalation::receipt::{self, Receipt};
 use mesh_core::escalation::request::validate;
+use mesh_core::ids::RequestId;
 use mesh_core::limits::QUERY_CHARS_MAX;
-use mesh_core::wire::message::StreamEnd;
+use mesh_core::wire::message::{EscalationRequest, Notice, StreamEnd};
 use serde::Serialize;
 use smol::future::FutureExt as _;
 
 use super::link::{Asked, Link};
-use super::output::{Stdout, note};
+use super::output::{Stdout, line_now, note};
 use super::{Interrupts, Scene, Stop, args};
 use crate::error::Error;
 use crate::random;
@@ -37,6 +39,9 @@ struct Report<'a> {
     elapsed_ms: u64,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     receipt: Option<Receipt>,
+    /// What came near of the account's limits meanwhile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notices: Vec<&'a serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<serde_json::Value>,
 }
@@ -47,12 +52,49 @@ struct Outcome {
     content: String,
     /// Usage and charge, if it got so far.
     receipt: Option<StreamEnd>,
+    /// What else there is to tell.
+    notices: Vec<Notice>,
     /// Why it is not whole.
     stop: Option<Stop>,
 }
 
-/// Asks.
+/// Asks, or goes on with what was asked.
 pub(super) async fn run(ask: &args::Ask, scene: &Scene<'_>) -> Result<(), Stop> {
+    let asked = Instant::now();
+    let mut interrupts = Interrupts::new()?;
+    let (link, answer) = match &ask.resume {
+        Some(id) => resume(id.as_deref(), ask.json, scene, &mut interrupts).await?,
+        None => {
+            let question = question(ask)?;
+            let link = interrupts.or(Link::open(scene)).await?;
+            let answer = interrupts.or(link.ask(question)).await?;
+            (link, answer)
+        }
+    };
+    let mut out = Stdout::new();
+    let outcome = follow(answer, &mut out, !ask.json, &mut interrupts).await;
+    link.close().await;
+
+    if ask.json {
+        let millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let report = Report {
+            content: &outcome.content,
+            elapsed_ms: millis,
+            receipt: outcome.receipt.as_ref().map(Receipt::from),
+            notices: outcome.notices.iter().map(|notice| &notice.data).collect(),
+            error: outcome.stop.as_ref().and_then(Stop::to_json),
+        };
+        out.json(&report).await?;
+    } else if let Some(end) = &outcome.receipt {
+        note(&receipt::line(end));
+        if let Some(word) = receipt::not_whole(end.finish_reason) {
+            note(word);
+        }
+    }
+    outcome.stop.map_or(Ok(()), Err)
+}
+
+fn question(ask: &args::Ask) -> Result<EscalationRequest, Stop> {
     let text = match &ask.question {
         Some(text) => text.clone(),
         None => from_stdin()?,
@@ -66,31 +108,49 @@ pub(super) async fn run(ask: &args::Ask, scene: &Scene<'_>) -> Result<(), Stop> 
     }
     let question = question.into_request(random::request_id()?);
     validate(&question).map_err(Error::from)?;
+    Ok(question)
+}
 
-    let asked = Instant::now();
-    let mut interrupts = Interrupts::new()?;
-    let link = interrupts.or(Link::open(scene)).await?;
-    let answer = interrupts.or(link.ask(question)).await?;
-    let mut out = Stdout::new();
-    let outcome = follow(answer, &mut out, !ask.json, &mut interrupts).await;
-    link.close().await;
-
-    if ask.json {
-        let millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let report = Report {
-            content: &outcome.content,
-            elapsed_ms: millis,
-            receipt: outcome.receipt.as_ref().map(Receipt::from),
-            error: outcome.stop.as_ref().and_then(Stop::to_json),
-        };
-        out.json(&report).await?;
-    } else if let Some(end) = &outcome.receipt {
-        note(&receipt::line(end));
-        if let Some(word) = receipt::not_whole(end.finish_reason) {
-            note(word);
+/// The unfinished question that is meant; several are listed.
+async fn resume(
+    id: Option<&str>,
+    json: bool,
+    scene: &Scene<'_>,
+    interrupts: &mut Interrupts,
+) -> Result<(Link, Asked), Stop> {
+    let invalid = |words: String| Error::new(ErrorClass::Validation, words);
+    let wanted = id
+        .map(|id| {
+            id.parse::<RequestId>()
+                .map_err(|bad| invalid(bad.to_string()))
+        })
+        .transpose()?;
+    let link = interrupts.or(Link::start(scene)).await?;
+    let (unfinished, trouble) = interrupts.or(link.unfinished()).await?;
+    for words in trouble {
+        note(&words);
+    }
+    let chosen = choose(wanted, &unfinished);
+    if let Err(NotChosen::Several(_)) = chosen {
+        if json {
+            let all = serde_json::json!({ "unfinished": unfinished });
+            Stdout::new().json(&all).await?;
+        } else {
+            for listed in &unfinished {
+                line_now(&listed.line())?;
+            }
         }
     }
-    outcome.stop.map_or(Ok(()), Err)
+    match chosen {
+        Ok(id) => {
+            let answer = interrupts.or(link.resume(id)).await?;
+            Ok((link, answer))
+        }
+        Err(not) => {
+            link.close().await;
+            Err(invalid(not.to_string()).into())
+        }
+    }
 }
 
 /// Follows an answer to its end, and prints its pieces as they come if so wanted. The first
@@ -102,6 +162,7 @@ async fn follow(
     interrupts: &mut Interrupts,
 ) -> Outcome {
     let mut content = String::new();
+    let mut notices = Vec::new();
     let mut interrupted = false;
     let stop = loop {
         let next = async { Some(answer.next().await) };
@@ -116,9 +177,14 @@ async fn follow(
                 answer.cancel().await;
                 note("Cancelling; Ctrl-C again leaves at once.");
             }
-            Some(Ok(Some(part @ (Part::Delta(_) | Part::Cut | Part::Resumed(_))))) => {
+            Some(Ok(Some(
+                part @ (Part::Delta(_) | Part::Cut | Part::Resumed(_) | Part::Notice(_)),
+            ))) => {
                 if let Some(words) = part.words() {
                     note(&words);
+                }
+                if let Part::Notice(notice) = part {
+                    notices.push(notice);
                 }
             }
             Some(Ok(Some(Part::Text(text)))) => {
@@ -140,6 +206,7 @@ async fn follow(
     Outcome {
         content,
         receipt: answer.receipt().cloned(),
+        notices,
         stop,
     }
 }

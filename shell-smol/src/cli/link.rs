@@ -2,6 +2,8 @@
 
 use mesh_core::device::control::Part;
 use mesh_core::device::status::Status;
+use mesh_core::device::unfinished::Listed;
+use mesh_core::ids::RequestId;
 use mesh_core::wire::message::{EscalationRequest, StreamEnd};
 
 use super::Scene;
@@ -36,13 +38,47 @@ impl Link {
     ///
     /// When this device is not enrolled, or the gateway cannot be reached.
     pub(super) async fn open(scene: &Scene<'_>) -> Result<Self, Error> {
+        let link = Self::start(scene).await?;
+        if let Self::Own(client) = &link {
+            client.connected().await?;
+        }
+        Ok(link)
+    }
+
+    /// Finds the agent, or starts to connect: what is kept on this device can be had without a
+    /// gateway.
+    ///
+    /// # Errors
+    ///
+    /// When this device is not enrolled.
+    pub(super) async fn start(scene: &Scene<'_>) -> Result<Self, Error> {
         if let Some(agent) = AgentLink::find(&scene.folder).await? {
             return Ok(Self::Agent(agent));
         }
-        let client = Client::start(scene.executor, &credentials::load(&scene.folder)?)?;
+        let enrolment = credentials::load(&scene.folder)?;
+        let client = Client::start(scene.executor, &enrolment, &scene.folder)?;
         scene.watch(&client);
-        client.connected().await?;
         Ok(Self::Own(client))
+    }
+
+    /// Questions that are unfinished on this device, and what is to be said of files that cannot be
+    /// used.
+    pub(super) async fn unfinished(&self) -> Result<(Vec<Listed>, Vec<String>), Error> {
+        match self {
+            Self::Agent(agent) => Ok((agent.unfinished().await?, Vec::new())),
+            Self::Own(client) => {
+                let trouble = client.adopt().await?;
+                Ok((client.unfinished().await?, trouble))
+            }
+        }
+    }
+
+    /// The answer to one of them, from its first word on.
+    pub(super) async fn resume(&self, id: RequestId) -> Result<Asked, Error> {
+        Ok(match self {
+            Self::Agent(agent) => Asked::Agent(agent.resume(id).await?),
+            Self::Own(client) => Asked::Own(client.resume(id).await?),
+        })
     }
 
     /// Asks a question.

@@ -16,6 +16,9 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<(), Stop> {
     let socket = ControlSocket::bind(&scene.folder)?;
     let mut interrupts = Interrupts::new()?;
     let client = Client::start_agent(scene.executor, &enrolment, &scene.folder)?;
+    for words in client.adopt().await? {
+        note(&words);
+    }
     if scene.events {
         scene.watch(&client);
     } else {

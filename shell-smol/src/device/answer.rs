@@ -117,11 +117,14 @@ impl Answer {
     }
 }
 
-/// Nobody wants more of it.
+/// Nobody wants more of it: it is cancelled, or its end was had and need be kept no longer.
 impl Drop for Answer {
     fn drop(&mut self) {
-        if !self.over {
-            let _full = self.orders.try_send(Order::Cancel(self.request_id));
-        }
+        let order = if self.over {
+            Order::Taken(self.request_id)
+        } else {
+            Order::Cancel(self.request_id)
+        };
+        let _full = self.orders.try_send(order);
     }
 }

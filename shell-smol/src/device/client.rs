@@ -23,10 +23,12 @@ use async_io::Timer;
 use mesh_core::api::{Method, Params, Pong};
 use mesh_core::billing::account::Summary;
 use mesh_core::device::status::{About, Standing, Status};
+use mesh_core::device::unfinished::Listed;
 use mesh_core::device::{Attempts, State};
 use mesh_core::error::ErrorClass;
 use mesh_core::escalation::request::validate;
 use mesh_core::identity::enrolment::Enrolment;
+use mesh_core::ids::RequestId;
 use mesh_core::limits::{CALL_TIMEOUT, LAST_WORDS_TIMEOUT, PERSON_TIMEOUT};
 use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::EscalationRequest;
@@ -37,6 +39,7 @@ use smol::future::FutureExt as _;
 use smol::{LocalExecutor, Task};
 
 use super::answer::Answer;
+use super::book;
 use super::host::{self, Board, Order};
 use super::route;
 use super::vitals::{FIRST_SAMPLE_AFTER, SAMPLE_EVERY, Sampler};
@@ -53,6 +56,8 @@ pub struct Client {
     about: Rc<About>,
     began: Instant,
     driver: Rc<RefCell<Option<Task<()>>>>,
+    /// The device's folder.
+    folder: Rc<Path>,
 }
 
 impl Client {
@@ -61,8 +66,12 @@ impl Client {
     /// # Errors
     ///
     /// When the enrolment cannot be used or there is no socket.
-    pub fn start(executor: &LocalExecutor<'static>, enrolment: &Enrolment) -> Result<Self, Error> {
-        Self::begin(executor, enrolment, Attempts::default(), None)
+    pub fn start(
+        executor: &LocalExecutor<'static>,
+        enrolment: &Enrolment,
+        folder: &Path,
+    ) -> Result<Self, Error> {
+        Self::begin(executor, enrolment, folder, Attempts::default(), None)
     }
 
     /// Starts an agent's tunnel: it never gives up, follows changes of the network, and reports the
@@ -77,7 +86,7 @@ impl Client {
         folder: &Path,
     ) -> Result<Self, Error> {
         let pid = Some(std::process::id());
-        let client = Self::begin(executor, enrolment, Attempts::Forever, pid)?;
+        let client = Self::begin(executor, enrolment, folder, Attempts::Forever, pid)?;
         let orders = client.orders.downgrade();
         let gateway = enrolment.tunnel_address.clone();
         executor
@@ -92,18 +101,23 @@ impl Client {
     fn begin(
         executor: &LocalExecutor<'static>,
         enrolment: &Enrolment,
+        folder: &Path,
         attempts: Attempts,
         agent_pid: Option<u32>,
     ) -> Result<Self, Error> {
         let (orders, inbox) = channel::bounded(ORDERS_WAITING_MAX);
         let board = Rc::new(Board::default());
-        let driver = host::driver(enrolment, attempts, &orders, Rc::clone(&board))?;
+        let driver = host::driver(enrolment, folder, attempts, &orders, Rc::clone(&board))?;
         // The first order, before any that a caller may give.
         orders
             .try_send(Order::Connect)
             .map_err(|_| Error::not_connected("connecting"))?;
         let driver = executor.spawn(async move {
-            driver.run(inbox).await;
+            let host = driver.run(inbox).await;
+            // What is still to be written is, before this is over.
+            if let Some(keeper) = host.into_keeper() {
+                smol::unblock(move || keeper.finish()).await;
+            }
         });
         let about = About {
             device: enrolment.device_id,
@@ -117,6 +131,7 @@ impl Client {
             about: Rc::new(about),
             began: Instant::now(),
             driver: Rc::new(RefCell::new(Some(driver))),
+            folder: folder.into(),
         })
     }
 
@@ -169,6 +184,46 @@ impl Client {
         validate(&question)?;
         let (answer, source) = Answer::new(question.request_id, self.orders.clone());
         self.order(Order::Ask(Box::new(question), source)).await?;
+        Ok(answer)
+    }
+
+    /// Picks up what processes of the device that are gone left unfinished. It goes on; who wants an
+    /// answer of it asks with [`Self::resume`]. What is to be said of files that are not understood
+    /// comes back; they are set aside.
+    ///
+    /// # Errors
+    ///
+    /// When the client was closed.
+    pub async fn adopt(&self) -> Result<Vec<String>, Error> {
+        let mut found = book::find(&self.folder, self.about.device);
+        let trouble = std::mem::take(&mut found.trouble);
+        if !found.left.is_empty() {
+            self.order(Order::Restore(found)).await?;
+        }
+        Ok(trouble)
+    }
+
+    /// Questions that were asked by processes that are gone, or that no tunnel was left for, the
+    /// oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the client was closed.
+    pub async fn unfinished(&self) -> Result<Vec<Listed>, Error> {
+        let (reply, listed) = channel::bounded(1);
+        self.order(Order::Unfinished(reply)).await?;
+        let closed = |_| Error::not_connected("listing unfinished questions");
+        listed.recv().await.map_err(closed)
+    }
+
+    /// The answer to one of them, from its first word on.
+    ///
+    /// # Errors
+    ///
+    /// When the client was closed.
+    pub async fn resume(&self, id: RequestId) -> Result<Answer, Error> {
+        let (answer, source) = Answer::new(id, self.orders.clone());
+        self.order(Order::Attach(id, source)).await?;
         Ok(answer)
     }
 

@@ -22,21 +22,22 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// read it, Certificate when it is damaged.
 pub fn load(folder: &Path) -> Result<Enrolment, Error> {
     let path = folder.join(FILE);
-    let text = match read_private(&path) {
-        Ok(text) => text,
+    let bytes = match read_private(&path, FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::new(ErrorClass::Auth, NOT_ENROLLED));
         }
         Err(error) => return Err(Error::file(&path, &error)),
     };
+    let text = String::from_utf8_lossy(&bytes);
     Enrolment::parse(&text, provider()).map_err(|unfit| {
         let words = format!("{}: {unfit}; {ENROL_ANEW}", path.display());
         Error::new(ErrorClass::Certificate, words)
     })
 }
 
-/// Reads a file that holds secrets, unless others may read it too.
-fn read_private(path: &Path) -> io::Result<String> {
+/// Reads a file that holds secrets, unless others may read it too or it is too large.
+pub(super) fn read_private(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     #[cfg(unix)]
     {
@@ -50,13 +51,13 @@ fn read_private(path: &Path) -> io::Result<String> {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
         }
     }
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
         let words = "it is far too large to be one of ours";
         return Err(io::Error::new(io::ErrorKind::InvalidData, words));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 #[cfg(test)]

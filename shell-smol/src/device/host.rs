@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use std::time::Duration;
 use event_listener::Event;
 use mesh_core::api::{Method, Params};
 use mesh_core::device::status::Standing;
+use mesh_core::device::unfinished::Listed;
 use mesh_core::device::{
-    AnswerEvent, AskError, AttemptId, Attempts, Config, Device, Failure, Input, Output, Why,
+    AnswerEvent, AskError, AttemptId, Attempts, Config, Device, Failure, Input, Output, Terms, Why,
 };
 use mesh_core::error::ErrorClass;
 use mesh_core::identity::GATEWAY_NAME;
@@ -27,6 +29,7 @@ use serde_json::value::RawValue;
 use smol::channel::{Sender, WeakSender};
 
 use super::answer::{News, PIECES_WAITING_MAX, Part, Source};
+use super::book::{Found, Keeper};
 use super::route;
 use crate::driver::{Driver, Host, Request, Socket};
 use crate::error::Error;
@@ -39,6 +42,14 @@ pub(crate) enum Order {
     Connect,
     /// Ask a question; news goes to the source.
     Ask(Box<EscalationRequest>, Source),
+    /// Give an unfinished question's answer, from its first word on.
+    Attach(RequestId, Source),
+    /// An answer's end was had.
+    Taken(RequestId),
+    /// What processes that are gone left behind.
+    Restore(Found),
+    /// Which questions are unfinished?
+    Unfinished(Sender<Vec<Listed>>),
     /// Stop an answer.
     Cancel(RequestId),
     /// An answer's reader is slow: its gateway is to wait.
@@ -107,6 +118,7 @@ impl Board {
 /// When the enrolment cannot be used or there is no socket.
 pub(super) fn driver(
     enrolment: &Enrolment,
+    folder: &Path,
     attempts: Attempts,
     orders: &Sender<Order>,
     board: Rc<Board>,
@@ -121,11 +133,18 @@ pub(super) fn driver(
     };
     let quic =
         Quic::client(quic, &seed.child("quic")).map_err(|error| certificate(error.to_string()))?;
+    let mut terms = Terms::default()
+        .with_environment(|name| std::env::var(name).ok())
+        .map_err(|bad| Error::new(ErrorClass::Validation, bad.to_string()))?;
+    terms.keeps = true;
+    let keeper = Keeper::start(folder, enrolment.device_id)
+        .map_err(|error| Error::io("starting a thread", &error))?;
     let config = Config {
         device_id: enrolment.device_id,
         agent: concat!("synesis-lite/", env!("CARGO_PKG_VERSION")).to_owned(),
         attempts,
         privacy: Policy::default(),
+        terms,
     };
     let machine = Device::new(quic, config, &seed.child("device"));
     let host = DeviceHost {
@@ -136,6 +155,7 @@ pub(super) fn driver(
         last_call: 0,
         last_failure: None,
         board,
+        keeper: Some(keeper),
     };
     Ok(Driver::new(Socket::any()?, machine, host))
 }
@@ -149,6 +169,7 @@ pub(super) struct DeviceHost {
     last_call: u64,
     last_failure: Option<Failure>,
     board: Rc<Board>,
+    keeper: Option<Keeper>,
 }
 
 /// An answer under way.
@@ -170,6 +191,21 @@ impl Host for DeviceHost {
                 Some(question) => Input::Escalate(question),
                 None => return Request::None,
             },
+            Order::Attach(id, source) => match self.attach(id, source) {
+                Some(id) => Input::Attach(id),
+                None => return Request::None,
+            },
+            Order::Taken(id) => Input::Taken(id),
+            Order::Restore(found) => {
+                if let Some(keeper) = &self.keeper {
+                    keeper.adopt(found.left);
+                }
+                Input::Restore(found.unfinished)
+            }
+            Order::Unfinished(reply) => {
+                let _gone = reply.try_send(machine.unfinished());
+                return Request::None;
+            }
             Order::Cancel(id) if self.answers.contains_key(&id) => Input::Cancel(id),
             // It has ended since.
             Order::Cancel(_) => return Request::None,
@@ -229,7 +265,12 @@ impl Host for DeviceHost {
                     let _gone = reply.try_send(result);
                 }
             }
-            // The first shows in the standing; this shell has nobody to tell the second to.
+            Output::Keep(unfinished) => {
+                if let Some(keeper) = &self.keeper {
+                    keeper.keep(unfinished);
+                }
+            }
+            // The first shows in the standing; who asks is told of the second with the answer.
             Output::Doubt(_) | Output::Notice(_) => {}
             Output::Stopped => return ControlFlow::Break(()),
         }
@@ -267,6 +308,23 @@ impl DeviceHost {
         Some(question)
     }
 
+    /// The same for an answer that goes on.
+    fn attach(&mut self, id: RequestId, source: Source) -> Option<RequestId> {
+        if self.answers.contains_key(&id) {
+            let duplicate = News::Failed(AskError::Duplicate.into());
+            let _gone = source.news.try_send(duplicate);
+            return None;
+        }
+        let session = String::new();
+        self.answers.insert(id, Open { source, session });
+        Some(id)
+    }
+
+    /// The driver has ended: who still has to write down what is to be kept.
+    pub(super) fn into_keeper(self) -> Option<Keeper> {
+        self.keeper
+    }
+
     /// Hands news to the reader, and has the gateway wait when too much of it lies unread. An
     /// answer that has had its last news is forgotten.
     fn news(&mut self, id: RequestId, event: AnswerEvent) {
@@ -293,6 +351,7 @@ impl DeviceHost {
             AnswerEvent::Delta(_) => return,
             AnswerEvent::Cut => return tell(News::Part(Part::Cut)),
             AnswerEvent::Resumed { at } => return tell(News::Part(Part::Resumed(at))),
+            AnswerEvent::Notice(notice) => return tell(News::Part(Part::Notice(notice))),
             AnswerEvent::Ended(end) => tell(News::Ended(Box::new(end))),
             AnswerEvent::Whole(answer) => {
                 let (content, end) = answer.into_parts();
@@ -343,6 +402,7 @@ mod tests {
             last_call: 0,
             last_failure: None,
             board: Rc::default(),
+            keeper: None,
         };
         (host, answer, inbox, orders)
     }
@@ -403,6 +463,9 @@ mod tests {
             assert_eq!(answer.next().await.unwrap(), None);
         });
         drop(answer);
-        assert!(inbox.is_empty(), "what is over needs no cancelling");
+        assert!(
+            matches!(inbox.try_recv(), Ok(Order::Taken(QUESTION))),
+            "what is over needs no cancelling"
+        );
     }
 }

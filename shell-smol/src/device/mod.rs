@@ -6,6 +6,7 @@
 //! * [`vitals`]: its load.
 
 pub mod answer;
+mod book;
 pub mod client;
 pub mod control;
 pub mod credentials;

@@ -388,9 +388,11 @@ pub struct Ping {
   synesis cloud ask --session trip \"Where to in May?\"
   synesis cloud ask --session trip \"And with children?\"
   synesis cloud ask --model claude_sonnet --tone technical --json \"What is a PTO?\" | jq .charge
+  synesis cloud ask --resume            # what a process that died was asking
 
 The answer goes to stdout, the receipt to stderr. Ctrl-C cancels the answer, at the provider too;
-a second Ctrl-C leaves at once.")]
+a second Ctrl-C leaves at once. A question that lost its process or its tunnel is kept on this device
+for a day: --resume prints its whole answer. With nothing to resume the exit code is 20.")]
 pub struct Ask {
     /// The question; `-` or nothing reads it from stdin (on a terminal, end with Ctrl-D).
     #[arg(value_name = "QUESTION")]
@@ -434,6 +436,9 @@ pub struct Ask {
     /// How long the first piece of the answer may take, seconds (1–600; 30 if not given).
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u32>,
+    /// Go on with an unfinished question: this one, or the only one there is; several are listed.
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["question", "context", "session", "system", "project", "framing", "constraint"])]
+    pub resume: Option<String>,
     /// Print one JSON object with answer, tokens, prices and ids, when the answer is whole.
     #[arg(long)]
     pub json: bool,

@@ -13,7 +13,7 @@
 use std::time::Instant;
 
 use mesh_core::escalation::receipt::Receipt;
-use mesh_core::wire::message::{EscalationRequest, FinishReason, Role, StreamEnd, Turn};
+use mesh_core::wire::message::{EscalationRequest, FinishReason, Notice, Role, StreamEnd, Turn};
 use serde::Serialize;
 
 use super::args::Ask;
@@ -36,6 +36,9 @@ struct Report<'a> {
     elapsed_ms: u64,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     receipt: Option<Receipt>,
+    /// What came near of the account's limits meanwhile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notices: Vec<&'a serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<serde_json::Value>,
 }
@@ -46,12 +49,17 @@ pub(super) struct Outcome {
     pub(super) content: String,
     /// Usage and charge, if it got so far.
     pub(super) receipt: Option<StreamEnd>,
+    /// What else there is to tell.
+    pub(super) notices: Vec<Notice>,
     /// Why it is not whole.
     pub(super) stop: Option<Stop>,
 }
 
-/// Asks.
+/// Asks, or goes on with what was asked.
 pub(super) async fn run(ask: &Ask, scene: &Scene) -> Result<(), Stop> {
+    if let Some(id) = &ask.resume {
+        return super::resume::run(ask, id, scene).await;
+    }
     let output = scene.output;
     let name = match &ask.session {
         Some(name) => Some(name.parse::<SessionName>().map_err(Stop::invalid)?),
@@ -78,18 +86,7 @@ pub(super) async fn run(ask: &Ask, scene: &Scene) -> Result<(), Stop> {
     let outcome = follow(answer, output, !ask.json, Some(spinner), &mut interrupts).await;
     link.close().await;
 
-    if ask.json {
-        let millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-        output.json(&Report {
-            content: &outcome.content,
-            session: ask.session.clone(),
-            elapsed_ms: millis,
-            receipt: outcome.receipt.as_ref().map(Receipt::from),
-            error: outcome.stop.as_ref().and_then(Stop::to_json),
-        })?;
-    } else if let Some(end) = &outcome.receipt {
-        receipt::print_line(output, end);
-    }
+    show(ask, &outcome, asked, output)?;
     let whole = outcome
         .receipt
         .as_ref()
@@ -105,6 +102,29 @@ pub(super) async fn run(ask: &Ask, scene: &Scene) -> Result<(), Stop> {
     outcome.stop.map_or(Ok(()), Err)
 }
 
+/// The answer as JSON, or its receipt.
+pub(super) fn show(
+    ask: &Ask,
+    outcome: &Outcome,
+    asked: Instant,
+    output: Output,
+) -> Result<(), Stop> {
+    if ask.json {
+        let millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        output.json(&Report {
+            content: &outcome.content,
+            session: ask.session.clone(),
+            elapsed_ms: millis,
+            receipt: outcome.receipt.as_ref().map(Receipt::from),
+            notices: outcome.notices.iter().map(|notice| &notice.data).collect(),
+            error: outcome.stop.as_ref().and_then(Stop::to_json),
+        })?;
+    } else if let Some(end) = &outcome.receipt {
+        receipt::print_line(output, end);
+    }
+    Ok(())
+}
+
 /// Follows an answer to its end, and prints its pieces as they come if so wanted. The first Ctrl-C
 /// cancels, the second leaves.
 pub(super) async fn follow(
@@ -115,6 +135,7 @@ pub(super) async fn follow(
     interrupts: &mut Interrupts,
 ) -> Outcome {
     let mut content = String::new();
+    let mut notices = Vec::new();
     let mut interrupted = false;
     // Whether the terminal's cursor is in the middle of a line of the answer.
     let mut in_line = false;
@@ -135,8 +156,11 @@ pub(super) async fn follow(
         // The spinner's line must be gone before the answer begins.
         drop(spinner.take());
         match piece {
-            Ok(Some(part @ (Part::Delta(_) | Part::Cut | Part::Resumed(_)))) => {
+            Ok(Some(part @ (Part::Delta(_) | Part::Cut | Part::Resumed(_) | Part::Notice(_)))) => {
                 say(output, std::mem::take(&mut in_line), part.words());
+                if let Part::Notice(notice) = part {
+                    notices.push(notice);
+                }
             }
             Ok(Some(Part::Text(text))) => {
                 content.push_str(&text);
@@ -163,6 +187,7 @@ pub(super) async fn follow(
     Outcome {
         content,
         receipt: answer.receipt().cloned(),
+        notices,
         stop,
     }
 }

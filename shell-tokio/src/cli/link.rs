@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use mesh_core::api::{Method, Params};
+use mesh_core::device::unfinished::Listed;
+use mesh_core::ids::RequestId;
 use mesh_core::limits::PERSON_TIMEOUT;
 use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::EscalationRequest;
@@ -33,6 +35,28 @@ impl Link {
     ///
     /// When this device is not enrolled, or the gateway cannot be reached.
     pub(super) async fn open(scene: &Scene) -> Result<Self, Error> {
+        let link = Self::start(scene).await?;
+        let Self::Own(client) = &link else {
+            return Ok(link);
+        };
+        match tokio::time::timeout(PERSON_TIMEOUT, client.connected()).await {
+            Ok(connected) => connected.map(|()| link),
+            Err(_) => {
+                let failure = client.subscribe().borrow().last_failure.clone();
+                Err(failure
+                    .unwrap_or_else(|| FailureKind::TimedOut.into())
+                    .into())
+            }
+        }
+    }
+
+    /// Finds the agent, or starts to connect: what is kept on this device can be had without a
+    /// gateway.
+    ///
+    /// # Errors
+    ///
+    /// When this device is not enrolled.
+    pub(super) async fn start(scene: &Scene) -> Result<Self, Error> {
         let folder = scene.paths.device();
         if let Some(agent) = AgentLink::find(&folder).await? {
             return Ok(Self::Agent(agent));
@@ -40,19 +64,33 @@ impl Link {
         let Some(credentials) = Credentials::load(&folder)? else {
             return Err(not_enrolled());
         };
+        let settings = Settings::load(&folder)?;
         let options = Options {
-            privacy: Settings::load(&folder)?.privacy,
+            privacy: settings.privacy,
+            terms: settings.terms,
+            keeps: Some(folder),
             ..Options::default()
         };
-        let client = Client::start(credentials, options)?;
-        match tokio::time::timeout(PERSON_TIMEOUT, client.connected()).await {
-            Ok(connected) => connected.map(|()| Self::Own(client)),
-            Err(_) => {
-                let failure = client.subscribe().borrow().last_failure.clone();
-                Err(failure
-                    .unwrap_or_else(|| FailureKind::TimedOut.into())
-                    .into())
+        Client::start(credentials, options).map(Self::Own)
+    }
+
+    /// Questions that are unfinished on this device, and what is to be said of files that cannot be
+    /// used.
+    pub(super) async fn unfinished(&self) -> Result<(Vec<Listed>, Vec<String>), Error> {
+        match self {
+            Self::Agent(agent) => Ok((agent.unfinished().await?, Vec::new())),
+            Self::Own(client) => {
+                let trouble = client.adopt().await?;
+                Ok((client.unfinished().await?, trouble))
             }
+        }
+    }
+
+    /// The answer to one of them, from its first word on.
+    pub(super) async fn resume(&self, id: RequestId) -> Result<Answer, Error> {
+        match self {
+            Self::Agent(agent) => agent.resume(id).await,
+            Self::Own(client) => client.resume(id).await,
         }
     }
 

@@ -23,6 +23,7 @@ mod ping;
 mod privacy;
 mod question;
 mod receipt;
+mod resume;
 mod status;
 mod table;
 mod tier;

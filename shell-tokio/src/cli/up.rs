@@ -38,6 +38,8 @@ const ACCOUNT: &str = "up";
 const SLOW_ECHO: Duration = Duration::from_millis(100);
 /// From the question to the cut.
 const CUT_AFTER: Duration = Duration::from_secs(2);
+/// How long the device waits for a gateway that does not answer, when it is to be shown.
+const CUT_SILENCE: Duration = Duration::from_secs(1);
 /// A handshake over loopback takes milliseconds; this long, something is wrong.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -100,10 +102,16 @@ impl Stage {
         if let Some(network) = &network {
             credentials = credentials.at(network.address().to_string());
         }
+        let mut settings = Settings::load(&paths.device())?;
+        if to_be_cut {
+            settings.terms.silence = CUT_SILENCE;
+        }
         let options = Options {
             persistent: true,
             vitals_of: Some(paths.device()),
-            privacy: Settings::load(&paths.device())?.privacy,
+            privacy: settings.privacy,
+            terms: settings.terms,
+            keeps: Some(paths.device()),
         };
         let client = Client::start(credentials, options)?;
         tokio::time::timeout(CONNECT_PATIENCE, client.connected())

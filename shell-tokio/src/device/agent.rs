@@ -32,6 +32,8 @@ impl Agent {
             persistent: true,
             vitals_of: Some(folder.to_owned()),
             privacy: settings.privacy.clone(),
+            terms: settings.terms,
+            keeps: Some(folder.to_owned()),
         };
         let client = Client::start(credentials, options)?;
         Ok(Self::serving(client, socket, folder, &settings))
@@ -50,6 +52,11 @@ impl Agent {
 
     /// With the endpoint, if it can be had: a port that is taken is no reason to be without a tunnel.
     fn serving(client: Client, socket: ControlSocket, folder: &Path, settings: &Settings) -> Self {
+        let adopting = client.clone();
+        tokio::spawn(async move {
+            // It says itself what cannot be used; a client that is closed has no use for any of it.
+            let _closed = adopting.adopt().await;
+        });
         let endpoint = settings.endpoint.map(|address| {
             let keys = Keys::open(folder)?;
             Endpoint::start(address, client.clone(), keys)

@@ -5,6 +5,7 @@ use mesh_core::ids::RequestId;
 use mesh_core::wire::message::StreamEnd;
 use tokio::sync::{mpsc, oneshot};
 
+use super::client::Order;
 use crate::error::Error;
 
 /// Pieces that wait for whoever asked. Over it: the source waits, and the gateway with it.
@@ -29,6 +30,25 @@ pub struct Answer {
     cancel: Option<oneshot::Sender<()>>,
     receipt: Option<Box<StreamEnd>>,
     over: bool,
+    /// Who keeps it until it is taken.
+    keeper: Option<mpsc::WeakSender<Order>>,
+}
+
+/// Nobody wants more of it: its end was had and it need be kept no longer, or it is cancelled, before
+/// whatever its client is told next.
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let orders = self.keeper.take().and_then(|keeper| keeper.upgrade());
+        let order = if self.over {
+            Order::Taken(self.request_id)
+        } else {
+            Order::Cancel(self.request_id)
+        };
+        if let Some(orders) = orders {
+            // With a full queue it stays kept until its time is over; a cancel is sent besides.
+            let _full = orders.try_send(order);
+        }
+    }
 }
 
 /// A whole answer.
@@ -60,6 +80,7 @@ impl Answer {
             cancel: Some(cancel),
             receipt: None,
             over: false,
+            keeper: None,
         };
         (
             answer,
@@ -68,6 +89,12 @@ impl Answer {
                 cancelled,
             },
         )
+    }
+
+    /// One whose end is kept until it was had.
+    pub(crate) fn kept_by(mut self, orders: mpsc::WeakSender<Order>) -> Self {
+        self.keeper = Some(orders);
+        self
     }
 
     /// The question's id, which is on the ledger entry too.
@@ -121,7 +148,7 @@ impl Answer {
         loop {
             match self.recv().await? {
                 Some(Part::Text(text)) => return Ok(Some(text)),
-                Some(Part::Delta(_) | Part::Cut | Part::Resumed(_)) => {}
+                Some(Part::Delta(_) | Part::Cut | Part::Resumed(_) | Part::Notice(_)) => {}
                 None => return Ok(None),
             }
         }

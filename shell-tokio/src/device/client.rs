@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use mesh_core::api::{Method, Models, Params, Pong};
 use mesh_core::billing::account::Summary;
-use mesh_core::device::{AttemptId, State};
+use mesh_core::device::unfinished::Listed;
+use mesh_core::device::{AttemptId, State, Terms};
 use mesh_core::escalation::context::Question;
 use mesh_core::escalation::request::validate;
 use mesh_core::ids::{DeviceId, RequestId};
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::answer::{Answer, Collected, Source};
+use super::book::{self, Found};
 use super::credentials::Credentials;
 use super::host;
 use super::route;
@@ -58,6 +60,10 @@ pub struct Options {
     pub vitals_of: Option<PathBuf>,
     /// What of a question stays on this machine, and in what form.
     pub privacy: Policy,
+    /// What else the owner of this machine has set.
+    pub terms: Terms,
+    /// The device's folder, if its questions are to outlive this process.
+    pub keeps: Option<PathBuf>,
 }
 
 /// What the host is told to do.
@@ -72,6 +78,14 @@ pub(crate) enum Order {
         /// Where its news goes.
         source: Source,
     },
+    /// Give an unfinished question's answer, from its first word on.
+    Attach(RequestId, Source),
+    /// An answer's end was had.
+    Taken(RequestId),
+    /// What processes that are gone left behind.
+    Restore(Found),
+    /// Which questions are unfinished?
+    Unfinished(oneshot::Sender<Vec<Listed>>),
     /// Stop an answer.
     Cancel(RequestId),
     /// A typed call.
@@ -130,6 +144,7 @@ struct Shared {
     about: About,
     began: Instant,
     driver: std::sync::Mutex<Option<JoinHandle<()>>>,
+    keeps: Option<PathBuf>,
 }
 
 /// The last clone is gone: a goodbye on the way out, as far as the queue takes it.
@@ -175,15 +190,17 @@ impl Client {
             certificate_ends_at: credentials.not_after(),
             agent_pid: options.persistent.then(std::process::id),
         };
-        Ok(Self::of(orders, standing, about, driver))
+        let keeps = options.keeps;
+        Ok(Self::of(orders, standing, about, driver, keeps))
     }
 
     /// A client of a driver that runs already.
-    pub(crate) fn of(
+    fn of(
         orders: mpsc::Sender<Order>,
         standing: watch::Receiver<Standing>,
         about: About,
         driver: JoinHandle<()>,
+        keeps: Option<PathBuf>,
     ) -> Self {
         let driver = std::sync::Mutex::new(Some(driver));
         let shared = Shared {
@@ -192,6 +209,7 @@ impl Client {
             about,
             began: Instant::now(),
             driver,
+            keeps,
         };
         Self {
             shared: Arc::new(shared),
@@ -267,17 +285,75 @@ impl Client {
     /// When the question breaks a rule.
     pub async fn ask(&self, request: EscalationRequest) -> Result<Answer, Error> {
         validate(&request)?;
+        let request = Box::new(request);
         let id = request.request_id;
+        self.begin(id, |source| Order::Ask { request, source })
+            .await
+    }
+
+    /// Picks up what processes of the device that are gone left unfinished. It goes on; who wants an
+    /// answer of it asks with [`Self::resume`].
+    ///
+    /// Files that are not understood are set aside; what is to be said of them comes back.
+    ///
+    /// # Errors
+    ///
+    /// When the client was closed.
+    pub async fn adopt(&self) -> Result<Vec<String>, Error> {
+        let Some(folder) = self.shared.keeps.clone() else {
+            return Ok(Vec::new());
+        };
+        let device = self.shared.about.device;
+        let found = tokio::task::spawn_blocking(move || book::find(&folder, device)).await;
+        let mut found = found.unwrap_or_default();
+        let trouble = std::mem::take(&mut found.trouble);
+        for words in &trouble {
+            tracing::warn!("{words}");
+        }
+        if !found.left.is_empty() {
+            self.order(Order::Restore(found)).await?;
+        }
+        Ok(trouble)
+    }
+
+    /// Questions that were asked by processes that are gone, or that no tunnel was left for, the
+    /// oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the client was closed.
+    pub async fn unfinished(&self) -> Result<Vec<Listed>, Error> {
+        let (reply, listed) = oneshot::channel();
+        self.order(Order::Unfinished(reply)).await?;
+        listed.await.map_err(|_| Error::NotConnected {
+            doing: "listing unfinished questions",
+        })
+    }
+
+    /// The answer to one of them, from its first word on.
+    ///
+    /// # Errors
+    ///
+    /// When the client was closed.
+    pub async fn resume(&self, id: RequestId) -> Result<Answer, Error> {
+        self.begin(id, |source| Order::Attach(id, source)).await
+    }
+
+    async fn begin(
+        &self,
+        id: RequestId,
+        order: impl FnOnce(Source) -> Order,
+    ) -> Result<Answer, Error> {
         let (answer, mut source) = Answer::new(id);
         // The host keeps the sender; whether it is still wanted is looked after here.
         let (_, never) = oneshot::channel();
         let cancelled = std::mem::replace(&mut source.cancelled, never);
-        self.order(Order::Ask {
-            request: Box::new(request),
-            source,
-        })
-        .await?;
+        self.order(order(source)).await?;
         let orders = self.shared.orders.downgrade();
+        let answer = match &self.shared.keeps {
+            Some(_) => answer.kept_by(orders.clone()),
+            None => answer,
+        };
         tokio::spawn(async move {
             // Cancelled or dropped: either way nobody wants more. A finished answer's id names
             // nothing any more, and cancelling it does nothing.

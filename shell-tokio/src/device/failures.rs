@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mesh_core::device::{AskError, Failure};
 use mesh_core::error::{ErrorClass, ErrorCode};
+use mesh_core::limits::UNFINISHED_RESUMABLE;
 use mesh_core::wire::message::ErrorMessage;
 
 use super::control;
@@ -41,7 +42,18 @@ pub(super) fn of_ask(error: AskError, patience: Duration) -> Error {
     match error {
         AskError::Remote(message) => Error::Gateway(message),
         AskError::Invalid(invalid) => invalid.into(),
-        AskError::Private(_) | AskError::TooLarge | AskError::Duplicate => Error::Validation(words),
+        AskError::Private(_) | AskError::TooLarge | AskError::Duplicate | AskError::NothingKept => {
+            Error::Validation(words)
+        }
+        AskError::Silent(idle) => Error::Timeout {
+            doing: "the rest of the answer".to_owned(),
+            secs: idle.as_secs(),
+        },
+        AskError::TooLate => Error::Timeout {
+            doing: "the rest of the answer".to_owned(),
+            secs: UNFINISHED_RESUMABLE.as_secs(),
+        },
+        AskError::Earlier(failure) => (*failure).into(),
         AskError::Busy => refusal(ErrorCode::RateLimited, words, None),
         AskError::NotConnected(Some(failure)) => failure.into(),
         AskError::NotConnected(None) => Error::NotConnected { doing: "asking" },

@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use mesh_core::billing::account::alert::Alert;
-use mesh_core::device::{AnswerEvent, Attempts, Config, Device, Failure, Input, Output, Why};
+use mesh_core::device::{
+    AnswerEvent, Attempts, Config, Device, Failure, Input, Output, Terms, Why,
+};
 use mesh_core::escalation::request::first_piece_timeout;
 use mesh_core::identity::GATEWAY_NAME;
 use mesh_core::ids::RequestId;
+use mesh_core::limits::ESCALATION_TIMEOUT_DEFAULT;
 use mesh_core::machine::Machine as _;
 use mesh_core::quic::{ClientConfig, Quic};
 use mesh_core::time::Now;
@@ -21,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::answer::{News, Part, Source};
+use super::book::Keeper;
 use super::client::{Options, Order};
 use super::credentials::Credentials;
 use super::failures::{duplicate, of_ask};
@@ -57,8 +60,19 @@ pub(super) fn start(
             Attempts::default()
         },
         privacy: options.privacy.clone(),
+        terms: Terms {
+            keeps: options.keeps.is_some(),
+            ..options.terms
+        },
     };
     let machine = Device::new(quic, config, &seed.child("device"));
+    let keeper = match &options.keeps {
+        Some(folder) => Some(
+            Keeper::start(folder, credentials.device_id())
+                .map_err(|error| Error::io("starting a thread", error))?,
+        ),
+        None => None,
+    };
     let host = DeviceHost {
         gateway: credentials.tunnel_address().to_owned(),
         orders: orders.downgrade(),
@@ -67,6 +81,9 @@ pub(super) fn start(
         last_call: 0,
         last_failure: None,
         publish,
+        keeper,
+        logs_notices: options.persistent,
+        notice_told: false,
     };
     let driver = Driver::new(Socket::bind(Binding::ANY)?, machine, host);
     // The first order, before any that a caller may give.
@@ -76,7 +93,11 @@ pub(super) fn start(
             doing: "connecting",
         })?;
     Ok(tokio::spawn(async move {
-        driver.run(inbox).await;
+        let host = driver.run(inbox).await;
+        if let Some(keeper) = host.keeper {
+            // What is still to be written is, before this is over.
+            let _panicked = tokio::task::spawn_blocking(move || keeper.finish()).await;
+        }
     }))
 }
 
@@ -88,6 +109,11 @@ struct DeviceHost {
     last_call: u64,
     last_failure: Option<Failure>,
     publish: watch::Sender<Standing>,
+    keeper: Option<Keeper>,
+    /// A service's log has its notices; a command says them with its answer.
+    logs_notices: bool,
+    /// The notice that comes next was said with an answer.
+    notice_told: bool,
 }
 
 /// An answer under way.
@@ -111,6 +137,21 @@ impl Host for DeviceHost {
                 Some(request) => Input::Escalate(request),
                 None => return Request::None,
             },
+            Order::Attach(id, source) => match self.attach(id, source) {
+                Some(id) => Input::Attach(id),
+                None => return Request::None,
+            },
+            Order::Taken(id) => Input::Taken(id),
+            Order::Restore(found) => {
+                if let Some(keeper) = &self.keeper {
+                    keeper.adopt(found.left);
+                }
+                Input::Restore(found.unfinished)
+            }
+            Order::Unfinished(reply) => {
+                let _gone = reply.send(machine.unfinished());
+                return Request::None;
+            }
             Order::Cancel(id) if self.answers.contains_key(&id) => Input::Cancel(id),
             // It has ended since.
             Order::Cancel(_) => return Request::None,
@@ -178,7 +219,17 @@ impl Host for DeviceHost {
                     let _gone = reply.send(result.map_err(|error| of_ask(error, CALL_PATIENCE)));
                 }
             }
-            Output::Notice(notice) => tell(&notice),
+            Output::Notice(notice) => {
+                let told = std::mem::take(&mut self.notice_told);
+                if self.logs_notices || !told {
+                    tell(&notice);
+                }
+            }
+            Output::Keep(unfinished) => {
+                if let Some(keeper) = &self.keeper {
+                    keeper.keep(unfinished);
+                }
+            }
             Output::Stopped => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
@@ -229,6 +280,22 @@ impl DeviceHost {
         Some(request)
     }
 
+    /// The same for an answer that goes on.
+    fn attach(&mut self, id: RequestId, source: Source) -> Option<RequestId> {
+        if self.answers.contains_key(&id) {
+            let _gone = source.news.try_send(News::Failed(duplicate()));
+            return None;
+        }
+        let open = Open {
+            news: source.news,
+            waiting: VecDeque::new(),
+            session: String::new(),
+            patience: ESCALATION_TIMEOUT_DEFAULT,
+        };
+        self.answers.insert(id, open);
+        Some(id)
+    }
+
     fn news(&mut self, id: RequestId, event: AnswerEvent) {
         let Some(open) = self.answers.get_mut(&id) else {
             return;
@@ -239,6 +306,10 @@ impl DeviceHost {
             AnswerEvent::Cut => open.waiting.push_back(News::Part(Part::Cut)),
             AnswerEvent::Resumed { at } => {
                 open.waiting.push_back(News::Part(Part::Resumed(at)));
+            }
+            AnswerEvent::Notice(notice) => {
+                self.notice_told = true;
+                open.waiting.push_back(News::Part(Part::Notice(notice)));
             }
             AnswerEvent::Ended(end) => open.waiting.push_back(News::Ended(Box::new(end))),
             AnswerEvent::Whole(answer) => {
@@ -325,11 +396,8 @@ impl DeviceHost {
 
 /// Says what a person may want to know.
 fn tell(notice: &Notice) {
-    let alert: Option<Alert> = (notice.kind == Notice::LIMIT)
-        .then(|| serde_json::from_value(notice.data.clone()).ok())
-        .flatten();
-    match alert {
-        Some(alert) => tracing::warn!(target: log::NOTICES, "{}", alert.in_words()),
+    match notice.in_words() {
+        Some(words) => tracing::warn!(target: log::NOTICES, "{words}"),
         None => tracing::info!(kind = notice.kind, "the gateway says"),
     }
 }

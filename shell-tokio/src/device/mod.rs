@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod answer;
+mod book;
 pub mod client;
 pub mod control;
 pub mod credentials;

@@ -12,14 +12,22 @@
 //!
 //! [endpoint]
 //! listen = "127.0.0.1:4141"  # or "off"
+//!
+//! [tunnel]
+//! silence_secs = 20       # of a gateway that does not answer, until a new connection is tried
+//!
+//! [answers]
+//! idle_secs = 150         # of an answer that has begun, until it is given up with what there is
 //! ```
 //!
-//! `SYNESIS_PRIVACY` and `SYNESIS_ENDPOINT` in the environment count before the file.
+//! `SYNESIS_PRIVACY`, `SYNESIS_ENDPOINT`, `SYNESIS_TUNNEL_SILENCE` and `SYNESIS_ANSWER_IDLE` in the
+//! environment count before the file.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use mesh_core::device::Terms;
 use mesh_core::device::endpoint::PORT;
 use mesh_core::privacy::{Custom, Mode, Patterns, Policy};
 use serde::Deserialize;
@@ -40,6 +48,8 @@ pub struct Settings {
     pub privacy: Policy,
     /// Where the local endpoint listens, if it does.
     pub endpoint: Option<SocketAddr>,
+    /// How patient it is.
+    pub terms: Terms,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +57,20 @@ pub struct Settings {
 struct File {
     privacy: Privacy,
     endpoint: Endpoint,
+    tunnel: Tunnel,
+    answers: Answers,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Answers {
+    idle_secs: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Tunnel {
+    silence_secs: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,8 +109,14 @@ impl Settings {
         };
         let mode = std::env::var(PRIVACY_VARIABLE).ok();
         let listen = std::env::var(ENDPOINT_VARIABLE).ok();
-        Self::read(&text, mode.as_deref(), listen.as_deref())
-            .map_err(|what| Error::Validation(format!("{}: {what}", path.display())))
+        let invalid = |what| Error::Validation(format!("{}: {what}", path.display()));
+        let mut settings =
+            Self::read(&text, mode.as_deref(), listen.as_deref()).map_err(invalid)?;
+        settings.terms = settings
+            .terms
+            .with_environment(|name| std::env::var(name).ok())
+            .map_err(|bad| Error::Validation(bad.to_string()))?;
+        Ok(settings)
     }
 
     fn read(text: &str, mode: Option<&str>, listen: Option<&str>) -> Result<Self, String> {
@@ -116,9 +146,17 @@ impl Settings {
                 )?)
             }
         };
+        let mut terms = Terms::default();
+        if let Some(secs) = file.tunnel.silence_secs {
+            terms.set_silence(secs).map_err(|bad| bad.to_string())?;
+        }
+        if let Some(secs) = file.answers.idle_secs {
+            terms.set_idle(secs).map_err(|bad| bad.to_string())?;
+        }
         Ok(Self {
             privacy: Policy { mode, patterns },
             endpoint,
+            terms,
         })
     }
 }
@@ -167,6 +205,21 @@ mod tests {
         for address in ["0.0.0.0:4141", "192.168.0.1:80", "localhost:4141", ""] {
             assert!(listens("", Some(address)).is_err(), "{address}");
         }
+    }
+
+    #[test]
+    fn how_patient_a_device_is_is_what_the_file_says() {
+        let silence = |text: &str| {
+            Settings::read(text, None, None).map(|settings| settings.terms.silence.as_secs())
+        };
+        assert_eq!(silence(""), Ok(20));
+        assert_eq!(silence("[tunnel]\nsilence_secs = 3"), Ok(3));
+        for bad in ["0", "601", "-1", "\"3\""] {
+            assert!(silence(&format!("[tunnel]\nsilence_secs = {bad}")).is_err());
+            assert!(silence(&format!("[answers]\nidle_secs = {bad}")).is_err());
+        }
+        let idle = Settings::read("[answers]\nidle_secs = 7", None, None).map(|s| s.terms.idle);
+        assert_eq!(idle, Ok(std::time::Duration::from_secs(7)));
     }
 
     #[test]

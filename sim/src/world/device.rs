@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use mesh_core::device::{AnswerEvent, Attempts, Config, Device, Input, Output, State, Stats};
+use mesh_core::device::unfinished::Unfinished;
+use mesh_core::device::{
+    AnswerEvent, Attempts, Config, Device, Input, Output, State, Stats, Terms,
+};
 use mesh_core::identity::Fingerprint;
 use mesh_core::ids::RequestId;
 use mesh_core::machine::{Machine as _, RootMachine as _};
@@ -10,6 +13,7 @@ use mesh_core::privacy::Policy;
 use mesh_core::time::Now;
 use mesh_core::transport::Datagram;
 
+use super::disk::Disk;
 use super::{End, World, device_id, gateway_address};
 use crate::chance::{Chance, seed_of};
 use crate::invariants::Seen;
@@ -53,6 +57,9 @@ pub(super) struct DeviceNode<W: Wire> {
     /// What the path had dropped when the last heartbeat went out, and when the one before did.
     drops: (u64, u64),
     names: Chance,
+    pub(super) disk: Disk,
+    /// What the process before left unfinished.
+    pub(super) left: Unfinished,
 }
 
 impl<W: Wire> DeviceNode<W> {
@@ -81,6 +88,8 @@ impl<W: Wire> DeviceNode<W> {
             beats: (0, 0),
             drops: (0, 0),
             names: Chance::of(plan.seed, &name, "names"),
+            disk: Disk::new(Chance::of(plan.seed, &name, "disk")),
+            left: Unfinished::default(),
         })
     }
 
@@ -114,16 +123,21 @@ impl<W: Wire> World<W> {
             agent: "mesh-sim".to_owned(),
             attempts: Attempts::Forever,
             privacy: Policy::default(),
+            terms: Terms {
+                keeps: true,
+                ..Terms::default()
+            },
         };
         node.machine = Some(Device::new(transport, config, &seed));
         node.prewarmed_at = None;
         node.beats = (0, 0);
         self.record.tunnels[at] = crate::record::TunnelRecord::default();
         self.give_device(at, Input::Connect);
+        self.go_on_with_questions(at);
         Ok(())
     }
 
-    /// A device's process dies, and with it what it was asking.
+    /// A device's process dies, and with it what it was asking and had not written down.
     pub(super) fn kill_device(&mut self, at: usize) {
         let now = self.queue.now();
         let node = &mut self.devices[at];
@@ -134,16 +148,7 @@ impl<W: Wire> World<W> {
         }
         node.armed = None;
         self.record.tunnels[at] = crate::record::TunnelRecord::default();
-        let lost: Vec<RequestId> = self
-            .record
-            .questions
-            .iter()
-            .filter(|(_, asked)| asked.device == at && asked.outcome.is_none())
-            .map(|(&id, _)| id)
-            .collect();
-        for id in lost {
-            self.ended(id, Outcome::DeviceDied);
-        }
+        self.leave_questions(at);
     }
 
     pub(super) fn device_now(&self, at: usize) -> Now {
@@ -392,6 +397,7 @@ impl<W: Wire> World<W> {
                 self.note(format!("device {at}"), format!("in doubt: {doubt}"));
             }
             Output::Answer { request, event } => self.answer_event(at, request, event),
+            Output::Keep(unfinished) => self.keeps(at, unfinished),
             Output::Replied { .. } | Output::Notice(_) | Output::Stopped => {}
         }
     }
@@ -428,6 +434,7 @@ impl<W: Wire> World<W> {
             | AnswerEvent::Delta(_)
             | AnswerEvent::Cut
             | AnswerEvent::Resumed { .. }
+            | AnswerEvent::Notice(_)
             | AnswerEvent::Failed(_) => None,
         };
         if let (Some(_), Some(asked)) = (answered_as, self.record.questions.get_mut(&request)) {
@@ -439,7 +446,7 @@ impl<W: Wire> World<W> {
                 return;
             }
             // Questions of a simulation are no client's own bodies.
-            AnswerEvent::Delta(_) => return,
+            AnswerEvent::Delta(_) | AnswerEvent::Notice(_) => return,
             AnswerEvent::Cut => {
                 let now = self.queue.now();
                 if let Some(asked) = self.record.questions.get_mut(&request) {
@@ -477,6 +484,11 @@ impl<W: Wire> World<W> {
         };
         self.note(format!("device {at}"), format!("{request}: {outcome:?}"));
         self.ended(request, outcome);
+        let now = self.device_now(at);
+        if let Some(machine) = &mut self.devices[at].machine {
+            // Whoever reads it has read it; what is drained cannot be misused by that.
+            let _never = machine.handle_input(now, Input::Taken(request));
+        }
     }
 
     fn text(&mut self, request: RequestId, text: &str) {
@@ -488,7 +500,7 @@ impl<W: Wire> World<W> {
         }
     }
 
-    fn ended(&mut self, request: RequestId, outcome: Outcome) {
+    pub(super) fn ended(&mut self, request: RequestId, outcome: Outcome) {
         self.see(&Seen::Ended(request, &outcome));
         self.count_ending(&outcome);
         self.record_text(request, Text::Ended);

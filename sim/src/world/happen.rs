@@ -245,6 +245,7 @@ impl<W: Wire> World<W> {
                 words,
                 answered_as: None,
                 cut: None,
+                restored: None,
                 counted: None,
                 outcome: None,
             },

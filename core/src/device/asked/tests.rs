@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::billing::money::Nanos;
-use crate::device::{AttemptId, Attempts, Config, Input};
+use crate::device::{AttemptId, Attempts, Config, Input, Terms};
 use crate::error::ErrorCode;
 use crate::escalation::context::Question as Asking;
 use crate::ids::DeviceId;
@@ -20,8 +20,8 @@ use crate::time::{UnixMillis, origin};
 use crate::transport::{self, CloseReason, ConnStats, ConnectError, Datagram, Transmit};
 use crate::tunnel::FailureKind;
 use crate::wire::message::{
-    ErrorMessage, EscalationResponse, FinishReason, HeartbeatAck, HelloAck, Reply, ServerStatus,
-    SessionLimits, StreamChunk, StreamEnd, TokensUsed,
+    Cancel, ErrorMessage, EscalationResponse, FinishReason, HeartbeatAck, HelloAck, Reply,
+    ServerStatus, SessionLimits, StreamChunk, StreamEnd, TokensUsed,
 };
 
 /// A transport without a network: what it reports is what the test put there.
@@ -131,6 +131,7 @@ impl Play {
             agent: "test".to_owned(),
             attempts: Attempts::default(),
             privacy: Policy::default(),
+            terms: Terms::default(),
         };
         let now = Now {
             instant: origin(),
@@ -242,6 +243,7 @@ impl Play {
                 AnswerEvent::Delta(delta) => format!("{delta:?}"),
                 AnswerEvent::Ended(_) => "ended".to_owned(),
                 AnswerEvent::Cut => "cut".to_owned(),
+                AnswerEvent::Notice(notice) => notice.kind.clone(),
                 AnswerEvent::Resumed { at } => format!("resumed at {at}"),
                 AnswerEvent::Whole(answer) => format!("whole {}", answer.content),
                 AnswerEvent::Failed(AskError::Remote(error)) => error.message.clone(),

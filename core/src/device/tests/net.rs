@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::{AnswerEvent, AskError, Attempts, Config, Device, Input, Output, State};
+use super::super::unfinished::Unfinished;
+use super::super::{AnswerEvent, AskError, Attempts, Config, Device, Input, Output, State, Terms};
 use crate::api::{self, Method};
 use crate::billing::account::{self, Account, Command, Denied, Entry, Facts, Prior};
 use crate::billing::ledger::Charge;
@@ -289,6 +290,7 @@ pub(super) fn device_config() -> Config {
         agent: "test/1".into(),
         attempts: Attempts::Forever,
         privacy: Policy::default(),
+        terms: Terms::default(),
     }
 }
 
@@ -306,6 +308,12 @@ pub(super) struct End {
     pub(super) failed: BTreeMap<RequestId, AskError>,
     pub(super) replies: BTreeMap<u64, Result<String, AskError>>,
     pub(super) stopped: bool,
+    /// Questions whose readers were told that a limit came near.
+    pub(super) notices: Vec<RequestId>,
+    /// What is on its disk, and how often that was written.
+    pub(super) kept: Unfinished,
+    pub(super) writes: usize,
+    lives: u8,
 }
 
 /// The whole small world.
@@ -396,6 +404,10 @@ impl Net {
             failed: BTreeMap::new(),
             replies: BTreeMap::new(),
             stopped: false,
+            notices: Vec::new(),
+            kept: Unfinished::default(),
+            writes: 0,
+            lives: 0,
         });
     }
 
@@ -455,6 +467,40 @@ impl Net {
         let client = self.world.seeded_client(Some(leaf), &seed);
         self.ends[at].device = Device::new(client, config, &seed);
         at
+    }
+
+    /// The usual device's process dies, and another comes that has only what was written down. Who
+    /// read the answers is gone.
+    pub(super) fn restart(&mut self) {
+        let leaf = self.world.device_leaf(2040);
+        let end = &mut self.ends[0];
+        end.lives += 1;
+        let seed = Seed::new([100 + end.lives; 32]);
+        let terms = Terms {
+            keeps: true,
+            ..Terms::default()
+        };
+        let config = Config {
+            terms,
+            ..device_config()
+        };
+        let client = self.world.seeded_client(Some(leaf), &seed);
+        end.device = Device::new(client, config, &seed);
+        end.texts.clear();
+        let written = end.kept.encode(DEVICE).unwrap();
+        let read = Unfinished::decode(&written, DEVICE).unwrap();
+        self.give(0, Input::Connect);
+        if !read.is_empty() {
+            self.give(0, Input::Restore(read));
+        }
+    }
+
+    /// A device that keeps its questions, with a session.
+    pub(super) fn keeping() -> Self {
+        let mut net = Self::new();
+        net.restart();
+        net.run_to(Duration::from_secs(1), |net| net.state(0) == UP);
+        net
     }
 
     /// The model server that was called last says one piece more.
@@ -584,6 +630,7 @@ impl Net {
                 }
                 AnswerEvent::Delta(_) => {}
                 AnswerEvent::Cut => end.cuts += 1,
+                AnswerEvent::Notice(_) => end.notices.push(request),
                 AnswerEvent::Resumed { at } => end.resumed.push(at),
                 AnswerEvent::Ended(receipt) => {
                     assert!(end.ended.insert(request, receipt).is_none(), "two ends");
@@ -600,6 +647,10 @@ impl Net {
                 assert!(end.replies.insert(id, result).is_none(), "two replies");
             }
             Output::Notice(_) => {}
+            Output::Keep(unfinished) => {
+                end.writes += 1;
+                end.kept = unfinished;
+            }
             Output::Stopped => end.stopped = true,
         }
     }

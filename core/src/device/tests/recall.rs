@@ -6,6 +6,7 @@ use super::net::{DEVICE, Net, UP, Upstream};
 use super::resume::{SKY, asked, attached, black_out, count, in_the_middle, light};
 use super::*;
 use crate::gateway::{Event, Return, Transcript};
+use crate::wire::message::ErrorMessage;
 use crate::wire::message::{Message, Resume};
 
 /// One whose first piece is here; it ended while its device was away, and its gateway after it.

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use async_io::Async;
 use mesh_core::device::control::{Command, Event, Part, SOCKET};
 use mesh_core::device::status::Status;
+use mesh_core::device::unfinished::Listed;
 use mesh_core::error::ErrorClass;
+use mesh_core::ids::RequestId;
 use mesh_core::limits::CONTROL_LINE_BYTES_MAX;
 use mesh_core::wire::message::{EscalationRequest, StreamEnd};
 
@@ -53,7 +55,41 @@ impl AgentLink {
     ///
     /// When the agent went away.
     pub async fn ask(&self, question: EscalationRequest) -> Result<AgentAnswer, Error> {
-        let (stream, events) = self.send(&Command::Ask(Box::new(question))).await?;
+        self.answer(&Command::Ask(Box::new(question))).await
+    }
+
+    /// Questions that are unfinished, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the agent went away.
+    pub async fn unfinished(&self) -> Result<Vec<Listed>, Error> {
+        let (_stream, mut events) = self.send(&Command::Unfinished).await?;
+        match told(events.next().await)? {
+            Event::Unfinished(listed) => Ok(listed),
+            other @ (Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
+            | Event::Notice(_)
+            | Event::Status(_)
+            | Event::Ended(_)
+            | Event::Pong(_)
+            | Event::Result(_)
+            | Event::Failed(_)) => Err(unexpected(&other)),
+        }
+    }
+
+    /// The answer to one of them, from its first word on.
+    ///
+    /// # Errors
+    ///
+    /// When the agent went away.
+    pub async fn resume(&self, id: RequestId) -> Result<AgentAnswer, Error> {
+        self.answer(&Command::Resume(id)).await
+    }
+
+    async fn answer(&self, command: &Command) -> Result<AgentAnswer, Error> {
+        let (stream, events) = self.send(command).await?;
         Ok(AgentAnswer {
             stream,
             events,
@@ -73,6 +109,8 @@ impl AgentLink {
             other @ (Event::Piece(_)
             | Event::Cut
             | Event::Resumed(_)
+            | Event::Notice(_)
+            | Event::Unfinished(_)
             | Event::Ended(_)
             | Event::Pong(_)
             | Event::Result(_)
@@ -113,13 +151,16 @@ impl AgentAnswer {
             Event::Piece(text) => Ok(Some(Part::Text(text))),
             Event::Cut => Ok(Some(Part::Cut)),
             Event::Resumed(at) => Ok(Some(Part::Resumed(at))),
+            Event::Notice(notice) => Ok(Some(Part::Notice(notice))),
             Event::Ended(receipt) => {
                 self.receipt = Some(receipt);
                 Ok(None)
             }
-            other @ (Event::Status(_) | Event::Pong(_) | Event::Result(_) | Event::Failed(_)) => {
-                Err(unexpected(&other))
-            }
+            other @ (Event::Status(_)
+            | Event::Unfinished(_)
+            | Event::Pong(_)
+            | Event::Result(_)
+            | Event::Failed(_)) => Err(unexpected(&other)),
         }
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_io::Timer;
 use mesh_core::device::control::{Command, Event, Failure};
+use mesh_core::device::unfinished::Listed;
 use mesh_core::error::ErrorClass;
+use mesh_core::ids::RequestId;
 use mesh_core::limits::{CONTROL_CLIENTS_MAX, CONTROL_COMMAND_TIMEOUT, CONTROL_LINE_BYTES_MAX};
 use smol::LocalExecutor;
 use smol::future::FutureExt as _;
@@ -15,6 +17,7 @@ use super::ControlSocket;
 use super::lines::{LineError, LineReader, Stream, write_line};
 use crate::device::answer::Answer;
 use crate::device::client::Client;
+use crate::error::Error;
 
 /// How long a refused `accept` is left alone: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -117,12 +120,31 @@ async fn converse(stream: Stream, client: &Client) {
                 Err(error) => Event::Failed(Failure::from(&error)),
             }
         }
+        Some(Ok(Some(Command::Unfinished))) => match unfinished(client).await {
+            Ok(listed) => Event::Unfinished(listed),
+            Err(error) => Event::Failed(Failure::from(&error)),
+        },
+        Some(Ok(Some(Command::Resume(id)))) => match resume(client, id).await {
+            Ok(answer) => return pass_on(answer, commands, &stream).await,
+            Err(error) => Event::Failed(Failure::from(&error)),
+        },
         Some(Ok(Some(Command::Ask(question)))) => match client.ask(*question).await {
             Ok(answer) => return pass_on(answer, commands, &stream).await,
             Err(error) => Event::Failed(Failure::from(&error)),
         },
     };
     let _gone = write_line(&stream, &event).await;
+}
+
+/// What is unfinished, with what commands with a tunnel of their own have left since the agent began.
+async fn unfinished(client: &Client) -> Result<Vec<Listed>, Error> {
+    client.adopt().await?;
+    client.unfinished().await
+}
+
+async fn resume(client: &Client, id: RequestId) -> Result<Answer, Error> {
+    client.adopt().await?;
+    client.resume(id).await
 }
 
 /// Passes an answer on; the program cancels it by saying so, or by hanging up.
@@ -155,12 +177,19 @@ async fn pass_on(mut answer: Answer, mut commands: LineReader, stream: &Stream) 
             Err(
                 Ok(
                     None
-                    | Some(Command::Ask(_) | Command::Status | Command::Ping | Command::Call { .. }),
+                    | Some(
+                        Command::Ask(_)
+                        | Command::Resume(_)
+                        | Command::Unfinished
+                        | Command::Status
+                        | Command::Ping
+                        | Command::Call { .. },
+                    ),
                 )
                 | Err(_),
             ) => return,
         };
-        let last = !matches!(event, Event::Piece(_) | Event::Cut | Event::Resumed(_));
+        let last = event.is_last();
         if write_line(stream, &event).await.is_err() || last {
             return;
         }

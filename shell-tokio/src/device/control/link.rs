@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use mesh_core::api::{Method, Params};
+use mesh_core::device::unfinished::Listed;
+use mesh_core::ids::RequestId;
 use mesh_core::limits::CONTROL_LINE_BYTES_MAX;
 use mesh_core::wire::message::EscalationRequest;
 use serde::de::DeserializeOwned;
@@ -66,6 +68,38 @@ impl AgentLink {
         Ok(answer)
     }
 
+    /// Questions that are unfinished, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the agent went away.
+    pub async fn unfinished(&self) -> Result<Vec<Listed>, Error> {
+        match self.one(Command::Unfinished).await? {
+            Event::Unfinished(listed) => Ok(listed),
+            other @ (Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
+            | Event::Notice(_)
+            | Event::Ended(_)
+            | Event::Status(_)
+            | Event::Pong(_)
+            | Event::Result(_)
+            | Event::Failed(_)) => Err(unexpected(&other)),
+        }
+    }
+
+    /// The answer to one of them, from its first word on.
+    ///
+    /// # Errors
+    ///
+    /// When the agent went away.
+    pub async fn resume(&self, id: RequestId) -> Result<Answer, Error> {
+        let (answer, source) = Answer::new(id);
+        let exchange = self.send(Command::Resume(id)).await?;
+        tokio::spawn(relay(exchange, source));
+        Ok(answer)
+    }
+
     /// How the tunnel is, and the account.
     ///
     /// # Errors
@@ -77,6 +111,8 @@ impl AgentLink {
             other @ (Event::Piece(_)
             | Event::Cut
             | Event::Resumed(_)
+            | Event::Notice(_)
+            | Event::Unfinished(_)
             | Event::Ended(_)
             | Event::Pong(_)
             | Event::Result(_)
@@ -95,6 +131,8 @@ impl AgentLink {
             other @ (Event::Piece(_)
             | Event::Cut
             | Event::Resumed(_)
+            | Event::Notice(_)
+            | Event::Unfinished(_)
             | Event::Ended(_)
             | Event::Status(_)
             | Event::Result(_)
@@ -119,6 +157,8 @@ impl AgentLink {
             other @ (Event::Piece(_)
             | Event::Cut
             | Event::Resumed(_)
+            | Event::Notice(_)
+            | Event::Unfinished(_)
             | Event::Ended(_)
             | Event::Status(_)
             | Event::Pong(_)
@@ -169,11 +209,15 @@ async fn relay(mut exchange: Exchange, mut source: Source) {
             Ok(Some(Event::Piece(text))) => News::Part(Part::Text(text)),
             Ok(Some(Event::Cut)) => News::Part(Part::Cut),
             Ok(Some(Event::Resumed(at))) => News::Part(Part::Resumed(at)),
+            Ok(Some(Event::Notice(notice))) => News::Part(Part::Notice(notice)),
             Ok(Some(Event::Ended(receipt))) => News::Ended(receipt),
             Ok(Some(Event::Failed(failure))) => News::Failed(failure.into()),
-            Ok(Some(other @ (Event::Status(_) | Event::Pong(_) | Event::Result(_)))) => {
-                News::Failed(unexpected(&other))
-            }
+            Ok(Some(
+                other @ (Event::Status(_)
+                | Event::Pong(_)
+                | Event::Result(_)
+                | Event::Unfinished(_)),
+            )) => News::Failed(unexpected(&other)),
             Ok(None) => News::Failed(Error::NotConnected {
                 doing: "waiting for the agent",
             }),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use mesh_core::device::unfinished::Listed;
 use mesh_core::error::ErrorClass;
+use mesh_core::ids::RequestId;
 use mesh_core::limits::{CONTROL_CLIENTS_MAX, CONTROL_COMMAND_TIMEOUT, CONTROL_LINE_BYTES_MAX};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -12,6 +14,7 @@ use super::lines::{LineError, LineReader, write_line};
 use super::{Command, ControlSocket, Event, Failure};
 use crate::device::answer::Answer;
 use crate::device::client::Client;
+use crate::error::Error;
 
 /// How long a refused `accept` is left alone: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -98,12 +101,31 @@ async fn converse(stream: UnixStream, client: &Client) {
                 Err(error) => Event::Failed(Failure::from(&error)),
             }
         }
+        Ok(Ok(Some(Command::Unfinished))) => match unfinished(client).await {
+            Ok(listed) => Event::Unfinished(listed),
+            Err(error) => Event::Failed(Failure::from(&error)),
+        },
+        Ok(Ok(Some(Command::Resume(id)))) => match resume(client, id).await {
+            Ok(answer) => return stream_answer(answer, commands, write).await,
+            Err(error) => Event::Failed(Failure::from(&error)),
+        },
         Ok(Ok(Some(Command::Ask(request)))) => match client.ask(*request).await {
             Ok(answer) => return stream_answer(answer, commands, write).await,
             Err(error) => Event::Failed(Failure::from(&error)),
         },
     };
     let _ = write_line(&mut write, &event).await;
+}
+
+/// What is unfinished, with what commands with a tunnel of their own have left since the agent began.
+async fn unfinished(client: &Client) -> Result<Vec<Listed>, Error> {
+    client.adopt().await?;
+    client.unfinished().await
+}
+
+async fn resume(client: &Client, id: RequestId) -> Result<Answer, Error> {
+    client.adopt().await?;
+    client.resume(id).await
 }
 
 /// Passes an answer on; the program cancels it by saying so, or by hanging up.
@@ -136,13 +158,18 @@ async fn stream_answer(
                 Ok(
                     None
                     | Some(
-                        Command::Ask(_) | Command::Status | Command::Ping | Command::Call { .. },
+                        Command::Ask(_)
+                        | Command::Resume(_)
+                        | Command::Unfinished
+                        | Command::Status
+                        | Command::Ping
+                        | Command::Call { .. },
                     ),
                 )
                 | Err(_) => return,
             },
         };
-        let last = !matches!(event, Event::Piece(_) | Event::Cut | Event::Resumed(_));
+        let last = event.is_last();
         if write_line(&mut write, &event).await.is_err() || last {
             return;
         }

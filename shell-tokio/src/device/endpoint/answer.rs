@@ -70,7 +70,7 @@ async fn collect(mut answer: Answer) -> Result<(Composer, StreamEnd), Error> {
         match part {
             Part::Text(text) => composer.text(&text),
             Part::Delta(delta) => composer.delta(&delta),
-            Part::Cut | Part::Resumed(_) => {}
+            Part::Cut | Part::Resumed(_) | Part::Notice(_) => {}
         }
     }
     match answer.receipt() {
@@ -118,7 +118,7 @@ fn written(writer: &mut Writer, answer: &Answer, part: Option<Part>) -> (String,
         (Some(Part::Text(text)), _) => (writer.text(&text), false),
         (Some(Part::Delta(delta)), _) => (writer.delta(&delta), false),
         // A sign of life, which clients skip.
-        (Some(Part::Cut | Part::Resumed(_)), _) => (KEEP_ALIVE.to_owned(), false),
+        (Some(Part::Cut | Part::Resumed(_) | Part::Notice(_)), _) => (KEEP_ALIVE.to_owned(), false),
         (None, Some(end)) => (writer.end(end.finish_reason, end.tokens_used), true),
         (None, None) => (String::new(), true),
     }

@@ -140,6 +140,8 @@ pub struct Tunnel {
     phase: Phase,
     attempts: Attempts,
     silence: Duration,
+    /// Between two heartbeats at most, whatever the gateway says.
+    beat_max: Duration,
     backoff: Backoff,
     prewarm: Prewarm,
     next_attempt: u64,
@@ -155,6 +157,7 @@ impl Tunnel {
             phase: Phase::Disconnected,
             attempts,
             silence: limits::HALF_OPEN_SILENCE,
+            beat_max: limits::HEARTBEAT_EVERY_MAX,
             backoff: Backoff::new(seed),
             prewarm: Prewarm::default(),
             next_attempt: 0,
@@ -167,6 +170,13 @@ impl Tunnel {
     #[must_use]
     pub const fn with_silence(mut self, silence: Duration) -> Self {
         self.silence = silence;
+        self
+    }
+
+    /// The same, which beats at least so often.
+    #[must_use]
+    pub const fn with_beats(mut self, at_most: Duration) -> Self {
+        self.beat_max = at_most;
         self
     }
 
@@ -331,7 +341,8 @@ impl Tunnel {
         let session = Session {
             attempt,
             since: now.instant,
-            heart: Heartbeat::new(now.instant, heartbeat).with_silence(self.silence),
+            heart: Heartbeat::new(now.instant, heartbeat.min(self.beat_max))
+                .with_silence(self.silence),
             busy: false,
             leave: None,
         };

@@ -423,10 +423,12 @@ fn a_question_is_not_given_up_while_there_is_a_tunnel(
     else {
         return Ok(());
     };
-    let tunnel = record
-        .questions
-        .get(id)
-        .and_then(|asked| record.tunnels.get(asked.device));
+    let device = record.questions.get(id).map(|asked| asked.device);
+    let narrow = device.and_then(|device| record.narrow_until.get(&device));
+    if narrow.is_some_and(|until| now < until.saturating_add(GOES_ON_WITHIN)) {
+        return Ok(());
+    }
+    let tunnel = device.and_then(|device| record.tunnels.get(device));
     let up = tunnel.filter(|tunnel| tunnel.is_up() && tunnel.doubted.is_none());
     match up.and_then(|tunnel| tunnel.up_since) {
         Some(since) if now - since >= GOES_ON_WITHIN => Err(format!(

@@ -154,6 +154,9 @@ pub struct Record {
     pub questions: BTreeMap<RequestId, Asked>,
     /// By device.
     pub tunnels: Vec<TunnelRecord>,
+    /// Until when a device's link was too narrow for QUIC, which needs 1 200 bytes (RFC 9000 §14):
+    /// heartbeats pass, and keep a tunnel alive that no question fits through.
+    pub narrow_until: BTreeMap<usize, Micros>,
     /// When devices began an attempt to connect, virtual µs.
     pub attempts: Vec<Micros>,
     /// When gateways had established a session, virtual µs.

@@ -151,8 +151,9 @@ pub struct Device<T> {
 impl<T: Transport> Device<T> {
     /// A device that is not connected.
     pub fn new(transport: T, config: Config, seed: &Seed) -> Self {
-        let tunnel =
-            Tunnel::new(config.attempts, &seed.child("tunnel")).with_silence(config.terms.silence);
+        let tunnel = Tunnel::new(config.attempts, &seed.child("tunnel"))
+            .with_silence(config.terms.silence)
+            .with_beats(config.terms.beat_max);
         Self {
             transport,
             config,

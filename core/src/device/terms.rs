@@ -15,6 +15,8 @@ pub const IDLE_VARIABLE: &str = "SYNESIS_ANSWER_IDLE";
 pub struct Terms {
     /// How long a session that does not answer is probed before another is sought beside it.
     pub silence: Duration,
+    /// Between two heartbeats at most, whatever the gateway says; within the bounds of [`limits`].
+    pub beat_max: Duration,
     /// How long nothing may come of an answer that has begun while its tunnel lives.
     pub idle: Duration,
     /// Whether questions are to outlive the device's process: what there is to keep of them is said
@@ -26,6 +28,7 @@ impl Default for Terms {
     fn default() -> Self {
         Self {
             silence: limits::HALF_OPEN_SILENCE,
+            beat_max: limits::HEARTBEAT_EVERY_MAX,
             idle: limits::ANSWER_IDLE,
             keeps: false,
         }

@@ -13,6 +13,7 @@ use mesh_core::escalation::receipt::markup;
 use mesh_core::identity::api_key::{ApiKey, Scopes};
 use mesh_core::identity::join::JoinLine;
 use mesh_core::ids::{AccountId, KeyId, RequestId};
+use mesh_core::limits::HEARTBEAT_EVERY_MIN;
 use mesh_core::wire::message::StreamEnd;
 
 use super::args::Up;
@@ -105,6 +106,7 @@ impl Stage {
         let mut settings = Settings::load(&paths.device())?;
         if to_be_cut {
             settings.terms.silence = CUT_SILENCE;
+            settings.terms.beat_max = HEARTBEAT_EVERY_MIN;
         }
         let options = Options {
             persistent: true,

@@ -200,6 +200,13 @@ impl<W: Wire> World<W> {
     }
 
     fn set_mtu(&mut self, device: usize, mtu: u32) {
+        const QUIC_BYTES_MIN: u32 = 1200;
+        let (now, narrow) = (self.queue.now(), &mut self.record.narrow_until);
+        if (1..QUIC_BYTES_MIN).contains(&mtu) {
+            narrow.insert(device, Micros::MAX);
+        } else if let Some(until) = narrow.get_mut(&device) {
+            *until = now.min(*until);
+        }
         let node = &mut self.devices[device];
         for pipe in [&mut node.up, &mut node.down] {
             let link = Link {

@@ -1,6 +1,7 @@
 //! Plans from seeds: each seed decides which faults are on and how strong, how large the fleet is
 //! and what it asks.
 
+mod endings;
 mod money;
 
 use crate::chance::Chance;
@@ -54,6 +55,8 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
         &draw.happenings,
     );
     draw.happenings.extend(money.happenings);
+    let endings = endings::endings(seed, &draw.happenings);
+    draw.happenings.extend(endings.happenings);
     draw.happenings.sort_by_key(|timed| timed.at);
     Plan {
         seed,
@@ -62,6 +65,7 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
         buggify: draw.chance.happens(500_000),
         faults_until: draw.until,
         wall_ms: money.wall_ms,
+        kept_secs: endings.kept_secs,
         gateways: u32::try_from(gateways).unwrap_or(1),
         ceilings,
         devices,

@@ -168,7 +168,10 @@ fn one_upstream_attempt_runs_at_a_time_and_none_starts_after_the_first_piece(
     if asked.calling {
         return Err(format!("{id} is called while a call of it runs"));
     }
-    let alive = asked.produced.get(asked.orphaned..).unwrap_or_default();
+    // What died with its gateway was free, if nobody had been given any of it; what was asked under another
+    // id is another answer's.
+    let from = asked.orphaned.max(asked.wire_from);
+    let alive = asked.produced.get(from..).unwrap_or_default();
     if alive.iter().any(|text| !text.is_empty()) {
         return Err(format!("{id} is called again after it produced text"));
     }
@@ -388,8 +391,8 @@ fn a_heartbeat_never_starves_behind_bulk(record: &Record, now: Micros, seen: &Se
 const WAITS_FOR_A_TUNNEL: Micros = 30 * SECOND;
 /// What is left of an answer when a tunnel comes back may need a moment.
 const GOES_ON_WITHIN: Micros = 40 * SECOND;
-/// How long an answer is kept after its end.
-const KEPT: Micros = 600 * SECOND;
+/// After so long a question may be overdue as soon as its tunnel is lost.
+const OLD: Micros = 600 * SECOND;
 
 fn a_cut_question_waits_for_its_tunnel(record: &Record, now: Micros, seen: &Seen<'_>) -> Verdict {
     let Seen::Ended(id, Outcome::Failed(AskError::TunnelLost(lost))) = seen else {
@@ -403,7 +406,7 @@ fn a_cut_question_waits_for_its_tunnel(record: &Record, now: Micros, seen: &Seen
         .get(asked.device)
         .is_some_and(|tunnel| matches!(tunnel.state, State::Reconnecting { .. }));
     // What was asked long ago may be overdue at once.
-    let old = now - asked.at >= KEPT;
+    let old = now - asked.at >= OLD;
     match asked.cut {
         // One that nobody wants waits as long as its gateway does, from when it was cancelled.
         _ if !seeks || old || asked.cancelled => Ok(()),
@@ -459,7 +462,7 @@ fn only_its_device_cancels_an_answer(record: &Record, _: Micros, seen: &Seen<'_>
     }
 }
 
-/// Where there is one gateway, and none of its processes has ended.
+/// Whichever gateways have ended, and whichever it comes to.
 fn a_finished_answer_is_kept_for_its_device(
     record: &Record,
     now: Micros,
@@ -468,12 +471,12 @@ fn a_finished_answer_is_kept_for_its_device(
     let Seen::Ended(id, Outcome::Failed(AskError::Remote(error))) = seen else {
         return Ok(());
     };
-    if error.code != ErrorCode::Expired || record.gateways != 1 || record.gateways_ended > 0 {
+    if error.code != ErrorCode::Expired {
         return Ok(());
     }
     let counted = record.questions.get(id).and_then(|asked| asked.counted);
     match counted {
-        Some(at) if now - at < KEPT => Err(format!(
+        Some(at) if now - at < record.kept => Err(format!(
             "{id} expired {} s after it was complete",
             (now - at) / SECOND
         )),

@@ -12,6 +12,10 @@ use crate::queue::Micros;
 /// The wall clock when a world begins that does not say: 2026-11-18T11:06:40Z, ms since 1970.
 pub const WALL_MS: u64 = 1_795_000_000_000;
 
+const fn kept_secs() -> u32 {
+    600
+}
+
 const fn wall_ms() -> u64 {
     WALL_MS
 }
@@ -33,6 +37,9 @@ pub struct Plan {
     /// The wall clock when the world begins, ms since 1970.
     #[serde(default = "wall_ms")]
     pub wall_ms: u64,
+    /// How long answers are kept after their end, seconds.
+    #[serde(default = "kept_secs")]
+    pub kept_secs: u32,
     /// Gateways of the deployment: with several, devices try them in turn.
     pub gateways: u32,
     /// What each account may spend in a month, nano-dollars.
@@ -190,6 +197,13 @@ pub enum Happening {
         gateway: usize,
         /// Back then.
         until: Micros,
+    },
+    /// The gateway that charges a question dies once that is written, before it can say so; it comes back.
+    CrashAtEnd {
+        /// Which question.
+        question: u64,
+        /// For so long, µs.
+        for_us: Micros,
     },
     /// A gateway is stopped in good order, and comes back.
     StopGateway {

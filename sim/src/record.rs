@@ -49,6 +49,11 @@ pub struct Asked {
     pub produced: Vec<String>,
     /// At which gateway the last attempt was made.
     pub called_at: Option<usize>,
+    /// The id under which a model was called for it last: a new one where a gateway had lost the first
+    /// answer.
+    pub wire: RequestId,
+    /// Attempts that were made under other ids before.
+    pub wire_from: usize,
     /// Attempts that died with their gateway: what they produced is lost, and free.
     pub orphaned: usize,
     /// Whether an attempt at the upstream runs.
@@ -169,10 +174,20 @@ pub struct Record {
     pub reconnects: u64,
     /// How often a gateway's process died or was stopped.
     pub gateways_ended: u64,
-    /// Gateways there are.
-    pub gateways: usize,
+    /// How long answers are kept after their end, µs.
+    pub kept: Micros,
+    /// Which question an id is of under which it was asked anew.
+    pub wires: BTreeMap<RequestId, RequestId>,
     /// For how long devices had a session, all together, µs.
     pub up_us: Micros,
+}
+
+impl Record {
+    /// The question that an id is of.
+    #[must_use]
+    pub fn question_of(&self, id: RequestId) -> RequestId {
+        self.wires.get(&id).copied().unwrap_or(id)
+    }
 }
 
 /// What an invariant found.

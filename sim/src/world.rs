@@ -12,6 +12,7 @@
 //!
 //! * `device`, `gateway`: a node's step and what its outputs lead to.
 //! * `happen`: what a plan lets happen, and the healing.
+//! * `recall`: answers that outlive their gateway.
 //! * `money`: orders, the gateways' regular work on accounts, and who watches the ledgers.
 //!
 //! There are no threads. The first invariant that does not hold stops the run.
@@ -22,6 +23,7 @@ mod gateway;
 mod happen;
 mod money;
 mod observe;
+mod recall;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -36,6 +38,7 @@ use mesh_core::transport::{Datagram, Transmit};
 use self::device::DeviceNode;
 use self::gateway::{GatewayNode, StoreJob};
 use self::money::Watch;
+use self::recall::Recalls;
 use crate::chance::{Chance, seed_of};
 use crate::invariants::{self, Seen};
 use crate::outside::store::Store;
@@ -127,6 +130,7 @@ pub struct World<W: Wire> {
     gateways: Vec<GatewayNode<W>>,
     store: Store,
     money: Watch,
+    recalls: Recalls,
     store_chance: Chance,
     store_slow: (Micros, Micros),
     store_broken_until: Micros,
@@ -170,6 +174,7 @@ impl<W: Wire> World<W> {
             gateways: Vec::new(),
             store: Store::default(),
             money: Watch::new(seed)?,
+            recalls: Recalls::default(),
             store_chance: Chance::of(seed, "store", "delay"),
             store_slow: (0, 0),
             store_broken_until: 0,
@@ -179,7 +184,7 @@ impl<W: Wire> World<W> {
             next_call: 0,
             healed: false,
             record: Record {
-                gateways: plan.gateways as usize,
+                kept: Micros::from(plan.kept_secs) * SECOND,
                 ..Record::default()
             },
             probes: Vec::new(),

@@ -1,6 +1,10 @@
 //! What must hold when everything has healed and come to rest.
 
-use mesh_core::device::State;
+use mesh_core::billing::ledger::Charge;
+use mesh_core::device::{AskError, State};
+use mesh_core::error::ErrorCode;
+use mesh_core::ids::RequestId;
+use mesh_core::wire::message::ErrorMessage;
 
 use crate::outside::store::Store;
 use crate::record::{Outcome, Record, Violation};
@@ -41,6 +45,8 @@ const AT_END: &[(&str, Check)] = sentences![
     no_hold_is_left_when_nothing_is_under_way,
     the_device_is_told_what_the_ledger_says,
     nothing_is_charged_that_was_never_asked_of_a_model,
+    an_answer_that_was_charged_is_never_reported_lost,
+    an_expired_answer_comes_with_its_receipt,
 ];
 
 /// Asks every invariant.
@@ -135,6 +141,44 @@ fn nothing_is_charged_that_was_never_asked_of_a_model(end: &End<'_>) -> Verdict 
         let charged = end.store.charge(asked.account, id).is_some();
         if charged && asked.produced.is_empty() {
             return Err(format!("{id} was charged, and no model was called for it"));
+        }
+    }
+    Ok(())
+}
+
+/// The questions that ended with one of these codes, and what stands in the ledger under their last id.
+fn refused_with<'a>(
+    end: &'a End<'a>,
+    codes: &'a [ErrorCode],
+) -> impl Iterator<Item = (RequestId, &'a ErrorMessage, Option<&'a Charge>)> {
+    end.record.questions.values().filter_map(|asked| {
+        let Some(Outcome::Failed(AskError::Remote(error))) = &asked.outcome else {
+            return None;
+        };
+        let id = error.request_id.unwrap_or(asked.wire);
+        let charge = end.store.charge(asked.account, id);
+        codes
+            .contains(&error.code)
+            .then_some((id, &**error, charge))
+    })
+}
+
+fn an_answer_that_was_charged_is_never_reported_lost(end: &End<'_>) -> Verdict {
+    let lost = [ErrorCode::Interrupted, ErrorCode::NotFound];
+    let mut refused = refused_with(end, &lost);
+    match refused.find(|(_, _, charge)| charge.is_some()) {
+        Some((id, error, _)) => Err(format!("{id}: {}, and it was charged", error.code)),
+        None => Ok(()),
+    }
+}
+
+fn an_expired_answer_comes_with_its_receipt(end: &End<'_>) -> Verdict {
+    for (id, error, charge) in refused_with(end, &[ErrorCode::Expired]) {
+        let told = error.details.as_ref();
+        let told = told.and_then(|details| details["cost_nanos"].as_i64());
+        let stands = charge.map(|charge| charge.charge.0);
+        if told != stands || told.is_none() {
+            return Err(format!("{id}: told {told:?}, the ledger says {stands:?}"));
         }
     }
     Ok(())

@@ -186,6 +186,7 @@ const fn until(what: &mut Happening) -> Option<&mut Micros> {
         Happening::Ask { .. }
         | Happening::Cancel { .. }
         | Happening::AskAgain { .. }
+        | Happening::CrashAtEnd { .. }
         | Happening::Load { .. }
         | Happening::Rebind { .. }
         | Happening::Move { .. }

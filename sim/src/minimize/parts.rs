@@ -113,6 +113,7 @@ const fn device_of(what: &mut Happening) -> Option<&mut usize> {
         | Happening::Revoke { device }
         | Happening::Expire { device } => Some(device),
         Happening::CrashGateway { .. }
+        | Happening::CrashAtEnd { .. }
         | Happening::StopGateway { .. }
         | Happening::SkewGateway { .. }
         | Happening::Order { .. }
@@ -138,6 +139,7 @@ const fn gateway_of(what: &mut Happening) -> Option<&mut usize> {
         | Happening::Move { .. }
         | Happening::CrashDevice { .. }
         | Happening::Suspend { .. }
+        | Happening::CrashAtEnd { .. }
         | Happening::Skew { .. }
         | Happening::Order { .. }
         | Happening::SlowStore { .. }

@@ -361,6 +361,13 @@ impl Store {
         })
     }
 
+    /// Whether an id has ended for ever, charged or lost.
+    #[must_use]
+    pub fn has_ended(&self, account: AccountId, request: RequestId) -> bool {
+        let books = self.books.get(&account);
+        books.is_some_and(|books| books.ended.contains_key(&request))
+    }
+
     /// What a request was charged.
     #[must_use]
     pub fn charge(&self, account: AccountId, request: RequestId) -> Option<&Charge> {

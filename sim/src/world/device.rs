@@ -328,7 +328,7 @@ impl<W: Wire> World<W> {
             | What::Skew { device, .. }
             | What::Revoke { device }
             | What::Expire { device } => device == at,
-            What::CrashGateway { .. } | What::StopGateway { .. } => true,
+            What::CrashGateway { .. } | What::CrashAtEnd { .. } | What::StopGateway { .. } => true,
             What::Ask { .. }
             | What::Cancel { .. }
             | What::AskAgain { .. }

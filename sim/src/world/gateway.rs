@@ -1,5 +1,7 @@
 //! A gateway: its machine, and what it asks of the store and the model servers.
 
+use std::time::Duration;
+
 use mesh_core::billing::price::Price;
 use mesh_core::dialect::MaxTokensField;
 use mesh_core::dialect::exchange::Broken;
@@ -55,7 +57,7 @@ pub(super) struct StoreJob {
     ask: Ask,
 }
 
-fn config() -> Config {
+fn config(kept_secs: u32) -> Config {
     let model = |name: &str, dialect| Model {
         name: name.to_owned(),
         provider: name.to_owned(),
@@ -71,7 +73,10 @@ fn config() -> Config {
         ],
         default_model: "openai".to_owned(),
         tunnels_max: 100_000,
-        keeping: Keeping::default(),
+        keeping: Keeping {
+            kept: Duration::from_secs(kept_secs.into()),
+            ..Keeping::default()
+        },
         rates: Rates::default(),
     }
 }
@@ -90,7 +95,8 @@ impl<W: Wire> World<W> {
         let seed = seed.child(&format!("life {}", node.life));
         let shard = u8::try_from(at).map_err(Unbuildable::new)?;
         let transport = W::gateway(&self.authority, shard, &node.clock, &seed)?;
-        let machine = Gateway::new(transport, config()).map_err(Unbuildable::new)?;
+        let machine =
+            Gateway::new(transport, config(self.plan.kept_secs)).map_err(Unbuildable::new)?;
         node.machine = Some(machine);
         node.armed = None;
         self.settle_gateway(at);
@@ -346,7 +352,8 @@ impl<W: Wire> World<W> {
             && !charge.charge.estimated
         {
             let now = self.queue.now();
-            if let Some(asked) = self.record.questions.get_mut(&settle.request) {
+            let question = self.record.question_of(settle.request);
+            if let Some(asked) = self.record.questions.get_mut(&question) {
                 asked.counted.get_or_insert(now);
             }
         }
@@ -355,9 +362,11 @@ impl<W: Wire> World<W> {
         if matches!(&told, Some(Told::Held(Err(HoldFailed::Denied(_))))) {
             self.sometimes.saw("a hold was denied");
         }
-        if let Some(told) = told {
+        let heard = self.answer_told(gateway, &ask, told.as_ref());
+        if let Some(told) = told.filter(|_| heard) {
             self.give_gateway(gateway, Input::Told { id, told });
         }
+        self.recalls.granted = None;
     }
 
     /// The question that a prompt belongs to is marked in its text.
@@ -370,6 +379,7 @@ impl<W: Wire> World<W> {
             return;
         };
         let request = request_id(question);
+        self.called_under(request);
         self.see(&Seen::Called(request));
         let Some((stream, words, script)) = self.script_of(question) else {
             return;

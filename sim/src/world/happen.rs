@@ -117,6 +117,9 @@ impl<W: Wire> World<W> {
                 self.kill_gateway(gateway);
                 self.queue.put(until, Event::Undo(index));
             }
+            Happening::CrashAtEnd { question, for_us } => {
+                self.recalls.arm(request_id(question), index, for_us);
+            }
             Happening::StopGateway { gateway, until } => {
                 self.record.gateways_ended += 1;
                 self.give_gateway(gateway, gateway::Input::Stop);
@@ -174,6 +177,12 @@ impl<W: Wire> World<W> {
             Happening::CrashGateway { gateway, .. } | Happening::StopGateway { gateway, .. } => {
                 self.kill_gateway(gateway);
                 self.start_gateway(gateway)?;
+            }
+            Happening::CrashAtEnd { .. } => {
+                if let Some(gateway) = self.recalls.died.remove(&index) {
+                    self.kill_gateway(gateway);
+                    self.start_gateway(gateway)?;
+                }
             }
             Happening::Ask { .. }
             | Happening::Cancel { .. }
@@ -246,6 +255,8 @@ impl<W: Wire> World<W> {
                 delivered: String::new(),
                 produced: Vec::new(),
                 called_at: None,
+                wire: id,
+                wire_from: 0,
                 orphaned: 0,
                 calling: false,
                 usage: upstream::usage(context_bytes, words),
@@ -280,6 +291,7 @@ impl<W: Wire> World<W> {
         self.healed = true;
         self.store_slow = (0, 0);
         self.store_broken_until = 0;
+        self.recalls.disarm();
         for gateway in 0..self.gateways.len() {
             self.gateways[gateway].skew_ms = 0;
             // One that was stopped has to be started again; the others go on.

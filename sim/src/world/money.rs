@@ -188,7 +188,7 @@ impl<W: Wire> World<W> {
         if let Err(broken) = self.store.close_and_lapse(now) {
             self.note("store", format!("broken: {broken}"));
         }
-        self.store.forget_answers(self.wall());
+        self.forget_answers();
         self.look_at_ledgers();
         // A fleet that only beats is sealed no further.
         let seal = self.store.seal(now, &self.money.key);
@@ -235,10 +235,7 @@ impl<W: Wire> World<W> {
             let whole = asked.produced.last().is_some_and(|text| {
                 text.split_whitespace().count() >= usize::try_from(asked.words).unwrap_or(0)
             });
-            // One that a gateway's death had cut off before was asked anew under an id of its own, which
-            // the question's record does not know: its second loss is not judged here.
-            let anew = asked.orphaned > 0;
-            if !asked.calling || whole || anew || self.was_in_trouble(since, now) {
+            if !asked.calling || whole || self.was_in_trouble(since, now) {
                 return None;
             }
             // Four bytes are a token, up to the longest answer that is asked for; a provider may say how
@@ -247,7 +244,7 @@ impl<W: Wire> World<W> {
             let said = i128::from(asked.usage.completion);
             Some(Due {
                 account: asked.account,
-                request: call.request,
+                request: asked.wire,
                 least: tokens(before),
                 most: tokens(steps.last()?.1).max(said),
             })
@@ -302,7 +299,7 @@ impl<W: Wire> World<W> {
     }
 
     /// An invariant does not hold: the first ends the run.
-    fn break_off(&mut self, invariant: &str, found: String) {
+    pub(super) fn break_off(&mut self, invariant: &str, found: String) {
         if self.violation.is_none() {
             self.note("invariant", format!("BROKEN: {invariant}"));
             self.violation = Some(Violation {

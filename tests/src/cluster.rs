@@ -249,19 +249,30 @@ impl Cluster {
     /// When it does not come up again.
     pub async fn restart_gateway(&mut self) {
         self.gateway.end_now().await;
+        let _ended = self.succeed_gateway().await;
+    }
+
+    /// Starts another gateway on the same store, which has to be a server, and sends devices to it from now
+    /// on. Gives the first, which goes on.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    pub async fn succeed_gateway(&mut self) -> Process {
         let started = self.place.start_gateway().await;
         let Started {
             gateway,
             http,
             tunnel,
         } = started;
-        self.gateway = gateway;
+        let first = std::mem::replace(&mut self.gateway, gateway);
         self.keep(&self.gateway);
         self.http = http;
         self.tunnel = tunnel;
         if let Some(relay) = &self.relay {
             relay.point_at(tunnel).await;
         }
+        first
     }
 
     /// Asks the gateway to stop and waits until it has.

@@ -117,6 +117,7 @@ cases![
     a_file_that_is_not_understood_is_set_aside,
     a_limit_that_comes_near_is_told_with_the_answer,
     a_restarted_gateway_is_found_again,
+    an_answer_finished_while_away_is_delivered_after_the_gateways_restart,
     a_device_that_is_not_enrolled_is_told_to_enrol,
     a_certificate_of_another_ca_is_refused,
     an_expired_certificate_is_refused,
@@ -512,6 +513,38 @@ async fn a_restarted_gateway_is_found_again(shell: Shell) {
         "{after}"
     );
     assert_eq!(after["statistics"]["reconnections"], 1);
+}
+
+async fn an_answer_finished_while_away_is_delivered_after_the_gateways_restart(shell: Shell) {
+    let (upstream, mut cluster) = scene().await;
+    let _agent = shell.agent(&cluster).await;
+    let gate = Gate::closed();
+    upstream.once(
+        Answer::of(&["before ", "and ", "after"])
+            .gated(&gate)
+            .into(),
+    );
+    let asking = shell.ask(&cluster, &["Why?", "--timeout", "60"], None);
+    upstream.wait_for(Event::Waiting(0)).await;
+    gate.let_through(1);
+    asking.line_with("before").await;
+    cluster.relay().go_black().await;
+    gate.open();
+    cluster.gateway_says("charged").await;
+    cluster.restart_gateway().await;
+    cluster.relay().heal().await;
+    // The restarted gateway resets the session that it does not know once it hears of it.
+    let _poke = shell.spawn(
+        &cluster,
+        &["cloud", "status"],
+        &["status"],
+        &["--json"],
+        None,
+    );
+    let ended = asking.ended().await.succeeded();
+    assert_eq!(ended.stdout.trim_end(), "before and after");
+    assert_eq!(upstream.questions().len(), 1);
+    assert_eq!(cluster.charges().await.len(), 1);
 }
 
 async fn a_device_that_is_not_enrolled_is_told_to_enrol(shell: Shell) {

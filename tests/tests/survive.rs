@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use mesh_core::billing::ledger::Record;
+use mesh_test_postgres::Server;
 use mesh_tests::cluster::{Cluster, Setup};
 use mesh_tests::process::Process;
 use mesh_tests::upstream::{Answer, Event, FakeUpstream, Gate};
@@ -37,12 +38,13 @@ impl Scene {
     /// A question whose model server waits after the first piece.
     async fn asked(&self, pieces: &[&str], arguments: &[&str]) -> (Process, Gate) {
         let gate = Gate::closed();
+        let number = self.upstream.questions().len();
         self.upstream.once(Answer::of(pieces).gated(&gate).into());
         let mut command = self.cluster.command("laptop");
         command.args(["cloud", "ask", "Why?", "--timeout", "60"]);
         command.args(arguments);
         let asking = self.cluster.spawn("ask", command, None);
-        self.upstream.wait_for(Event::Waiting(0)).await;
+        self.upstream.wait_for(Event::Waiting(number)).await;
         (asking, gate)
     }
 
@@ -50,12 +52,16 @@ impl Scene {
     /// without it.
     async fn finished_away(&self, pieces: &[&str]) -> Process {
         let (asking, gate) = self.asked(pieces, &[]).await;
-        gate.let_through(1);
-        asking.line_with(pieces[0].trim()).await;
-        self.cluster.relay().go_black().await;
-        gate.open();
+        self.goes_away(&asking, &gate, pieces[0]).await;
         self.cluster.gateway_says("charged").await;
         asking
+    }
+
+    async fn goes_away(&self, asking: &Process, gate: &Gate, first: &str) {
+        gate.let_through(1);
+        asking.line_with(first.trim()).await;
+        self.cluster.relay().go_black().await;
+        gate.open();
     }
 
     /// The gateway dies and comes back, and the device is let through to it. A device that waits would
@@ -186,6 +192,64 @@ async fn what_is_kept_no_longer_is_in_no_file_and_its_receipt_is_told() {
     assert!(!stands_in_a_file(&scene.cluster));
     assert!(!scene.cluster.everything_printed().contains(CANARY));
     assert_eq!(scene.books().await, (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_gateway_delivers_what_the_first_had_finished_and_waits_for_what_it_has_not() {
+    let Some(server) = Server::shared() else {
+        return;
+    };
+    let url = server.database();
+    let mut scene = Scene::new(|setup| setup.set("store.url", &url)).await;
+    // Under way at the first, and its device comes to another.
+    let (asking, gate) = scene.asked(&["before ", "and ", "after"], &[]).await;
+    gate.let_through(1);
+    asking.line_with("before").await;
+    let first = scene.cluster.succeed_gateway().await;
+    let _status = scene.poke();
+    scene.cluster.gateway_says("known=\"elsewhere\"").await;
+    gate.open();
+    first.line_with("charged").await;
+    let ended = asking.ended().await.succeeded();
+    assert_eq!(ended.stdout.trim_end(), "before and after");
+    scene.cluster.gateway_says("known=\"kept\"").await;
+    assert_eq!(scene.upstream.questions().len(), 1);
+    assert_eq!(scene.books().await, (1, 0));
+
+    // Finished, and then the gateway dies.
+    let asking = scene.finished_away(&["once ", "more"]).await;
+    let _status = scene.restart().await;
+    assert_eq!(
+        asking.ended().await.succeeded().stdout.trim_end(),
+        "once more"
+    );
+    assert_eq!(scene.books().await, (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_was_in_the_middle_of_when_it_died_another_one_calls_lost() {
+    let Some(server) = Server::shared() else {
+        return;
+    };
+    let url = server.database();
+    let mut scene = Scene::new(|setup| setup.set("store.url", &url)).await;
+    let (asking, gate) = scene.asked(&["before ", "after"], &[]).await;
+    gate.let_through(1);
+    asking.line_with("before").await;
+    scene.cluster.gateway_says("checkpoint").await;
+    let mut first = scene.cluster.succeed_gateway().await;
+    first.end_now().await;
+    // Its lease would end after a minute.
+    server.sql(
+        &url,
+        "DELETE FROM synesis.gateways WHERE id IN (SELECT gateway FROM synesis.holds)",
+    );
+    let _status = scene.poke();
+    let ended = asking.ended().await;
+    assert_eq!(ended.stdout.trim_end(), "before");
+    assert!(ended.stderr.contains("it is free"), "{ended:#?}");
+    scene.cluster.gateway_says("answers were cut off").await;
+    assert_eq!(scene.books().await, (0, 1));
 }
 
 /// Whether the canary is in the store's file or in its log.

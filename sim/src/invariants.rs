@@ -416,7 +416,6 @@ fn a_cut_question_waits_for_its_tunnel(record: &Record, now: Micros, seen: &Seen
     }
 }
 
-/// Where small datagrams pass and no others a tunnel stays up by its probes, and no question gets through it.
 fn a_question_is_not_given_up_while_there_is_a_tunnel(
     record: &Record,
     now: Micros,
@@ -434,9 +433,8 @@ fn a_question_is_not_given_up_while_there_is_a_tunnel(
     }
     let tunnel = device.and_then(|device| record.tunnels.get(device));
     let up = tunnel.filter(|tunnel| tunnel.is_up() && tunnel.doubted.is_none());
-    let narrow_until = tunnel.map_or(0, |tunnel| tunnel.narrow_until.min(now));
     match up.and_then(|tunnel| tunnel.up_since) {
-        Some(since) if now - since.max(narrow_until) >= GOES_ON_WITHIN => Err(format!(
+        Some(since) if now - since >= GOES_ON_WITHIN => Err(format!(
             "{id} failed ({error}) with a tunnel for {} s",
             (now - since) / SECOND
         )),

@@ -95,8 +95,6 @@ pub struct TunnelRecord {
     pub doubted: Option<Micros>,
     /// When the oldest heartbeat without an answer went out.
     pub beat: Option<Micros>,
-    /// Until when its path takes no datagram of the 1200 bytes that QUIC needs (RFC 9000 §14).
-    pub narrow_until: Micros,
 }
 
 impl TunnelRecord {
@@ -150,7 +148,6 @@ impl Default for TunnelRecord {
             prewarmed: None,
             doubted: None,
             beat: None,
-            narrow_until: 0,
         }
     }
 }

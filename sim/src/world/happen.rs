@@ -84,10 +84,6 @@ impl<W: Wire> World<W> {
                 until,
             } => {
                 self.set_mtu(device, bytes);
-                if bytes < 1200 {
-                    let narrow_until = &mut self.record.tunnels[device].narrow_until;
-                    *narrow_until = until.max(*narrow_until);
-                }
                 self.queue.put(until, Event::Undo(index));
             }
             Happening::Rebind { device } => self.devices[device].nat.rebind(),

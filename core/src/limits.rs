@@ -362,6 +362,10 @@ pub const PAYMENT_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long Stripe knows a meter event by its identifier, at least, is a day. A doubtful one is sent
 /// again blindly for half of that, so that clocks may be wrong by the other half.
 pub const METER_BLIND: Duration = Duration::from_secs(12 * 60 * 60);
+/// A secret key of Stripe's, or the secret of its webhooks. Over it: none of Stripe's.
+pub const STRIPE_SECRET_BYTES_MAX: usize = 512;
+/// The name of a meter's events, Stripe's own bound. Over it: refused as a setting.
+pub const METER_NAME_BYTES_MAX: usize = 100;
 /// After this a meter event that was sent has been counted, or never will be.
 pub const METER_SETTLES: Duration = Duration::from_secs(60 * 60);
 /// The oldest moment that a meter event may name: Stripe's 35 days, and a day less.

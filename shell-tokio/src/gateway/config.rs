@@ -319,14 +319,17 @@ impl Config {
 
 fn shown(error: &toml::de::Error, text: &str) -> String {
     let words = error.to_string();
-    if !words.contains("://") || !(words.contains('@') || words.contains("postgres")) {
+    let url = words.contains("://") && (words.contains('@') || words.contains("postgres"));
+    // Written where the name of a file belongs.
+    let secret = ["sk_", "rk_", "whsec_"]
+        .iter()
+        .any(|prefix| words.contains(prefix));
+    if !url && !secret {
         return words;
     }
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = 1 + before.map_or(0, |before| before.matches('\n').count());
-    format!(
-        "line {line} cannot be read, or is no setting (it may hold a password, and is not shown)"
-    )
+    format!("line {line} cannot be read, or is no setting (it may hold a secret, and is not shown)")
 }
 
 fn database(file: &StoreFile) -> Result<Option<Database>, String> {

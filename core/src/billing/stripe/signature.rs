@@ -11,7 +11,9 @@ use std::fmt;
 
 use ring::hmac;
 
-use crate::limits::{WEBHOOK_SIGNATURE_BYTES_MAX, WEBHOOK_SIGNATURES_MAX, WEBHOOK_TOLERANCE};
+use crate::limits::{
+    STRIPE_SECRET_BYTES_MAX, WEBHOOK_SIGNATURE_BYTES_MAX, WEBHOOK_SIGNATURES_MAX, WEBHOOK_TOLERANCE,
+};
 use crate::time::UnixMillis;
 
 /// What a signing secret begins with.
@@ -31,7 +33,8 @@ impl WebhookSecret {
         let text = text.trim();
         let rest = text.strip_prefix(PREFIX)?;
         let printable = |byte: u8| byte.is_ascii_graphic();
-        (!rest.is_empty() && rest.bytes().all(printable))
+        let fits = !rest.is_empty() && text.len() <= STRIPE_SECRET_BYTES_MAX;
+        (fits && rest.bytes().all(printable))
             .then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes())))
     }
 }

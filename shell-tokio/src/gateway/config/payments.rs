@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use mesh_core::billing::stripe::id::MeterId;
 use mesh_core::billing::stripe::object::is_web_address;
 use mesh_core::billing::stripe::signature::WebhookSecret;
+use mesh_core::limits::METER_NAME_BYTES_MAX;
 use serde::Deserialize;
 
 use super::{Sources, non_empty};
@@ -102,6 +103,12 @@ pub(super) fn stripe(file: File, sources: Sources<'_>) -> Result<Option<Stripe>,
     };
     let meter = match (non_empty(file.meter_event_name), non_empty(file.meter_id)) {
         (None, None) => None,
+        (Some(event_name), Some(_)) if !is_meter_name(&event_name) => {
+            return Err(format!(
+                "stripe.meter_event_name has 1 to {METER_NAME_BYTES_MAX} characters of ASCII, \
+                 without spaces"
+            ));
+        }
         (Some(event_name), Some(id)) => Some(Meter {
             event_name,
             id: id
@@ -124,6 +131,10 @@ pub(super) fn stripe(file: File, sources: Sources<'_>) -> Result<Option<Stripe>,
     }))
 }
 
+fn is_meter_name(name: &str) -> bool {
+    name.len() <= METER_NAME_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// A secret from its file, or else from the environment.
 fn secret(
     setting: &str,
@@ -138,3 +149,6 @@ fn secret(
         .map_err(|error| format!("stripe.{setting}: {}: {error}", path.display()))?;
     Ok(Some(read))
 }
+
+#[cfg(all(test, unix))]
+mod tests;

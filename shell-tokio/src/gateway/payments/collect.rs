@@ -71,35 +71,13 @@ impl Payments {
         mut event: MeterEvent,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        match event.step(now) {
-            Step::Send { at } => {
-                event.sending(now);
-                self.keep(key, &event, None).await?;
-                let (name, identifier) = (&meter.event_name, event.identifier());
-                let request =
-                    Request::meter_event(name, &event.customer, event.cents, at, &identifier);
-                match self.0.provider.exchange(&request).await {
-                    Ok(_) | Err(Failure::Repeated) => event.recorded(),
-                    // Whatever it says, it may have been counted: looked up when that is certain.
-                    Err(failure) => tracing::warn!(invoice = key, %failure, "not collected yet"),
-                }
-            }
-            Step::Look { from, to } => {
-                let request = Request::meter_summaries(&meter.id, &event.customer, from, to);
-                let counted: Result<List<MeterSummary>, Failure> = self.ask(&request).await;
-                let cents = counted.map(|list| MeterSummary::cents(&list.data));
-                match cents {
-                    Ok(Some(cents)) => event.counted(now, cents),
-                    Ok(None) => {
-                        tracing::error!(invoice = key, "its meter has not counted whole cents")
-                    }
-                    Err(failure) => {
-                        tracing::warn!(invoice = key, %failure, "cannot be looked up yet")
-                    }
-                }
-                self.keep(key, &event, None).await?;
-            }
-            Step::Wait(_) | Step::Done | Step::Stuck(_) => {}
+        if let Step::Look { from, to } = event.step(now) {
+            self.look_up(meter, key, &mut event, (from, to), now)
+                .await?;
+        }
+        // Also what was just seen not to be there.
+        if let Step::Send { at } = event.step(now) {
+            self.send(meter, key, &mut event, at, now).await?;
         }
         match event.step(now) {
             Step::Done => {
@@ -116,6 +94,44 @@ impl Payments {
             }
             Step::Send { .. } | Step::Look { .. } | Step::Wait(_) => Ok(()),
         }
+    }
+
+    async fn send(
+        &self,
+        meter: &Meter,
+        key: &str,
+        event: &mut MeterEvent,
+        at: u64,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        event.sending(now);
+        self.keep(key, event, None).await?;
+        let (name, identifier) = (&meter.event_name, event.identifier());
+        let request = Request::meter_event(name, &event.customer, event.cents, at, &identifier);
+        match self.0.provider.exchange(&request).await {
+            Ok(_) | Err(Failure::Repeated) => event.recorded(),
+            // Whatever it says, it may have been counted: looked up when that is certain.
+            Err(failure) => tracing::warn!(invoice = key, %failure, "not collected yet"),
+        }
+        Ok(())
+    }
+
+    async fn look_up(
+        &self,
+        meter: &Meter,
+        key: &str,
+        event: &mut MeterEvent,
+        (from, to): (u64, u64),
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let request = Request::meter_summaries(&meter.id, &event.customer, from, to);
+        let counted: Result<List<MeterSummary>, Failure> = self.ask(&request).await;
+        match counted.map(|list| MeterSummary::cents(&list.data)) {
+            Ok(Some(cents)) => event.counted(now, cents),
+            Ok(None) => tracing::error!(invoice = key, "its meter has not counted whole cents"),
+            Err(failure) => tracing::warn!(invoice = key, %failure, "cannot be looked up yet"),
+        }
+        self.keep(key, event, None).await
     }
 
     async fn keep(

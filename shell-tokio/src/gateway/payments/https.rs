@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use mesh_core::billing::stripe::request::{Failure, Request, VERSION, judge};
-use mesh_core::limits::{PAYMENT_ATTEMPT_TIMEOUT, PAYMENT_BODY_BYTES_MAX};
+use mesh_core::limits::{PAYMENT_ATTEMPT_TIMEOUT, PAYMENT_BODY_BYTES_MAX, STRIPE_SECRET_BYTES_MAX};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, Url};
 
@@ -31,8 +31,8 @@ impl SecretKey {
             .or_else(|| key.strip_prefix("rk_"))?;
         let mut value = HeaderValue::try_from(format!("Bearer {key}")).ok()?;
         value.set_sensitive(true);
-        (!secret.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()))
-            .then_some(Self(value))
+        let fits = !secret.is_empty() && key.len() <= STRIPE_SECRET_BYTES_MAX;
+        (fits && key.bytes().all(|byte| byte.is_ascii_graphic())).then_some(Self(value))
     }
 }
 

@@ -54,7 +54,8 @@ pub enum CaError {
     },
     /// A file is damaged.
     #[error(
-        "{path} is damaged; restore it from a backup, or move the folder away to begin anew (every device must then enrol again)"
+        "{path} is damaged; restore it from a backup, or, to begin anew, move the folder away and run \
+         `synesis admin adopt-ca` (every device must then enrol again)"
     )]
     Damaged {
         /// Which.
@@ -62,7 +63,8 @@ pub enum CaError {
     },
     /// Some files of an authority are there and some are not.
     #[error(
-        "{path} is missing beside the others; restore it from a backup, or move the folder away to begin anew (every device must then enrol again)"
+        "{path} is missing beside the others; restore it from a backup, or, to begin anew, move the folder away and run \
+         `synesis admin adopt-ca` (every device must then enrol again)"
     )]
     Incomplete {
         /// Which.
@@ -74,6 +76,26 @@ pub enum CaError {
     )]
     Mismatched {
         /// The key.
+        path: PathBuf,
+    },
+    /// The store's devices are those of other authorities.
+    #[error(
+        "{path} has other certificate authorities than the gateways of this store: devices that enrolled there \
+         would be refused here; copy the folder of one of those gateways in its place, or, to begin anew with \
+         these, stop every gateway and run `synesis admin adopt-ca` (every device must then enrol again)"
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The store has gateways with authorities, and this folder has none.
+    #[error(
+        "{path} has no certificate authorities, and the gateways of this store have some: copy the folder of \
+         one of those gateways to this place, or restore it from a backup, or, to begin anew, stop every \
+         gateway and run `synesis admin adopt-ca` (every device must then enrol again)"
+    )]
+    Absent {
+        /// The folder.
         path: PathBuf,
     },
     /// The library will not make a certificate.
@@ -168,7 +190,7 @@ impl CertificateAuthority {
     }
 
     /// Whether a whole authority is there; an error if a part of one is.
-    fn is_there(folder: &Path) -> Result<bool, CaError> {
+    pub(super) fn is_there(folder: &Path) -> Result<bool, CaError> {
         // One listing, not a look at each name: another process may rename its own into place.
         let listed = match fs::read_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -245,6 +267,25 @@ impl CertificateAuthority {
             .map_err(|_| CaError::Damaged {
                 path: SERVER_CA[0].into(),
             })
+    }
+
+    /// What tells these two authorities from all others: SHA-256 over the DER of both certificates, the
+    /// devices' first.
+    ///
+    /// # Errors
+    ///
+    /// Never for an authority that was opened.
+    pub fn fingerprint(&self) -> Result<Fingerprint, CaError> {
+        let mut both = Vec::new();
+        for (pem, [name, _]) in [
+            (&self.devices.pem, DEVICE_CA),
+            (&self.servers.pem, SERVER_CA),
+        ] {
+            let der = CertificateDer::from_pem_slice(pem.as_bytes())
+                .map_err(|_| CaError::Damaged { path: name.into() })?;
+            both.extend_from_slice(&der);
+        }
+        Ok(Fingerprint::of(&both))
     }
 
     /// The key of stateless resets.

@@ -4,6 +4,7 @@ mod accounts;
 pub mod ca;
 pub mod chores;
 pub mod config;
+pub mod deployment;
 pub mod http;
 pub mod keys;
 pub mod payments;

@@ -27,6 +27,7 @@ use super::accounts::Accounts;
 use super::ca::CertificateAuthority;
 use super::chores::Chores;
 use super::config::{Config, HttpTls};
+use super::deployment;
 use super::http;
 use super::keys::Keys;
 use super::payments::{Https, Payments};
@@ -88,12 +89,12 @@ impl Server {
             .await
             .map_err(|error| Error::Validation(error.to_string()))?;
         let now = clock.now().wall;
+        let ca = Arc::new(deployment::open(&store, &config.ca_dir(), now).await?);
         let lost = store.lose_all(now).await;
         let lost = lost.map_err(|error| Error::Validation(error.to_string()))?;
         if lost > 0 {
             tracing::warn!(lost, "answers were cut off when the last gateway went down");
         }
-        let ca = Arc::new(CertificateAuthority::open_or_make(&config.ca_dir(), now)?);
         let keys = Arc::new(Keys::open_or_make(&config.ca_dir())?);
         let found = discover::discover(&env, &discover::USUAL_PORTS).await;
         let (upstreams, table) = models(&config, &found)?;

@@ -58,7 +58,7 @@ async fn create(
 ) -> Result<(), Stop> {
     let desk = Desk::open(options, scene).await?;
     let account = desk.account(account).await?;
-    let ca = desk.pin()?;
+    let ca = desk.pin().await?;
     let seed = random::seed()?;
     let key = ApiKey::random(&mut seed.secret("key"));
     let new = NewKey {

@@ -16,8 +16,8 @@ use super::args::{Admin, AdminOptions};
 use super::{Scene, Stop, wall};
 use crate::error::Error;
 use crate::files;
-use crate::gateway::ca::CertificateAuthority;
 use crate::gateway::config::{Config, HttpTls};
+use crate::gateway::deployment;
 use crate::gateway::store::{AccountRow, Role, Store, StoreError};
 
 /// Runs one of them.
@@ -30,7 +30,26 @@ pub(super) async fn run(admin: &Admin, scene: &Scene) -> Result<(), Stop> {
         Admin::Refund(refund) => money::refund(refund, scene).await,
         Admin::Reverse(reverse) => money::reverse(reverse, scene).await,
         Admin::Collect(collect) => money::collect(collect, scene).await,
+        Admin::AdoptCa(options) => adopt_ca(options, scene).await,
     }
+}
+
+/// Makes the authorities in this data folder the store's.
+async fn adopt_ca(options: &AdminOptions, scene: &Scene) -> Result<(), Stop> {
+    let desk = Desk::open(options, scene).await?;
+    let folder = desk.config.ca_dir();
+    let ca = deployment::adopt(&desk.store, &folder, wall()).await?;
+    let fingerprint = ca.fingerprint().map_err(Error::from)?.to_string();
+    if options.json {
+        return scene
+            .output
+            .json(&serde_json::json!({ "fingerprint": fingerprint, "folder": folder }));
+    }
+    scene.output.line(&format!(
+        "The gateways of this store have the authorities in {} now ({fingerprint}). Copy the folder to each of \
+         them before they start; devices enrolled under others must enrol again.",
+        folder.display()
+    ))
 }
 
 /// The gateway's configuration and store.
@@ -68,16 +87,13 @@ impl Desk {
     }
 
     /// What join lines pin: the CA of the gateway's own certificates, if it is what HTTP shows.
-    fn pin(&self) -> Result<Option<Fingerprint>, Stop> {
+    async fn pin(&self) -> Result<Option<Fingerprint>, Stop> {
         match &self.config.http.tls {
             // A certificate of the operator's own is checked as any website's is.
             HttpTls::Off | HttpTls::Files { .. } => Ok(None),
             HttpTls::Own => {
-                let ca = CertificateAuthority::open_or_make(&self.config.ca_dir(), wall());
-                Ok(Some(
-                    ca.and_then(|ca| ca.server_ca_fingerprint())
-                        .map_err(Error::from)?,
-                ))
+                let ca = deployment::open(&self.store, &self.config.ca_dir(), wall()).await?;
+                Ok(Some(ca.server_ca_fingerprint().map_err(Error::from)?))
             }
         }
     }

@@ -39,6 +39,16 @@ pub enum Admin {
     Reverse(Reverse),
     /// Book that an invoice was paid.
     Collect(Collect),
+    /// Make this machine's certificate authorities those of the store: devices enrolled under others
+    /// must enrol again.
+    #[command(after_help = "Examples:
+  synesis admin adopt-ca                # then copy the folder `ca` to every other gateway
+
+A gateway whose authorities are not the store's does not start (exit code 12). Usually the folder `ca` of
+another gateway, or its backup, is what is wanted. This is for when that is lost or has become known: stop
+every gateway, move the old folder away, run it, copy the new folder to all of them, and enrol the devices
+again. It makes the authorities if there are none.")]
+    AdoptCa(AdminOptions),
 }
 
 /// `synesis admin credit`.

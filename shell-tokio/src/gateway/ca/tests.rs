@@ -36,6 +36,9 @@ fn it_is_made_once_kept_private_and_opened_again() {
     assert_eq!(again.device_ca(), ca.device_ca());
     assert_eq!(again.reset_key(), ca.reset_key());
     assert_ne!(ca.reset_key(), ca.token_key());
+    assert_eq!(again.fingerprint().unwrap(), ca.fingerprint().unwrap());
+    let (_folder, other) = authority();
+    assert_ne!(other.fingerprint().unwrap(), ca.fingerprint().unwrap());
     assert_eq!(
         again.server_ca_fingerprint().unwrap(),
         ca.server_ca_fingerprint().unwrap()

@@ -48,6 +48,7 @@ macro_rules! every_case {
             a_repeated_settle_keeps_no_other_text,
             what_became_of_a_question_is_told_to_its_device_alone,
             a_revoked_devices_answers_are_deleted,
+            the_first_authorities_are_the_stores_until_others_are_adopted,
         );
     };
 }
@@ -881,4 +882,16 @@ pub(super) async fn a_revoked_devices_answers_are_deleted(store: Store) {
     charge_and_keep(&store, 1, Duration::from_secs(60)).await;
     store.revoke_device(DEVICE, NOW).await.unwrap();
     assert!(matches!(recall(&store, 1, NOW).await, Recalled::Charged(_)));
+}
+
+pub(super) async fn the_first_authorities_are_the_stores_until_others_are_adopted(store: Store) {
+    let [first, second] = [6, 7].map(|byte| Fingerprint([byte; 32]));
+    assert_eq!(store.authorities().await, Ok(None));
+    assert_eq!(store.claim_authorities(first).await, Ok(first));
+    assert_eq!(store.claim_authorities(second).await, Ok(first));
+    assert_eq!(store.authorities().await, Ok(Some(first)));
+    store.adopt_authorities(second).await.unwrap();
+    store.adopt_authorities(second).await.unwrap();
+    assert_eq!(store.claim_authorities(first).await, Ok(second));
+    assert_eq!(store.claim_authorities(second).await, Ok(second));
 }

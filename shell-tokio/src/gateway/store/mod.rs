@@ -269,6 +269,35 @@ impl Store {
         each!(self, store => store.last_revocation().await)
     }
 
+    /// Which certificate authorities the gateways of this store have, by their fingerprint; `None` before
+    /// the first start.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn authorities(&self) -> Result<Option<Fingerprint>, StoreError> {
+        each!(self, store => store.authorities().await)
+    }
+
+    /// The same; these are written down if none were, so that of several that begin at once one is the
+    /// first for all.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn claim_authorities(&self, own: Fingerprint) -> Result<Fingerprint, StoreError> {
+        each!(self, store => store.claim_authorities(own).await)
+    }
+
+    /// Writes these down in place of any others.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn adopt_authorities(&self, own: Fingerprint) -> Result<(), StoreError> {
+        each!(self, store => store.adopt_authorities(own).await)
+    }
+
     /// What is known of an answer that this gateway does not have, for the device that asks.
     ///
     /// # Errors

@@ -279,6 +279,27 @@ impl Desk {
         Ok(last.unwrap_or_default())
     }
 
+    pub(super) async fn authorities(&mut self) -> Result<Option<Fingerprint>, StoreError> {
+        let sql = "SELECT fingerprint FROM authorities";
+        self.find(sql, &[], |row| rows::fingerprint(row, 0)).await
+    }
+
+    pub(super) async fn claim_authorities(
+        &mut self,
+        own: Fingerprint,
+    ) -> Result<Fingerprint, StoreError> {
+        let sql = "INSERT INTO authorities (fingerprint) VALUES ($1) ON CONFLICT DO NOTHING";
+        self.write(sql, &[&own.0.as_slice()]).await?;
+        Ok(self.authorities().await?.unwrap_or(own))
+    }
+
+    pub(super) async fn adopt_authorities(&mut self, own: Fingerprint) -> Result<(), StoreError> {
+        let sql = "INSERT INTO authorities (fingerprint) VALUES ($1) \
+                   ON CONFLICT (one) DO UPDATE SET fingerprint = excluded.fingerprint";
+        self.write(sql, &[&own.0.as_slice()]).await?;
+        Ok(())
+    }
+
     pub(super) async fn admit(
         &mut self,
         device: DeviceId,

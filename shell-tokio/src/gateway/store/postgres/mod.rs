@@ -248,6 +248,24 @@ impl Postgres {
         self.0.at_desk(work).await
     }
 
+    pub(super) async fn authorities(&self) -> Result<Option<Fingerprint>, StoreError> {
+        let work = async |desk: &mut Desk| desk.authorities().await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn claim_authorities(
+        &self,
+        own: Fingerprint,
+    ) -> Result<Fingerprint, StoreError> {
+        let work = async move |desk: &mut Desk| desk.claim_authorities(own).await;
+        self.0.at_desk(work).await
+    }
+
+    pub(super) async fn adopt_authorities(&self, own: Fingerprint) -> Result<(), StoreError> {
+        let work = async move |desk: &mut Desk| desk.adopt_authorities(own).await;
+        self.0.at_desk(work).await
+    }
+
     pub(super) async fn admit(
         &self,
         device: DeviceId,

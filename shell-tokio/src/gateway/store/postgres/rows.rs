@@ -122,6 +122,10 @@ pub(super) fn device_row(row: &Row) -> Read<DeviceRow> {
     })
 }
 
+pub(super) fn fingerprint(row: &Row, from: usize) -> Read<Fingerprint> {
+    Ok(Fingerprint(bytes32(row, from)?))
+}
+
 /// Reads `state, entries, head` from a column on.
 pub(super) fn standing(row: &Row, from: usize) -> Read<(&str, u64, Hash)> {
     let head = Hash(bytes32(row, from + 2)?);

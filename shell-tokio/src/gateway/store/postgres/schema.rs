@@ -5,10 +5,11 @@ use crate::gateway::store::error::{OpenError, StoreError};
 use crate::gateway::store::place::Database;
 
 /// The steps from nothing to the present schema. Forward only; a step is never changed.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
+    include_str!("schema/0004.sql"),
 ];
 /// The lock under which steps are taken: `SYNE` in ASCII, twice.
 const MIGRATING: i64 = 0x5359_4E45_5359_4E45;

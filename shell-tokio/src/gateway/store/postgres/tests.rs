@@ -212,7 +212,7 @@ async fn entries_are_filed_as_ever_after_the_step_from_the_first_schema() {
         "SELECT sequence, request, reference, undoes FROM synesis.entries ORDER BY sequence";
     let cut = fresh.sql(filed);
     fresh.sql(PARSED);
-    fresh.sql("DROP TABLE synesis.answers");
+    fresh.sql("DROP TABLE synesis.answers, synesis.authorities");
     assert_eq!(fresh.sql(filed), cut);
     let store = fresh.gateway().await;
     assert_eq!(fresh.sql(filed), cut);

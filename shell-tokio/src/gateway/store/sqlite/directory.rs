@@ -223,6 +223,29 @@ impl Work<'_> {
             .unwrap_or_default())
     }
 
+    pub(super) fn authorities(&self) -> Result<Option<Fingerprint>, StoreError> {
+        self.find("SELECT fingerprint FROM authorities", [], |row| {
+            Ok(Fingerprint(row.get(0)?))
+        })
+    }
+
+    pub(super) fn claim_authorities(&self, own: Fingerprint) -> Result<Fingerprint, StoreError> {
+        self.write(
+            "INSERT INTO authorities (one, fingerprint) VALUES (1, ?1) ON CONFLICT DO NOTHING",
+            [own.0],
+        )?;
+        Ok(self.authorities()?.unwrap_or(own))
+    }
+
+    pub(super) fn adopt_authorities(&self, own: Fingerprint) -> Result<(), StoreError> {
+        self.write(
+            "INSERT INTO authorities (one, fingerprint) VALUES (1, ?1) \
+             ON CONFLICT (one) DO UPDATE SET fingerprint = excluded.fingerprint",
+            [own.0],
+        )?;
+        Ok(())
+    }
+
     pub(super) fn admit(
         &self,
         device: DeviceId,

@@ -229,6 +229,21 @@ impl Sqlite {
         self.0.submit(|work| work.last_revocation()).await
     }
 
+    pub(super) async fn authorities(&self) -> Result<Option<Fingerprint>, StoreError> {
+        self.0.submit(|work| work.authorities()).await
+    }
+
+    pub(super) async fn claim_authorities(
+        &self,
+        own: Fingerprint,
+    ) -> Result<Fingerprint, StoreError> {
+        self.0.submit(move |work| work.claim_authorities(own)).await
+    }
+
+    pub(super) async fn adopt_authorities(&self, own: Fingerprint) -> Result<(), StoreError> {
+        self.0.submit(move |work| work.adopt_authorities(own)).await
+    }
+
     pub(super) async fn admit(
         &self,
         device: DeviceId,

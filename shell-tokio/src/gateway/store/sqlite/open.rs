@@ -14,12 +14,13 @@ const APPLICATION_ID: i32 = 0x5359_4E45;
 /// How long to wait for another process's transaction; less than the gateway waits for its store.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The steps from nothing to the present schema. Forward only; a step is never changed.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
     include_str!("schema/0004.sql"),
     include_str!("schema/0005.sql"),
+    include_str!("schema/0006.sql"),
 ];
 
 /// The step that made where an account stands one text.

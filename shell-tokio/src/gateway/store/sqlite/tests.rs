@@ -428,7 +428,7 @@ fn a_newer_foreign_or_broken_file_is_refused_and_left_alone() {
             newer,
             OpenError::Newer {
                 found: 99,
-                known: 5,
+                known: 6,
                 ..
             }
         ),

@@ -334,6 +334,16 @@ pub const CONTROL_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stopping gateway waits for devices to acknowledge the ends of their answers. Over it:
 /// closed all the same.
 pub const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Answers under way at a gateway that goes away may take so long to end.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// All devices of a gateway that goes away have been sent elsewhere after this time.
+pub const DRAIN_SPREAD: Duration = Duration::from_secs(10);
+/// Of two devices that are sent away one after the other, the second follows at most so much later.
+pub const DRAIN_STEP: Duration = Duration::from_millis(50);
+/// What a device may take to leave when its turn has come, before its tunnel is closed.
+pub const DRAIN_GRACE: Duration = Duration::from_millis(500);
+/// The longest address that a gateway may send its devices to, bytes: a name (RFC 1035) and a port.
+pub const ALTERNATE_BYTES_MAX: usize = 253 + 6;
 /// A webhook's body. Over it: `TOO_LARGE`.
 pub const WEBHOOK_BODY_BYTES_MAX: usize = 256 * 1024;
 /// A webhook's signature header. Over it: refused.

@@ -35,7 +35,8 @@
 //!
 //! # Invariants
 //!
-//! 1. There is at most one attempt under way, and at most one old session beside it.
+//! 1. There is at most one attempt under way, and at most one old session beside it that may answer
+//!    again.
 //! 2. Every attempt that was started ends by what the parent says of it or by
 //!    [`Output::AbandonAttempt`]; what is said of any other attempt is late and changes nothing.
 //! 3. The backoff forgets only after a session that lived [`limits::BACKOFF_RESET_AFTER`], or on a
@@ -43,8 +44,12 @@
 //! 4. A silent session is probed until it is lost, and whichever answers first wins.
 //! 5. Who lost its place to the same device elsewhere does not take it back at once: two agents with
 //!    one certificate would throw each other out as fast as they can.
+//! 6. A session that the gateway asked to leave is left when its time has come, or at once when
+//!    something waits to be begun, which a gateway that goes away would refuse. What is under way on
+//!    it may be finished beside the next session, until the gateway's time is over.
 
 mod failure;
+mod leaving;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -54,6 +59,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use self::failure::{Failure, FailureKind};
+use self::leaving::{Leave, Left};
 pub use self::state::{AttemptId, Attempts, State, Why};
 pub use self::words::{Input, Output, Rejected};
 use crate::backoff::Backoff;
@@ -74,7 +80,8 @@ enum Phase {
         /// From 1.
         n: u32,
         next: Next,
-        old: Option<Old>,
+        /// It may live: it is probed, and taken back when it answers.
+        old: Option<Box<Session>>,
     },
     Failed(Failure),
 }
@@ -97,47 +104,16 @@ struct Session {
     attempt: AttemptId,
     since: Instant,
     heart: Heartbeat,
+    /// Answers are under way on it.
     busy: bool,
     leave: Option<Leave>,
-}
-
-/// When to move: from `from` on once nothing is under way, at `latest` in any case.
-#[derive(Clone, Copy, Debug)]
-struct Leave {
-    from: Instant,
-    latest: Instant,
-}
-
-impl Session {
-    /// When it is time to move, if that has been asked.
-    fn leave_at(&self) -> Option<Instant> {
-        self.leave
-            .map(|leave| if self.busy { leave.latest } else { leave.from })
-    }
-}
-
-/// A session that is kept while another is sought.
-#[derive(Debug)]
-enum Old {
-    /// It may live: probed, and taken back when it answers.
-    Silent(Box<Session>),
-    /// It lives and is to be left: it may finish what is under way.
-    Leaving(AttemptId),
-}
-
-impl Old {
-    const fn attempt(&self) -> AttemptId {
-        match self {
-            Self::Silent(session) => session.attempt,
-            Self::Leaving(attempt) => *attempt,
-        }
-    }
 }
 
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Tunnel {
     phase: Phase,
+    left: Option<Left>,
     attempts: Attempts,
     silence: Duration,
     /// Between two heartbeats at most, whatever the gateway says.
@@ -155,6 +131,7 @@ impl Tunnel {
     pub fn new(attempts: Attempts, seed: &Seed) -> Self {
         Self {
             phase: Phase::Disconnected,
+            left: None,
             attempts,
             silence: limits::HALF_OPEN_SILENCE,
             beat_max: limits::HEARTBEAT_EVERY_MAX,
@@ -218,6 +195,12 @@ impl Tunnel {
         }
     }
 
+    /// Whether nothing is to be begun on the session in use: the gateway asked to leave it.
+    #[must_use]
+    pub const fn is_asked_to_move(&self) -> bool {
+        matches!(&self.phase, Phase::Connected(session) if session.leave.is_some())
+    }
+
     /// Moves on from `from`. The only place where the state's kind changes.
     fn change(&mut self, from: State, phase: Phase, why: Why) {
         self.phase = phase;
@@ -244,6 +227,11 @@ impl Tunnel {
         self.outputs.push_back(Output::AbandonAttempt { attempt });
     }
 
+    fn fail(&mut self, from: State, failure: Failure) {
+        self.let_go();
+        self.change(from, Phase::Failed(failure.clone()), Why::Failed(failure));
+    }
+
     fn connect(&mut self, now: Now, why: Why) {
         self.backoff.reset();
         let from = self.state();
@@ -262,6 +250,7 @@ impl Tunnel {
         if let Some(session) = self.kept_session() {
             self.abandon(session);
         }
+        self.let_go();
         self.change(from, Phase::Disconnected, Why::Asked);
     }
 
@@ -284,20 +273,21 @@ impl Tunnel {
     fn kept_session(&self) -> Option<AttemptId> {
         match &self.phase {
             Phase::Connected(session) => Some(session.attempt),
-            Phase::Reconnecting { old, .. } => old.as_ref().map(Old::attempt),
+            Phase::Reconnecting { old, .. } => old.as_ref().map(|old| old.attempt),
             Phase::Disconnected | Phase::Connecting(_) | Phase::Failed(_) => None,
         }
     }
 
+    /// A gateway that goes away may refuse for as long as answers are being finished at it.
     fn may_retry(&self) -> bool {
         match self.attempts {
-            Attempts::AtMost(most) => self.backoff.retries() < most,
+            Attempts::AtMost(most) => self.left.is_some() || self.backoff.retries() < most,
             Attempts::Forever => true,
         }
     }
 
     /// Goes to Reconnecting(n), and tries at once if the backoff lets it.
-    fn reconnect(&mut self, now: Now, from: State, n: u32, old: Option<Old>, why: Why) {
+    fn reconnect(&mut self, now: Now, from: State, n: u32, old: Option<Box<Session>>, why: Why) {
         let wait = match &why {
             Why::Failed(Failure {
                 kind: FailureKind::Replaced,
@@ -359,9 +349,9 @@ impl Tunnel {
         };
         if failure.is_final() || !self.may_retry() {
             if let Some(old) = old {
-                self.abandon(old.attempt());
+                self.abandon(old.attempt);
             }
-            self.change(from, Phase::Failed(failure.clone()), Why::Failed(failure));
+            self.fail(from, failure);
         } else {
             self.reconnect(now, from, n, old, Why::Failed(failure));
         }
@@ -373,20 +363,31 @@ impl Tunnel {
             Phase::Connected(_) => self.leave(now, |_| None, Why::Failed(failure)),
             Phase::Reconnecting { old, .. } => {
                 *old = None;
-                if failure.is_final() {
-                    let from = self.state();
-                    if let Some(trying) = self.trying() {
-                        self.abandon(trying.attempt);
-                    }
-                    self.change(from, Phase::Failed(failure.clone()), Why::Failed(failure));
-                }
+                self.fail_if_final(failure);
             }
             Phase::Disconnected | Phase::Connecting(_) | Phase::Failed(_) => {}
         }
     }
 
+    /// While another session is sought: what ended the old one may be so for every other.
+    fn fail_if_final(&mut self, failure: Failure) {
+        if failure.is_final() && matches!(self.phase, Phase::Reconnecting { .. }) {
+            let from = self.state();
+            let tried = self.trying().map(|trying| trying.attempt);
+            for stale in tried.into_iter().chain(self.kept_session()) {
+                self.abandon(stale);
+            }
+            self.fail(from, failure);
+        }
+    }
+
     /// From Connected to Reconnecting(1), and on to Failed where trying cannot help.
-    fn leave(&mut self, now: Now, keep: impl FnOnce(Box<Session>) -> Option<Old>, why: Why) {
+    fn leave(
+        &mut self,
+        now: Now,
+        keep: impl FnOnce(Box<Session>) -> Option<Box<Session>>,
+        why: Why,
+    ) {
         let from = self.state();
         let session = match std::mem::replace(&mut self.phase, Phase::Disconnected) {
             Phase::Connected(session) => session,
@@ -413,13 +414,13 @@ impl Tunnel {
         };
         if failure.is_final() || !self.may_retry() {
             if let Some(old) = keep(session) {
-                self.abandon(old.attempt());
+                self.abandon(old.attempt);
             }
             let next = Next::Wait(now.instant);
             let old = None;
             self.change(from, Phase::Reconnecting { n: 1, next, old }, why);
             let from = self.state();
-            self.change(from, Phase::Failed(failure.clone()), Why::Failed(failure));
+            self.fail(from, failure);
         } else {
             self.reconnect(now, from, 1, keep(session), why);
         }
@@ -430,8 +431,7 @@ impl Tunnel {
         let (session, in_use) = match &mut self.phase {
             Phase::Connected(session) => (session, true),
             Phase::Reconnecting {
-                old: Some(Old::Silent(session)),
-                ..
+                old: Some(session), ..
             } => (session, false),
             Phase::Disconnected
             | Phase::Connecting(_)
@@ -457,7 +457,7 @@ impl Tunnel {
             }
         }
         if silent {
-            self.leave(now, |session| Some(Old::Silent(session)), Why::Silent);
+            self.leave(now, Some, Why::Silent);
         } else if answered {
             self.take_back();
         }
@@ -467,16 +467,13 @@ impl Tunnel {
     fn take_back(&mut self) {
         let from = self.state();
         let stale = self.trying();
-        if let Phase::Reconnecting { old, .. } = &mut self.phase {
-            match old.take() {
-                Some(Old::Silent(session)) => {
-                    if let Some(stale) = stale {
-                        self.abandon(stale.attempt);
-                    }
-                    self.change(from, Phase::Connected(session), Why::Answered);
-                }
-                other => *old = other,
+        if let Phase::Reconnecting { old, .. } = &mut self.phase
+            && let Some(session) = old.take()
+        {
+            if let Some(stale) = stale {
+                self.abandon(stale.attempt);
             }
+            self.change(from, Phase::Connected(session), Why::Answered);
         }
     }
 
@@ -532,6 +529,7 @@ impl Tunnel {
     fn input(&mut self, now: Now, input: Input<'_>) {
         let tried = self.trying().map(|trying| trying.attempt);
         let kept = self.kept_session();
+        let left = self.left.map(|left| left.attempt);
         match input {
             Input::Connect => self.connect(now, Why::Asked),
             Input::Disconnect => self.disconnect(),
@@ -546,16 +544,30 @@ impl Tunnel {
             Input::SessionLost { attempt, failure } if kept == Some(attempt) => {
                 self.session_lost(now, failure);
             }
+            Input::SessionLost { attempt, failure } if left == Some(attempt) => {
+                self.left_lost(failure);
+            }
             Input::Traffic {
                 attempt,
                 traffic,
                 busy,
+                wanted,
             } if kept == Some(attempt) => {
                 if let Phase::Connected(session) = &mut self.phase {
                     session.busy = busy;
+                    if let Some(leave) = &mut session.leave
+                        && wanted
+                    {
+                        leave.at = leave.at.min(now.instant);
+                    }
                 }
                 self.heart(now, heartbeat::Input::Traffic(traffic));
             }
+            Input::Traffic {
+                attempt,
+                busy: false,
+                ..
+            } if left == Some(attempt) => self.let_go(),
             Input::HeartbeatAcked { attempt, sequence } if kept == Some(attempt) => {
                 self.heart(now, heartbeat::Input::Acked { sequence });
             }
@@ -567,11 +579,9 @@ impl Tunnel {
                 if let Phase::Connected(session) = &mut self.phase
                     && session.attempt == attempt
                 {
-                    let from = now.instant + reconnect_in.min(limits::RETRY_AFTER_MAX);
-                    let latest = now.instant + try_for.min(limits::RETRY_AFTER_MAX);
                     session.leave = Some(Leave {
-                        from,
-                        latest: latest.max(from),
+                        at: now.instant + reconnect_in.min(limits::RETRY_AFTER_MAX),
+                        served_until: now.instant + try_for.min(limits::RETRY_AFTER_MAX),
                     });
                 }
             }
@@ -599,16 +609,19 @@ impl Tunnel {
                 self.attempt_failed(now, FailureKind::TimedOut.into());
                 continue;
             }
+            if self.left.is_some_and(|left| left.until <= now.instant) {
+                self.let_go();
+                continue;
+            }
             match &self.phase {
                 Phase::Reconnecting {
                     next: Next::Wait(until),
                     ..
                 } if *until <= now.instant => self.try_now(now),
                 Phase::Connected(session)
-                    if session.leave_at().is_some_and(|at| at <= now.instant) =>
+                    if session.leave.is_some_and(|leave| leave.at <= now.instant) =>
                 {
-                    let keep = |session: Box<Session>| Some(Old::Leaving(session.attempt));
-                    self.leave(now, keep, Why::AskedToMove);
+                    self.move_away(now);
                 }
                 Phase::Disconnected
                 | Phase::Connecting(_)
@@ -620,11 +633,16 @@ impl Tunnel {
     }
 
     fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        let left = self.left.map(|left| (left.until, "last words"));
+        earliest(self.deadline_of_phase(), left)
+    }
+
+    fn deadline_of_phase(&self) -> Option<(Instant, &'static str)> {
         match &self.phase {
             Phase::Disconnected | Phase::Failed(_) => None,
             Phase::Connecting(trying) => Some((trying.give_up_at, "connect timeout")),
             Phase::Connected(session) => {
-                let leave = session.leave_at().map(|at| (at, "move"));
+                let leave = session.leave.map(|leave| (leave.at, "move"));
                 earliest(session.heart.poll_timeout(), leave)
             }
             Phase::Reconnecting { next, old, .. } => {
@@ -632,10 +650,7 @@ impl Tunnel {
                     Next::Wait(until) => (*until, "backoff"),
                     Next::Try(trying) => (trying.give_up_at, "reconnect timeout"),
                 };
-                let old = match old {
-                    Some(Old::Silent(session)) => session.heart.poll_timeout(),
-                    Some(Old::Leaving(_)) | None => None,
-                };
+                let old = old.as_ref().and_then(|old| old.heart.poll_timeout());
                 earliest(Some(next), old)
             }
         }

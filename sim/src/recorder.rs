@@ -288,6 +288,7 @@ impl Recorder {
             Ask::Admit { .. }
             | Ask::Service { .. }
             | Ask::Checkpoint { .. }
+            | Ask::Lose { .. }
             | Ask::Call { .. }
             | Ask::Recall { .. } => {
                 return;
@@ -304,6 +305,7 @@ impl Recorder {
             Told::Admitted(_)
             | Told::Served(_)
             | Told::Checkpointed(_)
+            | Told::Lost(_)
             | Told::Called(_)
             | Told::Recalled(_) => return,
         };

@@ -532,6 +532,11 @@ fn request_id(question: u64) -> RequestId {
 
 const GATEWAY_PORT: u16 = 4443;
 
+/// What devices are told to go to when they are sent to this gateway.
+fn alternate_name(index: usize) -> String {
+    format!("gateway-{index}:4443")
+}
+
 fn gateway_address(index: usize) -> SocketAddr {
     let number = u32::try_from(index).unwrap_or_default();
     let ip = Ipv4Addr::from(0x0A00_0001 + number);

@@ -175,6 +175,9 @@ impl<T: Transport> Device<T> {
 
     /// Sends what waits, as far as there are a session and streams.
     pub(super) fn send_waiting(&mut self, now: Now) {
+        if self.tunnel.is_asked_to_move() {
+            return;
+        }
         while let Some(&lane) = self.waiting.front() {
             let Some((attempt, _)) = self.tunnel.session() else {
                 return;

@@ -19,12 +19,14 @@ use crate::tunnel::{self, FailureKind};
 use crate::wire::close::CloseCode;
 use crate::wire::codec;
 use crate::wire::frame::{Direction, FrameDecoder, StreamKind};
-use crate::wire::message::{Heartbeat, Hello, HelloAck, Message, PrewarmSignal};
+use crate::wire::message::{GoAway, Heartbeat, Hello, HelloAck, Message, PrewarmSignal};
 
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Link {
     stage: Stage,
+    /// It goes to where a gateway has sent the device, not to the configured one.
+    is_alternate: bool,
     last_failure: Option<Failure>,
     /// Beats sent and acknowledged, as the heart last told.
     pub(super) beats: (u64, u64),
@@ -53,9 +55,10 @@ struct Session {
 }
 
 impl Link {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(is_alternate: bool) -> Self {
         Self {
             stage: Stage::Resolving,
+            is_alternate,
             last_failure: None,
             beats: (0, 0),
         }
@@ -345,14 +348,7 @@ impl<T: Transport> Device<T> {
                 let sequence = ack.sequence;
                 self.note_tunnel(now, tunnel::Input::HeartbeatAcked { attempt, sequence });
             }
-            Message::GoAway(go) => self.note_tunnel(
-                now,
-                tunnel::Input::GoAway {
-                    attempt,
-                    reconnect_in: Duration::from_millis(go.reconnect_in_ms),
-                    try_for: Duration::from_secs(go.try_for_secs.into()),
-                },
-            ),
+            Message::GoAway(go) => self.go_away(now, attempt, go),
             Message::Notice(notice) => self.notice(notice),
             Message::Error(error) => {
                 let failure = Failure::of_error(&error);
@@ -377,6 +373,23 @@ impl<T: Transport> Device<T> {
         }
     }
 
+    /// The gateway goes away: if it was not heard too late, where to go instead counts from now on.
+    fn go_away(&mut self, now: Now, attempt: AttemptId, go: GoAway) {
+        if self
+            .tunnel
+            .session()
+            .is_some_and(|(used, _)| used == attempt)
+        {
+            self.course.sent_to(go.alternate);
+        }
+        let told = tunnel::Input::GoAway {
+            attempt,
+            reconnect_in: Duration::from_millis(go.reconnect_in_ms),
+            try_for: Duration::from_secs(go.try_for_secs.into()),
+        };
+        self.note_tunnel(now, told);
+    }
+
     fn hello_ack(&mut self, now: Now, conn: ConnId, attempt: AttemptId, ack: &HelloAck) {
         let Some(session) = self.session_of(conn) else {
             return;
@@ -385,6 +398,9 @@ impl<T: Transport> Device<T> {
             return self.broken(now, conn, "a second HelloAck");
         }
         self.stats.epoch = Some(ack.epoch);
+        if let Some(link) = self.links.get(&attempt) {
+            self.course.arrived(link.is_alternate);
+        }
         let heartbeat = Duration::from_secs(ack.heartbeat_secs.into());
         self.note_tunnel(
             now,

@@ -30,6 +30,7 @@
 mod asked;
 mod cancel;
 pub mod control;
+mod course;
 pub mod endpoint;
 mod inflow;
 mod keep;
@@ -47,6 +48,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use self::asked::{AskedCall, Lane};
+use self::course::Course;
 use self::keep::{Pace, Shelved};
 use self::link::Link;
 use self::question::Question;
@@ -121,6 +123,7 @@ pub struct Device<T> {
     clock: Monotonic,
     tunnel: Tunnel,
     links: BTreeMap<AttemptId, Link>,
+    course: Course,
     /// Which attempt a connection belongs to.
     conns: BTreeMap<ConnId, AttemptId>,
     /// Bytes sent and received on each of `conns` when last looked: one that is over tells no more.
@@ -160,6 +163,7 @@ impl<T: Transport> Device<T> {
             clock: Monotonic::default(),
             tunnel,
             links: BTreeMap::new(),
+            course: Course::default(),
             conns: BTreeMap::new(),
             meters: BTreeMap::new(),
             questions: BTreeMap::new(),
@@ -240,8 +244,10 @@ impl<T: Transport> Device<T> {
     fn tunnel_says(&mut self, now: Now, output: tunnel::Output) {
         match output {
             tunnel::Output::StartAttempt { attempt, .. } => {
-                self.links.insert(attempt, Link::new());
-                self.outputs.push_back(Output::Resolve { attempt });
+                let alternate = self.course.next().map(ToOwned::to_owned);
+                self.links.insert(attempt, Link::new(alternate.is_some()));
+                self.outputs
+                    .push_back(Output::Resolve { attempt, alternate });
             }
             tunnel::Output::AbandonAttempt { attempt } => self.abandon(now, attempt),
             tunnel::Output::Changed { from, to, why } => self.changed(now, from, to, why),
@@ -267,6 +273,11 @@ impl<T: Transport> Device<T> {
             (State::Reconnecting { .. }, State::Connected { .. })
         ) {
             self.stats.reconnections += 1;
+        }
+        if matches!(why, Why::Failed(_))
+            && matches!(from, State::Connecting | State::Reconnecting { .. })
+        {
+            self.course.failed();
         }
         let failure = match &why {
             Why::Failed(failure) => Some(failure.clone()),
@@ -341,14 +352,15 @@ impl<T: Transport> Device<T> {
 
     /// The tunnel's suspicion lives on what the transport has heard.
     fn tell_traffic(&mut self, now: Now) {
-        let busy = !self.lanes.is_empty();
+        let wanted = !self.waiting.is_empty();
         let mut next = self.links.keys().next().copied();
         while let Some(attempt) = next {
             if let Some(traffic) = self.traffic_of(attempt) {
                 let input = tunnel::Input::Traffic {
                     attempt,
                     traffic,
-                    busy,
+                    busy: self.is_busy(attempt),
+                    wanted,
                 };
                 self.note_tunnel(now, input);
             }
@@ -356,6 +368,15 @@ impl<T: Transport> Device<T> {
             let after = (Bound::Excluded(attempt), Bound::Unbounded);
             next = self.links.range(after).next().map(|(&later, _)| later);
         }
+    }
+
+    /// Whether anything is under way on the session that an attempt became.
+    fn is_busy(&self, attempt: AttemptId) -> bool {
+        let Some(conn) = self.links.get(&attempt).and_then(Link::conn) else {
+            return false;
+        };
+        let streams = (conn, StreamId(0))..=(conn, StreamId(u64::MAX));
+        self.lanes.range(streams).next().is_some()
     }
 
     fn traffic_of(&self, attempt: AttemptId) -> Option<Traffic> {

@@ -3,7 +3,7 @@
 //! ```text
 //!             a stream                     last frame
 //!  Waiting ────────────▶ OnStream ─────────────────────▶ (gone)
-//!     ▲ ▲                │   │ RATE_LIMITED, IN_PROGRESS
+//!     ▲ ▲                │   │ RATE_LIMITED, IN_PROGRESS, SHUTTING_DOWN
 //!     │ └─ after its time ─ Resting ◀┘
 //!     └─ the tunnel or the stream is lost: Cut, then Resumed by its first word on a new stream
 //! ```
@@ -470,7 +470,10 @@ impl<T: Transport> Device<T> {
         if self.cancelled_is_over(id, &error) {
             return;
         }
-        let waits = matches!(error.code, ErrorCode::RateLimited | ErrorCode::InProgress);
+        let waits = matches!(
+            error.code,
+            ErrorCode::RateLimited | ErrorCode::InProgress | ErrorCode::ShuttingDown
+        );
         if waits && self.rest(now, id, &error) {
             return;
         }
@@ -482,17 +485,24 @@ impl<T: Transport> Device<T> {
 
     /// Asks again once the gateway's time is over, if that is before the question's own deadline.
     fn rest(&mut self, now: Now, id: RequestId, error: &ErrorMessage) -> bool {
+        let goes_elsewhere = error.code == ErrorCode::ShuttingDown && self.leaves_its_gateway(id);
         let Some(question) = self.questions.get_mut(&id) else {
             return false;
         };
         let Some(seconds) = error.retry_after_secs else {
             return false;
         };
-        if error.code == ErrorCode::RateLimited && question.cut.is_none() {
+        let untaken = matches!(error.code, ErrorCode::RateLimited | ErrorCode::ShuttingDown);
+        if untaken && question.cut.is_none() {
             // It was not taken: its own time runs as if it had not been sent.
             question.sent = None;
         }
-        let until = now.instant + Duration::from_secs(seconds.max(1).into());
+        let pause = if goes_elsewhere {
+            Duration::ZERO
+        } else {
+            Duration::from_secs(seconds.max(1).into())
+        };
+        let until = now.instant + pause;
         let place = question.leave_stream();
         if until >= question.overdue_at() {
             question.place = place;
@@ -501,6 +511,16 @@ impl<T: Transport> Device<T> {
         question.rests_until = Some(until);
         self.leave(Lane::Question(id), place);
         true
+    }
+
+    /// Whether the question is on a session that is being left, so that the next is another's.
+    fn leaves_its_gateway(&self, id: RequestId) -> bool {
+        let asked = self.questions.get(&id).and_then(|question| question.place);
+        let used = self.tunnel.session().and_then(|(attempt, _)| {
+            let link = self.links.get(&attempt)?;
+            link.conn()
+        });
+        self.tunnel.is_asked_to_move() || asked.map(|(conn, _)| conn) != used
     }
 
     /// An answer that its gateway lost is free: if none of it was shown, it is asked for once more.

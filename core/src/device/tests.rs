@@ -1,3 +1,4 @@
+mod drain;
 mod net;
 mod recall;
 mod restart;
@@ -640,10 +641,10 @@ fn stopping_either_side_ends_in_good_order() {
     net.tell(gateway::Input::Stop);
     net.run(secs(5));
     assert!(net.outside.stopped);
-    assert_eq!(
-        net.ends[0].ended[&id].finish_reason,
-        FinishReason::Cancelled
-    );
+    let AskError::Remote(error) = &net.ends[0].failed[&id] else {
+        panic!("{:?}", net.ends[0].failed)
+    };
+    assert_eq!(error.code, ErrorCode::Interrupted);
     assert!(
         matches!(net.state(0), State::Reconnecting { .. }),
         "it looks for the gateway's successor"

@@ -82,6 +82,9 @@ pub enum Output {
     Resolve {
         /// For which attempt; the answer names it.
         attempt: AttemptId,
+        /// Where a gateway that goes away has sent the device, `host:port`; `None`: the configured
+        /// gateway.
+        alternate: Option<String>,
     },
     /// The tunnel's state changed.
     Changed {

@@ -8,18 +8,20 @@
 //!   Over  ◀──────── Releasing
 //! ```
 //!
-//! `Resting` is the pause before the next attempt. An answer speaks by [`Output`] and is told by
+//! `Resting` is the pause before the next attempt. An answer that its gateway cuts off goes from
+//! `Calling` to `Losing`, and is over once its loss is booked. An answer speaks by [`Output`] and is told by
 //! [`Input`]; who carries its requests out, and who listens to what it says, is the parent's business.
 //!
 //! # Invariants
 //!
 //! 1. At most one upstream attempt runs at a time, and none starts after the first piece.
-//! 2. A hold that was granted ends in exactly one settle or one release, also when the grant comes
+//! 2. A hold that was granted ends in exactly one settle, release or loss, also when the grant comes
 //!    after the device has gone.
 //! 3. A settle repeats until it is acknowledged; the device learns the charge only after that.
 //! 4. What it says is a prefix of what the upstream produced.
 //! 5. No more of an upstream is asked for than it is given room for, plus a fixed lead.
 
+mod interrupt;
 mod report;
 mod usage;
 
@@ -65,6 +67,10 @@ pub(super) enum Input<'a> {
     Checkpointed(bool),
     /// Whether the release was written.
     Released(bool),
+    /// Whether the loss was written.
+    Lost(bool),
+    /// The gateway goes away and can wait no longer.
+    Interrupted,
     /// The device no longer wants the answer (`Cancel`, or a stopped stream).
     Cancelled,
     /// The device has not come back for it in time.
@@ -97,6 +103,8 @@ pub(super) enum Output {
         /// Whether the provider counted it.
         estimated: bool,
     },
+    /// Book what was used as the operator's loss, and void the hold.
+    Lose(TokensUsed),
     /// Void the hold.
     Release,
     /// Say to the device.
@@ -112,6 +120,7 @@ enum Stage {
     Resting { until: Instant },
     Settling { verdict: Verdict, pause: Pause },
     Releasing { ending: Ending, pause: Pause },
+    Losing { pause: Pause },
     Over,
 }
 
@@ -186,8 +195,8 @@ pub(super) struct Answer {
     usage: Option<TokensUsed>,
     /// Whether `usage` is the provider's last word on a whole answer.
     counted: bool,
-    /// Cancelled before there was anything to stop.
-    unwanted: bool,
+    /// How it ends, if that was said before there was anything to stop.
+    unwanted: Option<Ending>,
 
     checkpoint: Checkpoint,
     credit_owed: usize,
@@ -249,7 +258,7 @@ impl Answer {
             model_used: String::new(),
             usage: None,
             counted: false,
-            unwanted: false,
+            unwanted: None,
             checkpoint: Checkpoint::default(),
             credit_owed: 0,
             outputs: VecDeque::from([Output::Hold]),
@@ -296,7 +305,9 @@ impl Answer {
                 Some(self.checkpoint.due.map_or(by, |due| due.min(by)))
             }
             Stage::Resting { until } => Some((*until).min(self.first_piece_by)),
-            Stage::Settling { pause, .. } | Stage::Releasing { pause, .. } => pause.until,
+            Stage::Settling { pause, .. }
+            | Stage::Releasing { pause, .. }
+            | Stage::Losing { pause } => pause.until,
             Stage::Holding | Stage::Over => None,
         }
     }
@@ -329,6 +340,8 @@ impl Answer {
                 }
             }
             Input::Released(written) => self.released(now, written),
+            Input::Lost(written) => self.lost(now, written),
+            Input::Interrupted => self.interrupt(),
             Input::Cancelled => self.cancel(),
             Input::Forsaken => self.forsaken(),
             Input::Crowded => self.crowded(),
@@ -342,8 +355,10 @@ impl Answer {
             return;
         }
         match word {
-            Some(Ok(())) if self.unwanted => self.release(Ending::Cancelled),
-            Some(Ok(())) => self.attempt(now),
+            Some(Ok(())) => match self.unwanted.take() {
+                Some(ending) => self.release(ending),
+                None => self.attempt(now),
+            },
             Some(Err(denied)) => self.over_with(terms::denied(&denied, self.request_id)),
             None => self.over_with(terms::store_unavailable(self.request_id)),
         }
@@ -465,7 +480,7 @@ impl Answer {
     fn cancel(&mut self) {
         match &self.stage {
             // The hold may yet be granted: the answer to it decides what is given back.
-            Stage::Holding => self.unwanted = true,
+            Stage::Holding => self.unwanted = Some(Ending::Cancelled),
             Stage::Calling(_) => {
                 self.outputs.push_back(Output::Abandon);
                 if self.produced {
@@ -475,7 +490,10 @@ impl Answer {
                 }
             }
             Stage::Resting { .. } => self.release(Ending::Cancelled),
-            Stage::Settling { .. } | Stage::Releasing { .. } | Stage::Over => {}
+            Stage::Settling { .. }
+            | Stage::Releasing { .. }
+            | Stage::Losing { .. }
+            | Stage::Over => {}
         }
     }
 
@@ -535,6 +553,11 @@ impl Answer {
             Stage::Releasing { pause, .. } => {
                 if pause.is_over(now) {
                     self.outputs.push_back(Output::Release);
+                }
+            }
+            Stage::Losing { pause } => {
+                if pause.is_over(now) {
+                    self.ask_to_lose();
                 }
             }
             Stage::Holding | Stage::Over => {}

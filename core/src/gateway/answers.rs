@@ -80,6 +80,7 @@ pub(super) enum Pending {
     Hold(AnswerId),
     Settle(AnswerId),
     Release(AnswerId),
+    Lose(AnswerId),
     Checkpoint(AnswerId),
     Call(AnswerId),
     Service {
@@ -168,7 +169,7 @@ impl<T: Transport> Gateway<T> {
         device: DeviceId,
         id: RequestId,
     ) -> Result<(), ErrorMessage> {
-        if self.stopping {
+        if self.draining.is_some() {
             return Err(terms::stopping(id));
         }
         let rates = self.config.rates;
@@ -290,6 +291,10 @@ impl<T: Transport> Gateway<T> {
             answer::Output::Release => {
                 let release = running.release();
                 self.ask_store(now, Pending::Release(id), Ask::Release { account, release });
+            }
+            answer::Output::Lose(tokens) => {
+                let lose = running.lose(tokens);
+                self.ask_store(now, Pending::Lose(id), Ask::Lose { account, lose });
             }
             answer::Output::Checkpoint(tokens) => {
                 let lose = running.lose(tokens);
@@ -444,6 +449,7 @@ impl<T: Transport> Gateway<T> {
             }
             Pending::Settle(answer) => self.step_answer(now, answer, Input::Settled(None)),
             Pending::Release(answer) => self.step_answer(now, answer, Input::Released(false)),
+            Pending::Lose(answer) => self.step_answer(now, answer, Input::Lost(false)),
             Pending::Checkpoint(answer) => {
                 self.step_answer(now, answer, Input::Checkpointed(false));
             }
@@ -511,6 +517,9 @@ impl<T: Transport> Gateway<T> {
             }
             (Pending::Checkpoint(answer), Told::Checkpointed(word)) => {
                 self.step_answer(now, answer, Input::Checkpointed(word.is_ok()));
+            }
+            (Pending::Lose(answer), Told::Lost(word)) => {
+                self.step_answer(now, answer, Input::Lost(word.is_ok()));
             }
             (Pending::Release(answer), Told::Released(word)) => {
                 self.step_answer(now, answer, Input::Released(word.is_ok()));

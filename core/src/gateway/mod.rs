@@ -16,6 +16,7 @@
 //! * `streams`: their streams and messages.
 //! * `answers`: questions under way and what they ask of the outside world.
 //! * `answer`: one of them, as a machine of its own.
+//! * `drain`: going away in good order.
 //! * `attach`: what they have said, kept for devices that lose their tunnel and come back.
 //! * `recall`: the same for answers that the store knows and this gateway does not.
 //! * `transcript`: an answer as the store keeps it.
@@ -36,6 +37,7 @@ mod answer;
 mod answers;
 mod attach;
 mod deadlines;
+mod drain;
 mod outside;
 mod probing;
 mod recall;
@@ -52,6 +54,8 @@ use self::answers::{AnswerId, Pending, Running};
 use self::attach::Kept;
 pub use self::attach::{Keeping, Return};
 use self::deadlines::Deadlines;
+pub use self::drain::Drain;
+use self::drain::Draining;
 pub use self::outside::{
     Admitted, Ask, AskId, Granted, HoldFailed, Keep, KeyOf, NotAdmitted, Progress, Recalled,
     SettleFailed, Settled, Told, Transcript, Unavailable,
@@ -152,7 +156,10 @@ pub enum Input {
     Revoked(DeviceId),
     /// Prices and models were changed by the operator.
     Configured(Config),
-    /// Stop: take nobody in, cancel and settle what runs, close, then [`Output::Stopped`].
+    /// Go away in good order: take nobody in, send the devices away, let answers under way end,
+    /// close, then [`Output::Stopped`].
+    Drain(Drain),
+    /// The same at once: what runs is cut off, and costs nothing.
     Stop,
 }
 
@@ -185,7 +192,7 @@ pub enum Output {
     },
     /// For logs and metrics.
     Event(Event),
-    /// After [`Input::Stop`]: everything is settled and closed.
+    /// After [`Input::Drain`] or [`Input::Stop`]: everything is settled and closed.
     Stopped,
 }
 
@@ -290,7 +297,7 @@ enum Due {
     Answer(AnswerId),
     Kept(AnswerId),
     Look(ConnId),
-    LastWords,
+    Drain,
 }
 
 /// See the module documentation.
@@ -317,9 +324,7 @@ pub struct Gateway<T> {
     /// Bytes of half-received messages, all tunnels together.
     received_bytes: usize,
     next_id: u64,
-    stopping: bool,
-    /// While stopping: how long devices may take to acknowledge their answers' ends.
-    last_words_by: Option<Instant>,
+    draining: Option<Draining>,
     stopped: bool,
 }
 
@@ -352,8 +357,7 @@ impl<T: Transport> Gateway<T> {
             outputs: VecDeque::new(),
             received_bytes: 0,
             next_id: 0,
-            stopping: false,
-            last_words_by: None,
+            draining: None,
             stopped: false,
         })
     }
@@ -416,7 +420,7 @@ impl<T: Transport> Gateway<T> {
                 Due::Kept(id) => self.kept_too_long(now, id),
                 Due::Look(conn) => self.look(now, conn),
                 // Looked at below, as after every step.
-                Due::LastWords => {}
+                Due::Drain => {}
             }
         }
         loop {
@@ -426,45 +430,13 @@ impl<T: Transport> Gateway<T> {
             };
             self.transport_event(now, event);
         }
-        self.finish_stopping(now);
+        self.go_away(now);
     }
 
     /// What is kept already stays under the terms it came under until it is looked at again.
     fn configure(&mut self, config: Config) {
         self.shelf.set_bytes_max(config.keeping.bytes_max);
         self.config = config;
-    }
-
-    fn stop(&mut self, now: Now) {
-        self.stopping = true;
-        let ids: Vec<AnswerId> = self.answers.keys().copied().collect();
-        for id in ids {
-            self.step_answer(now, id, answer::Input::Cancelled);
-        }
-    }
-
-    /// Closes the tunnels once no answer runs and what was said has arrived (closing a connection
-    /// drops what is queued on it), and says so once no tunnel is left.
-    fn finish_stopping(&mut self, now: Now) {
-        if !self.stopping || self.stopped || !self.answers.is_empty() {
-            return;
-        }
-        let last_words_by = *self
-            .last_words_by
-            .get_or_insert(now.instant + limits::LAST_WORDS_TIMEOUT);
-        if now.instant < last_words_by && self.tunnels.values().any(Tunnel::is_speaking) {
-            self.deadlines.set(Due::LastWords, Some(last_words_by));
-            return;
-        }
-        self.deadlines.set(Due::LastWords, None);
-        let open: Vec<ConnId> = self.tunnels.keys().copied().collect();
-        for conn in open {
-            self.close(now, conn, CloseCode::GoingAway, "the gateway is stopping");
-        }
-        if self.tunnels.is_empty() {
-            self.stopped = true;
-            self.outputs.push_back(Output::Stopped);
-        }
     }
 }
 
@@ -513,6 +485,7 @@ impl<T: Transport> Machine for Gateway<T> {
                 self.drop_answers_of(now, device);
             }
             Input::Configured(config) => self.configure(config),
+            Input::Drain(drain) => self.drain(now, &drain),
             Input::Stop => self.stop(now),
         }
         self.settle_step(now);

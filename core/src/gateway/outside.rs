@@ -59,6 +59,14 @@ pub enum Ask {
         /// Which.
         release: Release,
     },
+    /// Book what an answer that is cut off has used as the operator's loss, and void its hold.
+    /// Answered by [`Told::Lost`].
+    Lose {
+        /// Whose.
+        account: AccountId,
+        /// What is lost.
+        lose: Lose,
+    },
     /// Remember what an answer under way has used: should the gateway go down, it is what the operator
     /// lost. Answered by [`Told::Checkpointed`]; the settle or the release of the request forgets it.
     Checkpoint {
@@ -128,6 +136,8 @@ pub enum Told {
     Settled(Result<Settled, SettleFailed>),
     /// To [`Ask::Release`].
     Released(Result<(), Unavailable>),
+    /// To [`Ask::Lose`].
+    Lost(Result<(), Unavailable>),
     /// To [`Ask::Checkpoint`].
     Checkpointed(Result<(), Unavailable>),
     /// To [`Ask::Call`]: how the upstream's body ended.

@@ -130,7 +130,7 @@ impl<T: Transport> Gateway<T> {
             handshakes: self.handshakes,
             tunnels: self.tunnels.len(),
             tunnels_max: self.config.tunnels_max,
-            stopping: self.stopping,
+            stopping: self.draining.is_some(),
         };
         match admission::verdict(load, validated) {
             admission::Verdict::Accept => {

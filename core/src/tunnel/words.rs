@@ -50,6 +50,8 @@ pub enum Input<'a> {
         traffic: Traffic,
         /// Whether answers are under way on it.
         busy: bool,
+        /// Whether something waits to be begun on a session.
+        wanted: bool,
     },
     /// The gateway acknowledged a beat.
     HeartbeatAcked {
@@ -58,13 +60,14 @@ pub enum Input<'a> {
         /// The beat's sequence.
         sequence: u64,
     },
-    /// The gateway asks to move.
+    /// The gateway asks to move: at the latest then, or as soon as something waits to be begun.
     GoAway {
         /// On which session.
         attempt: AttemptId,
         /// When, from now.
         reconnect_in: Duration,
-        /// How long it goes on serving, from now: answers under way may be finished until then.
+        /// How long it goes on serving, from now: answers under way may be finished until then, beside
+        /// the next session.
         try_for: Duration,
     },
     /// The device's load was measured.

@@ -270,7 +270,7 @@ impl World {
     fn take(&mut self) {
         while let Some(output) = self.device.poll_output() {
             match output {
-                Output::Resolve { attempt } => self.resolving.push(attempt),
+                Output::Resolve { attempt, .. } => self.resolving.push(attempt),
                 Output::Changed { from, to, .. } => {
                     assert_eq!(from.name(), self.state.name());
                     self.state = to;

@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use mesh_core::api;
 use mesh_core::billing::account::{self, Account, Command, Denied, Entry, Facts, Prior};
-use mesh_core::billing::ledger::Charge;
+use mesh_core::billing::ledger::{Charge, Loss};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
 use mesh_core::dialect::exchange::{Broken, Head};
 use mesh_core::gateway::{
-    Admitted, Ask, AskId, Event, Gateway, Granted, HoldFailed, Input, NotAdmitted, Output,
+    Admitted, Ask, AskId, Drain, Event, Gateway, Granted, HoldFailed, Input, NotAdmitted, Output,
     Progress, Recalled, Rejected, SettleFailed, Settled, Told, Transcript, Unavailable,
 };
 use mesh_core::ids::{AccountId, DeviceId, RequestId};
@@ -66,9 +66,12 @@ struct World {
     account: Account,
     ledger: BTreeMap<RequestId, Charge>,
     kept: BTreeMap<RequestId, Transcript>,
+    lost: BTreeMap<RequestId, Loss>,
     epoch: u64,
     told_charged: BTreeSet<RequestId>,
     stopped: usize,
+    /// Drained or stopped: nobody and nothing is taken in any more.
+    sent_away: bool,
 }
 
 impl World {
@@ -84,9 +87,11 @@ impl World {
             account: Account::new(Tier::MANAGED, Nanos(1_000_000_000_000)),
             ledger: BTreeMap::new(),
             kept: BTreeMap::new(),
+            lost: BTreeMap::new(),
             epoch: 0,
             told_charged: BTreeSet::new(),
             stopped: 0,
+            sent_away: false,
         })
     }
 
@@ -134,6 +139,12 @@ impl World {
                     assert_eq!(self.ledger.get(&request), Some(&*charge));
                     assert!(self.told_charged.insert(request), "charged twice");
                 }
+                Output::Event(Event::TunnelUp { .. }) => {
+                    assert!(
+                        !self.sent_away,
+                        "a device was taken in by a gateway that goes away"
+                    );
+                }
                 Output::Event(_) | Output::Warm { .. } => {}
                 Output::Stopped => self.stopped += 1,
             }
@@ -179,20 +190,30 @@ impl World {
         );
     }
 
+    fn prior(&self, request: RequestId) -> Option<Prior> {
+        let charged = self.ledger.get(&request).cloned().map(Prior::Charged);
+        charged.or_else(|| self.lost.get(&request).cloned().map(Prior::Lost))
+    }
+
     /// What a store does in one transaction.
     fn command(&mut self, request: RequestId, command: Command) -> Result<(), Denied> {
         let facts = Facts {
             now: self.now.wall,
-            prior: self.ledger.get(&request).cloned().map(Prior::Charged),
+            prior: self.prior(request),
             provider_key: true,
         };
         for entry in account::decide(&self.account, &facts, command)? {
             account::apply(&mut self.account, self.now.wall, &entry)?;
-            if let Entry::Charged(charge) = entry {
-                assert!(
-                    self.ledger.insert(request, charge).is_none(),
-                    "charged twice"
-                );
+            match entry {
+                Entry::Charged(charge) => {
+                    let before = self.ledger.insert(request, charge);
+                    assert!(before.is_none(), "charged twice");
+                }
+                Entry::Lost(loss) => {
+                    let before = self.lost.insert(request, loss);
+                    assert!(before.is_none(), "lost twice");
+                }
+                Entry::Held(..) | Entry::Released(_) => {}
             }
         }
         Ok(())
@@ -263,6 +284,17 @@ impl World {
                 }
                 Told::Released(if lost { Err(Unavailable) } else { Ok(()) })
             }
+            Ask::Lose { lose, .. } => {
+                assert!(
+                    self.sent_away,
+                    "only a gateway that goes away cuts an answer off"
+                );
+                if done {
+                    let word = self.command(lose.request, Command::Lose(lose.clone()));
+                    assert_eq!(word, Ok(()));
+                }
+                Told::Lost(if lost { Err(Unavailable) } else { Ok(()) })
+            }
             Ask::Checkpoint { .. } => {
                 Told::Checkpointed(if lost { Err(Unavailable) } else { Ok(()) })
             }
@@ -296,6 +328,7 @@ impl World {
                     None => Recalled::Charged(charge),
                 }
             }
+            None if self.lost.contains_key(&request) => Recalled::Lost,
             None if self.account.holds.contains_key(&request) => Recalled::Elsewhere,
             None => Recalled::Nothing,
         }
@@ -510,19 +543,37 @@ impl World {
                 let result = self.give(Input::Told { id, told });
                 assert_eq!(result, Err(Rejected::UnknownAsk));
             }
-            Step::Stop => {
-                if self.stopped == 0 {
-                    self.fine(Input::Stop);
-                }
+            Step::Stop => self.stop(),
+            Step::Drain {
+                limit,
+                spread,
+                alternates,
+            } => {
+                let named = |n| format!("gateway-{n}:4443");
+                let drain = Drain {
+                    limit: limit.duration(),
+                    spread: spread.duration(),
+                    alternates: (0..*alternates % 3).map(named).collect(),
+                };
+                self.go_away(Input::Drain(drain));
             }
         }
     }
 
+    fn stop(&mut self) {
+        if self.stopped == 0 {
+            self.go_away(Input::Stop);
+        }
+    }
+
+    fn go_away(&mut self, input: Input) {
+        self.sent_away = true;
+        self.fine(input);
+    }
+
     /// The outside world heals and the gateway stops: nothing is left, and nothing is held.
     fn finish(mut self) {
-        if self.stopped == 0 {
-            self.fine(Input::Stop);
-        }
+        self.stop();
         // Everything is answered at once, before its deadline.
         for count in 0.. {
             assert!(count < TIMEOUTS_MAX, "it never rests");

@@ -230,6 +230,7 @@ fn of_attempt(now: Now, attempt: AttemptId, what: &What) -> Input<'static> {
                 rtt: Duration::from_millis(20),
             },
             busy: *busy,
+            wanted: *busy && *in_flight,
         },
         What::Acked { sequence, .. } => Input::HeartbeatAcked {
             attempt,
@@ -409,8 +410,9 @@ impl Book {
         let allowed = match state {
             State::Disconnected | State::Failed => trying == 0 && sessions == 0,
             State::Connecting => trying == 1 && sessions == 0,
-            State::Connected { .. } => trying == 0 && sessions == 1,
-            State::Reconnecting { .. } => trying <= 1 && sessions <= 1,
+            // And one that was left, while answers are finished on it.
+            State::Connected { .. } => trying == 0 && (1..=2).contains(&sessions),
+            State::Reconnecting { .. } => trying <= 1 && sessions <= 2,
         };
         assert!(
             allowed,

@@ -244,8 +244,9 @@ impl Host for DeviceHost {
 
     fn output(&mut self, _now: Now, _machine: &Device<Quic>, output: Output) -> ControlFlow<()> {
         match output {
-            Output::Resolve { attempt } => {
-                let (gateway, orders) = (self.gateway.clone(), self.orders.clone());
+            Output::Resolve { attempt, alternate } => {
+                let gateway = alternate.unwrap_or_else(|| self.gateway.clone());
+                let orders = self.orders.clone();
                 route::lookup(gateway, move |result| {
                     if let Some(orders) = orders.upgrade() {
                         // The driver has ended: nobody wants to know.

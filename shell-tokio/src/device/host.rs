@@ -192,8 +192,9 @@ impl Host for DeviceHost {
 
     fn output(&mut self, _now: Now, _machine: &Device<Quic>, output: Output) -> ControlFlow<()> {
         match output {
-            Output::Resolve { attempt } => {
-                let (gateway, orders) = (self.gateway.clone(), self.orders.clone());
+            Output::Resolve { attempt, alternate } => {
+                let gateway = alternate.unwrap_or_else(|| self.gateway.clone());
+                let orders = self.orders.clone();
                 tokio::spawn(async move {
                     let found = tokio::net::lookup_host(&gateway).await;
                     let result = found

@@ -457,6 +457,7 @@ async fn ask_outside(services: &Services, now: Now, ask: Ask) -> Told {
         Ask::Release { account, release } => {
             Told::Released(logged(store.release(account, release, wall).await))
         }
+        Ask::Lose { account, lose } => Told::Lost(logged(store.cut_off(account, lose, wall).await)),
         Ask::Checkpoint { account, lose } => {
             let request = lose.request;
             let kept = store.checkpoint(account, lose).await;

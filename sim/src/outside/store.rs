@@ -116,6 +116,7 @@ impl Store {
                     (Ok(_) | Err(_), _) => Err(SettleFailed::Unavailable),
                 })
             }
+            Ask::Lose { account, lose } => Told::Lost(self.cut_off(now, gateway, *account, lose)?),
             Ask::Checkpoint { account, lose } => {
                 Told::Checkpointed(self.checkpoint(gateway, *account, lose))
             }
@@ -231,6 +232,24 @@ impl Store {
         Ok(Granted {
             tier: books.account.tier,
         })
+    }
+
+    /// Books what an answer has used that its own gateway cuts off.
+    fn cut_off(
+        &mut self,
+        now: UnixMillis,
+        gateway: usize,
+        account: AccountId,
+        lose: &Lose,
+    ) -> Result<Result<(), Unavailable>, Broken> {
+        let books = self.books.get(&account);
+        let holder = books.and_then(|books| books.holders.get(&lose.request));
+        if holder.is_some_and(|&holder| holder != gateway) {
+            return Ok(Ok(()));
+        }
+        let command = Command::Lose(lose.clone());
+        let word = self.command(now, gateway, account, command)?;
+        Ok(word.map(drop).map_err(|_| Unavailable))
     }
 
     /// Remembers what would be lost, while the request is held.

@@ -14,7 +14,7 @@ use mesh_core::time::Now;
 use mesh_core::transport::Datagram;
 
 use super::disk::Disk;
-use super::{End, World, device_id, gateway_address};
+use super::{End, World, alternate_name, device_id, gateway_address};
 use crate::chance::{Chance, seed_of};
 use crate::invariants::Seen;
 use crate::net::{Nat, Pipe};
@@ -356,11 +356,11 @@ impl<W: Wire> World<W> {
 
     fn device_says(&mut self, at: usize, output: Output) {
         match output {
-            Output::Resolve { attempt } => {
+            Output::Resolve { attempt, alternate } => {
                 self.see(&Seen::Attempt(at));
                 self.record.attempts.push(self.queue.now());
                 self.record.tunnels[at].waiting_since = None;
-                let result = Ok(self.addresses(at));
+                let result = Ok(self.addresses(at, alternate.as_deref()));
                 let now = self.device_now(at);
                 if let Some(machine) = &mut self.devices[at].machine {
                     // It was just asked for and cannot be misused by its answer.
@@ -417,8 +417,13 @@ impl<W: Wire> World<W> {
         }
     }
 
-    /// What a resolver says: every gateway, in an order that differs from time to time.
-    fn addresses(&mut self, at: usize) -> Vec<std::net::SocketAddr> {
+    /// What a resolver says: of a gateway's own name its address; of the deployment's, every
+    /// gateway, in an order that differs from time to time.
+    fn addresses(&mut self, at: usize, alternate: Option<&str>) -> Vec<std::net::SocketAddr> {
+        if let Some(name) = alternate {
+            let named = (0..self.gateways.len()).find(|&n| alternate_name(n) == name);
+            return named.map(gateway_address).into_iter().collect();
+        }
         let all = self.gateways.len();
         let first = usize::try_from(self.devices[at].names.below(all as u64)).unwrap_or_default();
         (0..all)

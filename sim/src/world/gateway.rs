@@ -519,6 +519,7 @@ fn unavailable(ask: &Ask) -> Option<Told> {
         Ask::Hold { .. } => Told::Held(Err(HoldFailed::Unavailable)),
         Ask::Settle { .. } => Told::Settled(Err(SettleFailed::Unavailable)),
         Ask::Checkpoint { .. } => Told::Checkpointed(Err(Unavailable)),
+        Ask::Lose { .. } => Told::Lost(Err(Unavailable)),
         Ask::Release { .. } => Told::Released(Err(Unavailable)),
         Ask::Recall { .. } => Told::Recalled(Err(Unavailable)),
         Ask::Service { .. } => Told::Served(Err(Unavailable.in_words())),

@@ -104,6 +104,7 @@ impl<W: Wire> World<W> {
                 | Ask::Admit { .. }
                 | Ask::Service { .. }
                 | Ask::Checkpoint { .. }
+                | Ask::Lose { .. }
                 | Ask::Recall { .. }
                 | Ask::Call { .. } => None,
             };

@@ -170,7 +170,7 @@ impl Play {
 
     fn attempt(&self) -> AttemptId {
         let asked = self.said.iter().rev().find_map(|output| {
-            let Output::Resolve { attempt } = output else {
+            let Output::Resolve { attempt, .. } = output else {
                 return None;
             };
             Some(*attempt)

@@ -11,7 +11,7 @@ use super::super::unfinished::Unfinished;
 use super::super::{AnswerEvent, AskError, Attempts, Config, Device, Input, Output, State, Terms};
 use crate::api::{self, Method};
 use crate::billing::account::{self, Account, Command, Denied, Entry, Facts, Prior};
-use crate::billing::ledger::Charge;
+use crate::billing::ledger::{Charge, Loss};
 use crate::billing::money::Nanos;
 use crate::billing::price::Price;
 use crate::billing::tier::Tier;
@@ -57,6 +57,7 @@ pub(super) struct Outside {
     pub(super) kept: BTreeMap<RequestId, Transcript>,
     /// Whether another gateway has what nobody has ended.
     pub(super) elsewhere: bool,
+    pub(super) lost: BTreeMap<RequestId, Loss>,
     pub(super) upstreams: VecDeque<Upstream>,
     /// Holds and settles are left to the test while this is set.
     pub(super) silent: bool,
@@ -82,6 +83,7 @@ impl Outside {
             ledger: BTreeMap::new(),
             kept: BTreeMap::new(),
             elsewhere: false,
+            lost: BTreeMap::new(),
             upstreams: VecDeque::new(),
             silent: false,
             unanswered: Vec::new(),
@@ -105,8 +107,10 @@ impl Outside {
         };
         for entry in account::decide(&self.account, &facts, command)? {
             account::apply(&mut self.account, WALL, &entry)?;
-            if let Entry::Charged(charge) = entry {
-                self.ledger.insert(request, charge);
+            match entry {
+                Entry::Charged(charge) => drop(self.ledger.insert(request, charge)),
+                Entry::Lost(loss) => drop(self.lost.insert(request, loss)),
+                Entry::Held(..) | Entry::Released(_) => {}
             }
         }
         Ok(())
@@ -171,6 +175,14 @@ impl Outside {
                 self.asked.push("recall");
                 Told::Recalled(Ok(self.recall(request, device)))
             }
+            Ask::Lose { lose, .. } => {
+                self.asked.push("lose");
+                if self.silent {
+                    return vec![told(id, Told::Lost(Err(Unavailable)))];
+                }
+                self.command(lose.request, Command::Lose(lose)).unwrap();
+                Told::Lost(Ok(()))
+            }
             Ask::Checkpoint { .. } => {
                 self.asked.push("checkpoint");
                 Told::Checkpointed(Ok(()))
@@ -191,6 +203,9 @@ impl Outside {
 
     /// A gateway that is new holds nothing.
     fn recall(&self, request: RequestId, device: DeviceId) -> Recalled {
+        if self.lost.contains_key(&request) {
+            return Recalled::Lost;
+        }
         let Some(charge) = self.ledger.get(&request) else {
             return if self.elsewhere {
                 Recalled::Elsewhere
@@ -314,6 +329,8 @@ pub(super) struct End {
     pub(super) kept: Unfinished,
     pub(super) writes: usize,
     lives: u8,
+    /// Where it looked for a gateway, and when.
+    pub(super) sought: Vec<(Duration, Option<String>)>,
 }
 
 /// The whole small world.
@@ -328,6 +345,8 @@ pub(super) struct Net {
     pub(super) black: bool,
     /// What a resolver says.
     pub(super) addresses: Result<Vec<SocketAddr>, String>,
+    /// What it says of any other name than the gateway's.
+    pub(super) alternate: Result<Vec<SocketAddr>, String>,
     /// (arrives, order) → (from, to, bytes)
     wire: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
     sent: u64,
@@ -370,6 +389,7 @@ impl Net {
             origin,
             black: false,
             addresses: Ok(vec![gateway_address()]),
+            alternate: Err("no such name".to_owned()),
             wire: BTreeMap::new(),
             sent: 0,
         }
@@ -408,6 +428,7 @@ impl Net {
             kept: Unfinished::default(),
             writes: 0,
             lives: 0,
+            sought: Vec::new(),
         });
     }
 
@@ -616,8 +637,10 @@ impl Net {
         let elapsed = self.since_start();
         let end = &mut self.ends[at];
         match output {
-            Output::Resolve { attempt } => {
-                let result = self.addresses.clone();
+            Output::Resolve { attempt, alternate } => {
+                let home = self.addresses.clone();
+                let result = alternate.as_ref().map_or(home, |_| self.alternate.clone());
+                end.sought.push((elapsed, alternate));
                 let input = Input::Resolved { attempt, result };
                 end.device.handle_input(self.now, input).unwrap();
             }

@@ -45,6 +45,11 @@ pub(super) enum Step {
         id: u8,
     },
     Stop,
+    Drain {
+        limit: Span,
+        spread: Span,
+        alternates: u8,
+    },
 }
 
 #[derive(Debug, Arbitrary)]

@@ -410,6 +410,21 @@ impl Store {
         each!(self, store => store.checkpoint(account, lose).await)
     }
 
+    /// Books what an answer of this gateway's own has used that is cut off: the operator's loss, and
+    /// nothing for the account. Voids its hold; again is no error.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable.
+    pub async fn cut_off(
+        &self,
+        account: AccountId,
+        lose: Lose,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        each!(self, store => store.cut_off(account, lose, now).await)
+    }
+
     /// Books what gateways that are gone were in the middle of: the operator's loss, and nothing for
     /// the accounts. Says how many answers that were. A gateway does it before anything else.
     ///

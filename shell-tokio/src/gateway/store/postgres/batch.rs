@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::billing::account::order::{Known, Order, Subject};
-use mesh_core::billing::account::{Command, Facts, Prior};
+use mesh_core::billing::account::{Command, Facts, Lose, Prior};
 use mesh_core::billing::lease::{self, GatewayId, Judge, Lease};
 use mesh_core::billing::ledger::{self, Record};
 use mesh_core::billing::usage::{Key, Sums};
@@ -35,6 +35,8 @@ pub(super) enum Ask {
         command: Command,
         keep: Option<Box<Keep>>,
     },
+    /// This gateway cuts an answer of its own off.
+    CutOff(Lose),
     Order(Order),
     /// Book the credits that have ended.
     Lapse,
@@ -174,10 +176,36 @@ impl Book {
         asked: &Asked<'_>,
         command: &Command,
     ) -> Result<Done, StoreError> {
-        let request = command.request();
         if self.is_of_another_life(me, command) {
             return Ok(Done::default());
         }
+        self.carry_out(me, asked, command)
+    }
+
+    /// An answer that is another gateway's meanwhile is left to it.
+    fn cut_off(
+        &mut self,
+        me: GatewayId,
+        asked: &Asked<'_>,
+        lose: &Lose,
+    ) -> Result<Done, StoreError> {
+        if self
+            .holders
+            .get(&lose.request)
+            .is_some_and(|&holder| holder != me)
+        {
+            return Ok(Done::default());
+        }
+        self.carry_out(me, asked, &Command::Lose(lose.clone()))
+    }
+
+    fn carry_out(
+        &mut self,
+        me: GatewayId,
+        asked: &Asked<'_>,
+        command: &Command,
+    ) -> Result<Done, StoreError> {
+        let request = command.request();
         let prior = self.priors.get(&request.to_string()).cloned();
         let (provider_key, ends) = match command {
             Command::Hold(hold) => (self.providers.contains(&hold.provider), false),
@@ -287,6 +315,10 @@ impl Batch {
                     }
                     Ok(Answer::Done(Box::new(done)))
                 }
+                Ask::CutOff(lose) => {
+                    let done = book.cut_off(self.me, asked, lose)?;
+                    Ok(Answer::Done(Box::new(done)))
+                }
                 Ask::Order(order) => book.order(asked, order),
                 Ask::Lapse => book.lapse(asked),
             },
@@ -355,6 +387,10 @@ impl<'a> Names<'a> {
                 Ask::Command { command, .. } => {
                     names.of.push(account);
                     names.requests.push(command.request().to_string());
+                }
+                Ask::CutOff(lose) => {
+                    names.of.push(account);
+                    names.requests.push(lose.request.to_string());
                 }
                 Ask::Order(order) => {
                     names.by.push(account);

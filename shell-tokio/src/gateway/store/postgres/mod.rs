@@ -75,6 +75,16 @@ impl Postgres {
         self.0.as_gateway()?.at_desk(work).await
     }
 
+    pub(super) async fn cut_off(
+        &self,
+        account: AccountId,
+        lose: Lose,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let answered = self.0.as_gateway()?.ask(account, Ask::CutOff(lose), now);
+        answered.await.map(drop)
+    }
+
     pub(super) async fn checkpoint(
         &self,
         account: AccountId,

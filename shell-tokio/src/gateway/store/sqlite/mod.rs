@@ -293,6 +293,16 @@ impl Sqlite {
         self.0.submit(move |work| work.forget_answers(now)).await
     }
 
+    pub(super) async fn cut_off(
+        &self,
+        account: AccountId,
+        lose: Lose,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let command = Command::Lose(lose);
+        self.command(account, command, None, now).await.map(drop)
+    }
+
     pub(super) async fn order(
         &self,
         account: AccountId,

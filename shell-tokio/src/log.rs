@@ -4,13 +4,17 @@
 //! `tracing` in the first place.
 
 use std::io;
+use std::sync::OnceLock;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// Where what a person may want to know is logged, whatever else is.
 pub(crate) const NOTICES: &str = "synesis::notices";
+
+/// The filter in force, to be replaced, and as it was spelled at first.
+static IN_FORCE: OnceLock<(reload::Handle<EnvFilter, Registry>, String)> = OnceLock::new();
 
 /// What to log.
 #[derive(Clone, Debug, Default)]
@@ -47,17 +51,45 @@ pub fn init(options: &Options) -> Result<(), BadFilter> {
             (1, _) => "info,mesh_core=debug,mesh_tokio=debug",
             _ => "debug,mesh_core=trace,mesh_tokio=trace",
         });
-    let filter = EnvFilter::try_new(spelled).map_err(|_| BadFilter {
-        filter: spelled.to_owned(),
-    })?;
+    let (filter, handle) = reload::Layer::new(check(spelled)?);
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(options.color)
         .with_target(options.verbosity > 0 || options.filter.is_some());
-    let _ = tracing_subscriber::registry()
+    let begun = tracing_subscriber::registry()
         .with(filter)
         .with(layer)
         .try_init();
+    if begun.is_ok() {
+        let _ = IN_FORCE.set((handle, spelled.to_owned()));
+    }
+    Ok(())
+}
+
+/// Reads a filter.
+///
+/// # Errors
+///
+/// When it cannot be parsed.
+pub fn check(filter: &str) -> Result<EnvFilter, BadFilter> {
+    EnvFilter::try_new(filter).map_err(|_| BadFilter {
+        filter: filter.to_owned(),
+    })
+}
+
+/// Logs by another filter from now on, or (`None`) by the one of the beginning. Without logs set up
+/// it changes nothing.
+///
+/// # Errors
+///
+/// When the filter cannot be parsed; the old one stays then.
+pub fn change(filter: Option<&str>) -> Result<(), BadFilter> {
+    let Some((handle, first)) = IN_FORCE.get() else {
+        return Ok(());
+    };
+    let filter = check(filter.unwrap_or(first))?;
+    // It fails only if there is nobody left to log to.
+    let _gone = handle.reload(filter);
     Ok(())
 }
 

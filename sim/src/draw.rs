@@ -1,6 +1,7 @@
 //! Plans from seeds: each seed decides which faults are on and how strong, how large the fleet is
 //! and what it asks.
 
+mod drain;
 mod endings;
 mod money;
 
@@ -57,6 +58,13 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
     draw.happenings.extend(money.happenings);
     let endings = endings::endings(seed, &draw.happenings);
     draw.happenings.extend(endings.happenings);
+    let fleet = drain::Fleet {
+        gateways: nodes,
+        devices: devices.len(),
+        questions: draw.questions,
+    };
+    draw.happenings
+        .extend(drain::drains(seed, draw.until, &fleet));
     draw.happenings.sort_by_key(|timed| timed.at);
     Plan {
         seed,

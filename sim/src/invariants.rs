@@ -5,8 +5,15 @@
 //! the list.
 
 pub mod at_end;
+mod drain;
 pub mod money;
 
+use self::drain::{
+    a_device_is_not_sent_away_before_its_turn,
+    a_gateway_that_goes_away_takes_in_nobody_and_nothing,
+    an_answer_is_cut_off_only_when_the_time_of_its_gateway_is_over,
+    devices_are_sent_away_one_after_another,
+};
 use mesh_core::device::{AskError, State, Why};
 use mesh_core::error::ErrorCode;
 use mesh_core::ids::RequestId;
@@ -35,6 +42,12 @@ pub enum Seen<'a> {
     Spoke(usize),
     /// A heartbeat was answered that may have taken at most so long, µs.
     Beat(usize, Micros),
+    /// A gateway took in a device, or began with a question.
+    TakenIn(usize),
+    /// A gateway told a device to reconnect after so long, µs.
+    SentAway(usize, Micros),
+    /// A gateway gave an answer up.
+    CutOff(usize),
     /// A device holds so many undrained outputs.
     Outputs(usize),
 }
@@ -67,6 +80,10 @@ const ALWAYS: &[(&str, Check)] = sentences![
     only_its_device_cancels_an_answer,
     a_finished_answer_is_kept_for_its_device,
     a_question_that_was_written_down_goes_on,
+    a_gateway_that_goes_away_takes_in_nobody_and_nothing,
+    an_answer_is_cut_off_only_when_the_time_of_its_gateway_is_over,
+    devices_are_sent_away_one_after_another,
+    a_device_is_not_sent_away_before_its_turn,
 ];
 
 /// Asks every invariant.
@@ -200,6 +217,9 @@ fn an_honest_gateway_is_never_accused_of_breaking_the_protocol(
         | Seen::Prewarmed(_)
         | Seen::Spoke(_)
         | Seen::Beat(..)
+        | Seen::TakenIn(_)
+        | Seen::SentAway(..)
+        | Seen::CutOff(_)
         | Seen::Outputs(_) => Ok(()),
     }
 }
@@ -225,6 +245,9 @@ fn sequence_numbers_never_go_back_and_no_honest_device_is_accused_of_breaking_th
         | Seen::Prewarmed(_)
         | Seen::Spoke(_)
         | Seen::Beat(..)
+        | Seen::TakenIn(_)
+        | Seen::SentAway(..)
+        | Seen::CutOff(_)
         | Seen::Outputs(_) => Ok(()),
     }
 }
@@ -347,6 +370,9 @@ fn no_backlog_grows_beyond_its_limit(_: &Record, _: Micros, seen: &Seen<'_>) -> 
         | Seen::Attempt(_)
         | Seen::Spoke(_)
         | Seen::Beat(..)
+        | Seen::TakenIn(_)
+        | Seen::SentAway(..)
+        | Seen::CutOff(_)
         | Seen::Prewarmed(_) => Ok(()),
     }
 }
@@ -442,7 +468,6 @@ fn a_question_is_not_given_up_while_there_is_a_tunnel(
     }
 }
 
-/// A gateway that is stopped cancels what it works on.
 fn only_its_device_cancels_an_answer(record: &Record, _: Micros, seen: &Seen<'_>) -> Verdict {
     let Seen::Ended(
         id,
@@ -455,7 +480,7 @@ fn only_its_device_cancels_an_answer(record: &Record, _: Micros, seen: &Seen<'_>
         return Ok(());
     };
     match record.questions.get(id) {
-        Some(asked) if !asked.cancelled && record.gateways_ended == 0 => {
+        Some(asked) if !asked.cancelled => {
             Err(format!("{id} was cancelled, and not by its device"))
         }
         Some(_) | None => Ok(()),

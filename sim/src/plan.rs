@@ -212,6 +212,19 @@ pub enum Happening {
         /// Back then.
         until: Micros,
     },
+    /// A gateway goes away in good order, and comes back.
+    DrainGateway {
+        /// Which gateway.
+        gateway: usize,
+        /// Answers under way may take so long to end, µs.
+        limit_us: Micros,
+        /// Its devices are sent away within so long, µs.
+        spread_us: Micros,
+        /// Whether they are told to go to the other gateways, or to come back.
+        elsewhere: bool,
+        /// Back then.
+        until: Micros,
+    },
     /// The store takes this much longer: its word is late.
     SlowStore {
         /// µs.

@@ -91,6 +91,8 @@ pub struct TunnelRecord {
     pub excused: bool,
     /// When the last pre-warm signal went out.
     pub prewarmed: Option<Micros>,
+    /// When a gateway that goes away wants it to reconnect, at the earliest.
+    pub moves_from: Option<Micros>,
     /// In doubt: when something was sent last, or when the doubt began.
     pub doubted: Option<Micros>,
     /// When the oldest heartbeat without an answer went out.
@@ -146,10 +148,22 @@ impl Default for TunnelRecord {
             waiting_since: None,
             excused: false,
             prewarmed: None,
+            moves_from: None,
             doubted: None,
             beat: None,
         }
     }
+}
+
+/// A gateway that goes away.
+#[derive(Clone, Copy, Debug)]
+pub struct GoingAway {
+    /// Its answers may run until then, virtual µs.
+    pub until: Micros,
+    /// What its time divided by its devices is, µs.
+    pub step: Micros,
+    /// When the device that was told last shall reconnect, counted from when it was told, µs.
+    pub last_sent: Option<Micros>,
 }
 
 /// See the module documentation.
@@ -178,6 +192,10 @@ pub struct Record {
     pub kept: Micros,
     /// Which question an id is of under which it was asked anew.
     pub wires: BTreeMap<RequestId, RequestId>,
+    /// Gateways that go away, until their processes have ended.
+    pub going_away: BTreeMap<usize, GoingAway>,
+    /// Gateways there are.
+    pub gateways: usize,
     /// For how long devices had a session, all together, µs.
     pub up_us: Micros,
 }

@@ -19,6 +19,7 @@
 
 mod device;
 mod disk;
+mod drain;
 mod gateway;
 mod happen;
 mod money;

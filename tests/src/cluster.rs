@@ -15,6 +15,8 @@
 //! 2. Whatever any process prints is kept for [`Cluster::everything_printed`].
 //! 3. Every process is killed when its handle, or the cluster, is dropped.
 
+mod second;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +28,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+pub use self::second::Second;
 use crate::process::{Ended, Printed, Process, binary, lite_binary};
 use crate::relay::Relay;
 use crate::stripe::{FakeStripe, SECRET_KEY, WEBHOOK_SECRET};
@@ -280,9 +283,18 @@ impl Cluster {
     /// # Panics
     ///
     /// When it does not.
-    pub async fn stop_gateway(&mut self) {
+    pub async fn stop_gateway(&mut self) -> Ended {
         self.gateway.terminate();
-        let _ = self.gateway.wait().await;
+        self.gateway.wait().await
+    }
+
+    /// Waits until the gateway has ended.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub async fn gateway_ended(&mut self) -> Ended {
+        self.gateway.wait().await
     }
 
     /// Waits until the gateway has printed a line with that text since it was started last.
@@ -603,12 +615,7 @@ impl Place {
     }
 
     fn gateway(&self) -> Command {
-        let mut command = self.synesis("gateway");
-        command
-            .envs(self.secrets.iter().copied())
-            .args(["gateway", "--config"])
-            .arg(self.folder.path().join("gateway.toml"));
-        command
+        self.gateway_of("gateway")
     }
 
     async fn start_gateway(&self) -> Started {

@@ -291,6 +291,12 @@ impl Process {
         self.signal(rustix::process::Signal::INT);
     }
 
+    /// Asks it to read its settings anew (SIGHUP).
+    #[cfg(unix)]
+    pub fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
     #[cfg(unix)]
     fn signal(&self, signal: rustix::process::Signal) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok());

@@ -118,6 +118,8 @@ cases![
     a_limit_that_comes_near_is_told_with_the_answer,
     a_restarted_gateway_is_found_again,
     an_answer_finished_while_away_is_delivered_after_the_gateways_restart,
+    a_gateway_that_goes_away_lets_a_running_answer_end,
+    a_device_follows_its_gateway_to_the_alternate_and_comes_home,
     a_device_that_is_not_enrolled_is_told_to_enrol,
     a_certificate_of_another_ca_is_refused,
     an_expired_certificate_is_refused,
@@ -545,6 +547,42 @@ async fn an_answer_finished_while_away_is_delivered_after_the_gateways_restart(s
     assert_eq!(ended.stdout.trim_end(), "before and after");
     assert_eq!(upstream.questions().len(), 1);
     assert_eq!(cluster.charges().await.len(), 1);
+}
+
+async fn a_gateway_that_goes_away_lets_a_running_answer_end(shell: Shell) {
+    let (upstream, mut cluster) = scene().await;
+    let gate = Gate::closed();
+    upstream.once(Answer::of(&["first ", "second"]).gated(&gate).into());
+    let asking = shell.ask(&cluster, &["Why?"], None);
+    upstream.wait_for(Event::Waiting(0)).await;
+    gate.let_through(1);
+    asking.line_with("first").await;
+    cluster.gateway().terminate();
+    cluster.gateway_says("going away").await;
+    gate.open();
+    assert_eq!(asking.ended().await.succeeded().stdout, "first second\n");
+    assert_eq!(cluster.gateway_ended().await.code, Some(0));
+    assert_eq!(cluster.charges().await.len(), 1);
+}
+
+async fn a_device_follows_its_gateway_to_the_alternate_and_comes_home(shell: Shell) {
+    let (_upstream, mut cluster) = scene().await;
+    let second = cluster.second_gateway().await;
+    cluster.add_config(&format!("[drain]\nalternates = [\"{}\"]\n", second.tunnel));
+    cluster.reload_gateway().await;
+    let _agent = shell.agent(&cluster).await;
+    assert_eq!(cluster.stop_gateway().await.code, Some(0));
+    second.process.line_with("tunnel up").await;
+    let answered = shell.ask(&cluster, &["Why?"], None).ended().await;
+    assert_eq!(
+        answered.succeeded().stdout,
+        format!("{}\n", Answer::default().text())
+    );
+
+    cluster.restart_gateway().await;
+    second.process.terminate();
+    assert_eq!(second.process.ended().await.code, Some(0));
+    cluster.gateway_says("tunnel up").await;
 }
 
 async fn a_device_that_is_not_enrolled_is_told_to_enrol(shell: Shell) {

@@ -23,7 +23,8 @@ use super::answer::Input;
 use super::answers::AnswerId;
 use super::streams::Lane;
 use super::tunnels::{Phase, Tunnel};
-use super::{Due, Gateway, Output};
+use super::{Due, Event, Gateway, Output};
+use crate::ids::DeviceId;
 use crate::limits;
 use crate::time::Now;
 use crate::transport::{ConnId, StreamId, Transport};
@@ -72,18 +73,22 @@ impl<T: Transport> Gateway<T> {
         }
         let limit = drain.limit.min(limits::RETRY_AFTER_MAX);
         self.turn_away_newcomers(now);
-        let devices: Vec<(ConnId, StreamId)> = self.controls().collect();
+        let devices: Vec<(DeviceId, ConnId, StreamId)> = self.controls().collect();
         let count = u32::try_from(devices.len()).unwrap_or(u32::MAX).max(1);
         let step = (drain.spread.min(limit) / count).min(limits::DRAIN_STEP);
         let mut reconnect_in = Duration::ZERO;
         let mut alternates = drain.alternates.iter().cycle();
-        for (conn, control) in devices {
+        for (device, conn, control) in devices {
             let go = GoAway {
                 reconnect_in_ms: u64::try_from(reconnect_in.as_millis()).unwrap_or(u64::MAX),
                 try_for_secs: u32::try_from(limit.as_secs()).unwrap_or(u32::MAX),
                 alternate: alternates.next().cloned(),
             };
             self.send(now, conn, control, &Message::GoAway(go));
+            self.event(Event::SentAway {
+                device,
+                reconnect_in,
+            });
             reconnect_in += step;
         }
         self.draining = Some(Draining {
@@ -123,11 +128,11 @@ impl<T: Transport> Gateway<T> {
     }
 
     /// The control streams of all sessions.
-    fn controls(&self) -> impl Iterator<Item = (ConnId, StreamId)> {
-        self.live.values().filter_map(|conn| {
+    fn controls(&self) -> impl Iterator<Item = (DeviceId, ConnId, StreamId)> {
+        self.live.iter().filter_map(|(device, conn)| {
             let mut streams = self.tunnels.get(conn)?.streams.iter();
             let control = streams.find(|(_, stream)| stream.lane == Lane::Control)?.0;
-            Some((*conn, *control))
+            Some((*device, *conn, *control))
         })
     }
 

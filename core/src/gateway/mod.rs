@@ -224,6 +224,13 @@ pub enum Event {
         /// Why, for a person.
         reason: String,
     },
+    /// A gateway that goes away told a device to go.
+    SentAway {
+        /// Whom.
+        device: DeviceId,
+        /// When it shall reconnect, from now.
+        reconnect_in: Duration,
+    },
     /// A question was answered and charged.
     Charged {
         /// Whom.

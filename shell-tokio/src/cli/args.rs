@@ -161,7 +161,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
   synesis gateway --config gateway.toml
   synesis gateway --public-address gateway.example.org:4443
 
-Every setting can be given in the file, as SYNESIS_… in the environment, or with --set.")]
+Every setting can be given in the file, as SYNESIS_… in the environment, or with --set.
+
+SIGTERM, or Ctrl-C once: nobody new is taken in, devices are sent elsewhere, and answers that run are
+finished, as [drain] says; a second signal stops at once. SIGHUP: the settings are read anew, without
+touching a tunnel or an answer.")]
 pub struct Gateway {
     /// The configuration file.
     #[arg(long, value_name = "FILE", env = "SYNESIS_CONFIG", value_hint = clap::ValueHint::FilePath)]

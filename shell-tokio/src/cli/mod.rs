@@ -64,6 +64,8 @@ pub(crate) struct Scene {
     pub(crate) output: Output,
     /// Where things are.
     pub(crate) paths: Paths,
+    /// Whether the command line says what to log.
+    pub(crate) log_by_flags: bool,
 }
 
 impl Scene {
@@ -188,7 +190,12 @@ fn start(cli: &Cli, output: Output) -> Result<(), Stop> {
         Some(root) => Paths::new(std::path::absolute(root).map_err(|e| Error::file(root, e))?),
         None => Paths::of_platform(),
     };
-    let scene = Scene { output, paths };
+    let log_by_flags = cli.global.log.is_some() || cli.global.verbose > 0;
+    let scene = Scene {
+        output,
+        paths,
+        log_by_flags,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -3,6 +3,7 @@
 //! `default.toml` beside this file is the documentation and the defaults at once: it is what
 //! `synesis gateway --print-config` prints, and every configuration is read on top of it.
 
+mod live;
 mod payments;
 mod prices;
 mod shape;
@@ -17,18 +18,18 @@ use mesh_core::billing::price::litellm::Table;
 use mesh_core::billing::price::{Price, Rates};
 use mesh_core::billing::tier::{Tier, TierName};
 use mesh_core::dialect::MaxTokensField;
-use mesh_core::gateway::{self, Keeping};
+use mesh_core::gateway::{self, Drain, Keeping};
 
 pub use self::payments::{Meter, Stripe};
 use self::shape::{
-    AnswersFile, BillingFile, File, HttpFile, Left, MaxTokensChoice, ModelFile, Partial,
+    AnswersFile, BillingFile, DrainFile, File, HttpFile, Left, MaxTokensChoice, ModelFile, Partial,
     ProviderFile, StoreFile, TlsChoice,
 };
 use super::store::{Database, Place};
 use super::upstream::models::{Day, ModelRow, ModelTarget};
 use super::upstream::{ProviderConfig, ProviderKey};
 use crate::error::Error;
-use crate::files;
+use crate::{files, log};
 
 /// Every setting with its default and what it is for.
 pub const DOCUMENTED: &str = include_str!("default.toml");
@@ -58,6 +59,10 @@ pub struct Config {
     pub stripe: Option<Stripe>,
     /// How long answers are kept, and how much may be asked.
     pub answers: Answers,
+    /// How it goes away.
+    pub drain: Drain,
+    /// What to log, if it was said.
+    pub log_filter: Option<String>,
     /// What the built-in echo model takes for each word; no setting of the file.
     pub echo_pace: Duration,
     /// Where seals over the ledger are exported to; a folder of the data folder's if `None`.
@@ -221,13 +226,11 @@ impl Config {
                     .to_owned(),
             );
         }
-        if let Some(address) = &public_address {
-            let port = address
-                .rsplit_once(':')
-                .and_then(|(_, port)| port.parse::<u16>().ok());
-            if port.is_none_or(|port| port == 0) {
-                return Err("tunnel.public_address must be host:port".to_owned());
-            }
+        if public_address
+            .as_ref()
+            .is_some_and(|address| !is_host_and_port(address))
+        {
+            return Err("tunnel.public_address must be host:port".to_owned());
         }
         let stripe = payments::stripe(file.stripe, sources)?;
         let table = prices::table(&file.billing.price_file)?;
@@ -253,6 +256,8 @@ impl Config {
             },
             http,
             answers,
+            drain: drain(&file.drain)?,
+            log_filter: log_filter(file.log.filter)?,
             echo_pace: Duration::ZERO,
             billing: billing(&file.billing)?,
             seals_dir: Some(file.ledger.seals_dir).filter(|dir| !dir.as_os_str().is_empty()),
@@ -467,6 +472,31 @@ fn answers(file: &AnswersFile, providers: &[ProviderFile]) -> Answers {
             account_at_once: file.account_at_once,
         },
     }
+}
+
+fn is_host_and_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+fn drain(file: &DrainFile) -> Result<Drain, String> {
+    if let Some(bad) = file.alternates.iter().find(|text| !is_host_and_port(text)) {
+        return Err(format!("drain.alternates: {bad:?} must be host:port"));
+    }
+    Ok(Drain {
+        limit: Duration::from_secs(file.limit_secs.into()),
+        spread: Duration::from_secs(file.spread_secs.into()),
+        alternates: file.alternates.clone(),
+    })
+}
+
+fn log_filter(filter: String) -> Result<Option<String>, String> {
+    let filter = non_empty(filter);
+    if let Some(filter) = &filter {
+        log::check(filter).map_err(|error| format!("log.filter: {error}"))?;
+    }
+    Ok(filter)
 }
 
 fn provider(file: ProviderFile, sources: Sources<'_>) -> Result<ProviderConfig, String> {

@@ -8,6 +8,7 @@ pub mod deployment;
 pub mod http;
 pub mod keys;
 pub mod payments;
+mod rules;
 pub mod server;
 mod services;
 pub mod store;

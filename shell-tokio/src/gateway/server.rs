@@ -4,17 +4,18 @@
 //!   driver task ── Ask ──▶ a task each: store, model server ── Told, Progress ──▶ driver task
 //!        ▲                                                        (bounded inbox)
 //!        ├── Revoked ── a task that looks for revocations once a second
-//!        └── Stop ───── whoever holds the `Server`
+//!        └── Drain, Stop, Reload ── whoever holds the `Server`
 //! ```
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mesh_core::gateway::{
-    Ask, AskId, Config as Rules, Event, Gateway, Input, KeyOf, Model, Output, Progress, Told,
+    Ask, AskId, Config as Rules, Drain, Event, Gateway, Input, KeyOf, Output, Progress, Told,
 };
 use mesh_core::ids::DeviceId;
 use mesh_core::machine::Machine as _;
@@ -26,16 +27,16 @@ use tokio::task::JoinHandle;
 use super::accounts::Accounts;
 use super::ca::CertificateAuthority;
 use super::chores::Chores;
-use super::config::{Config, HttpTls};
+use super::config::{Billing, Config, HttpTls};
 use super::deployment;
 use super::http;
 use super::keys::Keys;
 use super::payments::{Https, Payments};
+use super::rules::{findings, models, rules};
 use super::services::Services;
 use super::store::{Role, Store, StoreError};
-use super::upstream::discover::{self, Found};
-use super::upstream::models::{Day, ModelTable};
-use super::upstream::{Call, CallKey, LOOPBACK, News, ProviderConfig, Upstreams};
+use super::upstream::discover;
+use super::upstream::{Call, CallKey, News, Upstreams};
 use crate::driver::{Binding, Clock, Driver, Host, Request, Socket};
 use crate::error::Error;
 use crate::{random, tls};
@@ -48,6 +49,7 @@ const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
 /// A gateway that runs until [`Server::stop`].
 #[derive(Debug)]
 pub struct Server {
+    config: Config,
     tunnel_addr: SocketAddr,
     http: http::Serving,
     http_url: String,
@@ -55,8 +57,11 @@ pub struct Server {
     ca: Arc<CertificateAuthority>,
     default_model: String,
     findings: Vec<String>,
+    /// Whether it goes away, for those who ask whether it is ready.
+    going: Arc<AtomicBool>,
     inbox: mpsc::Sender<Command>,
-    driver: JoinHandle<()>,
+    /// `None` once it has ended.
+    driver: Option<JoinHandle<()>>,
     revocations: JoinHandle<()>,
     chores: JoinHandle<()>,
     /// Looks after payments.
@@ -69,7 +74,17 @@ enum Command {
     Progress(AskId, Progress),
     Told(AskId, Told),
     Revoked(DeviceId),
+    Reload(Box<Terms>),
+    Drain(Drain),
     Stop,
+}
+
+/// What a gateway may change while it runs.
+#[derive(Debug)]
+struct Terms {
+    rules: Rules,
+    upstreams: Upstreams,
+    billing: Billing,
 }
 
 impl Server {
@@ -156,6 +171,7 @@ impl Server {
             .public_address
             .clone()
             .unwrap_or_else(|| bound.to_string());
+        let going = Arc::new(AtomicBool::new(false));
         let http = http::serve(
             listener,
             http_tls,
@@ -164,6 +180,7 @@ impl Server {
                 payments: payments.clone(),
                 ca: Arc::clone(&ca),
                 tunnel_address,
+                going: Arc::clone(&going),
             },
         )?;
 
@@ -201,6 +218,8 @@ impl Server {
         };
         let chores = tokio::spawn(chores.run(move || clock.now().wall));
         Ok(Self {
+            config,
+            going,
             tunnel_addr: bound,
             http_url,
             http,
@@ -209,7 +228,7 @@ impl Server {
             default_model,
             findings,
             inbox,
-            driver,
+            driver: Some(driver),
             revocations,
             chores,
             watching,
@@ -252,97 +271,81 @@ impl Server {
         &self.findings
     }
 
-    /// Stops: running answers are cancelled and settled, tunnels closed, the store flushed.
-    pub async fn stop(self) {
+    /// Takes new settings without touching a tunnel or a running answer, and says which of them need
+    /// a new start, by their names in the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with what is wrong with them; the old ones stay in force then.
+    pub async fn reload(
+        &mut self,
+        config: Config,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Vec<&'static str>, Error> {
+        let found = discover::discover(&env, &discover::USUAL_PORTS).await;
+        let (upstreams, table) = models(&config, &found)?;
+        let terms = Terms {
+            rules: rules(&config, &table, &upstreams),
+            upstreams,
+            billing: config.billing.clone(),
+        };
+        if !terms
+            .rules
+            .models
+            .iter()
+            .any(|model| model.name == terms.rules.default_model)
+        {
+            let model = &terms.rules.default_model;
+            return Err(Error::Validation(format!(
+                "the default model {model:?} is not in the model table, or its provider is not there"
+            )));
+        }
+        let fixed = self.config.fixed_settings_that_differ(&config);
+        self.config = self.config.with_changes_of(config);
+        table.default_model().clone_into(&mut self.default_model);
+        // If the driver has ended, there is nothing to change any more.
+        let _ended = self.inbox.send(Command::Reload(Box::new(terms))).await;
+        Ok(fixed)
+    }
+
+    /// Begins to go away in good order, as the settings say: nobody new is taken in, devices are
+    /// sent elsewhere, running answers are finished. [`Server::ended`] follows.
+    pub async fn drain(&self) {
+        self.going.store(true, Ordering::Relaxed);
+        let drain = self.config.drain.clone();
+        // If the driver has ended already, so much the better.
+        let _ended = self.inbox.send(Command::Drain(drain)).await;
+    }
+
+    /// Ends a drain now: what still runs is cut off, and costs nothing.
+    pub async fn stop_now(&self) {
+        self.going.store(true, Ordering::Relaxed);
+        let _ended = self.inbox.send(Command::Stop).await;
+    }
+
+    /// Waits until a drain is over: all is settled and every tunnel closed. May be dropped and called
+    /// again.
+    pub async fn ended(&mut self) {
+        let Some(driver) = &mut self.driver else {
+            return;
+        };
+        if let Err(error) = driver.await {
+            tracing::error!(%error, "the gateway's driver failed");
+        }
+        self.driver = None;
+    }
+
+    /// Stops now: running answers are cut off, tunnels closed, the store flushed.
+    pub async fn stop(mut self) {
+        self.stop_now().await;
+        self.ended().await;
         self.revocations.abort();
         self.chores.abort();
         if let Some(watching) = self.watching {
             watching.abort();
         }
         self.http.shutdown().await;
-        // If the driver has ended already, so much the better.
-        let _ended = self.inbox.send(Command::Stop).await;
-        drop(self.inbox);
-        if let Err(error) = self.driver.await {
-            tracing::error!(%error, "the gateway's driver failed");
-        }
     }
-}
-
-/// The providers there are, and what stands behind each name.
-fn models(config: &Config, found: &Found) -> Result<(Upstreams, ModelTable), Error> {
-    let wrong = |error: &dyn std::error::Error| Error::Validation(error.to_string());
-    let mut providers: Vec<ProviderConfig> = config.providers.clone();
-    let mut rows = config.models.clone();
-    let mut default_model = config.default_model.clone();
-    let elsewhere = found.remote.iter();
-    let here = found.local.iter().map(|server| &server.provider);
-    for provider in elsewhere.chain(here) {
-        // What the operator configured under a name wins over what was found.
-        if !providers.iter().any(|known| known.name == provider.name) {
-            providers.push(provider.clone());
-        }
-    }
-    if let (None, Some((server, model))) = (&default_model, found.choice()) {
-        let row = Found::row(server, model);
-        default_model = Some(row.name.clone());
-        if !rows.iter().any(|known| known.name == row.name) {
-            rows.push(row);
-        }
-    }
-    let default_model = default_model.unwrap_or_else(|| LOOPBACK.to_owned());
-    let upstreams = Upstreams::new(providers).map_err(|error| wrong(&error))?;
-    let upstreams = upstreams.with_echo_pace(config.echo_pace);
-    let table = ModelTable::new(rows, default_model).map_err(|error| wrong(&error))?;
-    Ok((upstreams, table))
-}
-
-fn rules(config: &Config, table: &ModelTable, upstreams: &Upstreams) -> Rules {
-    let models = table
-        .served(|provider| upstreams.has(provider))
-        .filter_map(|(row, target)| {
-            let Some(price) = config.price(&row.price) else {
-                tracing::warn!(
-                    model = row.name,
-                    price = row.price,
-                    "no such price: not served"
-                );
-                return None;
-            };
-            let (dialect, max_tokens_field) = upstreams.format(&target.provider)?;
-            Some(Model {
-                name: row.name.clone(),
-                provider: target.provider.clone(),
-                dialect,
-                provider_model: target.model.clone(),
-                max_tokens_field,
-                price,
-            })
-        });
-    Rules {
-        models: models.collect(),
-        default_model: table.default_model().to_owned(),
-        tunnels_max: config.tunnel.tunnels_max,
-        keeping: config.answers.keeping.clone(),
-        rates: config.answers.rates,
-    }
-}
-
-fn findings(
-    config: &Config,
-    found: &Found,
-    table: &ModelTable,
-    upstreams: &Upstreams,
-    clock: &Clock,
-) -> Vec<String> {
-    let mut findings = found.in_words();
-    if let Some(today) = Day::from_unix_secs(clock.now().wall.as_secs()) {
-        findings.extend(table.warnings(today, |provider| upstreams.has(provider)));
-    }
-    if table.default_model() == LOOPBACK && config.default_model.is_none() {
-        findings.push("the built-in echo model answers".to_owned());
-    }
-    findings
 }
 
 /// Another process may revoke: the store tells within a second.
@@ -411,6 +414,14 @@ impl Outside {
 }
 
 impl Outside {
+    /// From now on; calls under way are not touched, and answers that call a provider again find it.
+    fn take_terms(&mut self, upstreams: Upstreams, billing: Billing) {
+        self.services.accounts.providers = upstreams.with_keys();
+        self.services.accounts.billing = billing;
+        let old = std::mem::replace(&mut self.upstreams, upstreams);
+        self.upstreams.inherit(old);
+    }
+
     /// The key that a call goes with; an account's own is looked up when it is needed, and not kept.
     fn key(&self, provider: &str, of: KeyOf) -> CallKey {
         let KeyOf::Account(account) = of else {
@@ -505,6 +516,21 @@ impl Host for Outside {
                 Input::Told { id, told }
             }
             Command::Revoked(device) => Input::Revoked(device),
+            Command::Reload(terms) => {
+                let Terms {
+                    rules,
+                    upstreams,
+                    billing,
+                } = *terms;
+                self.take_terms(upstreams, billing);
+                Input::Configured(rules)
+            }
+            Command::Drain(drain) => {
+                let (tunnels, answers) = (machine.sessions(), machine.answers_under_way());
+                let limit_secs = drain.limit.as_secs();
+                tracing::info!(tunnels, answers, limit_secs, "going away");
+                Input::Drain(drain)
+            }
             Command::Stop => Input::Stop,
         };
         if let Err(rejected) = machine.handle_input(now, input) {
@@ -552,6 +578,13 @@ fn log(event: &Event) {
             tracing::info!(%device, %account, epoch, %remote, handshake_us, "tunnel up");
         }
         Event::TunnelDown { device, reason } => tracing::info!(?device, reason, "tunnel down"),
+        Event::SentAway {
+            device,
+            reconnect_in,
+        } => {
+            let in_ms = reconnect_in.as_millis();
+            tracing::debug!(%device, in_ms, "told to go elsewhere");
+        }
         Event::Charged {
             account,
             device,

@@ -181,6 +181,7 @@ const fn until(what: &mut Happening) -> Option<&mut Micros> {
         | Happening::Suspend { until, .. }
         | Happening::CrashGateway { until, .. }
         | Happening::StopGateway { until, .. }
+        | Happening::DrainGateway { until, .. }
         | Happening::SlowStore { until, .. }
         | Happening::BrokenStore { until } => Some(until),
         Happening::Ask { .. }

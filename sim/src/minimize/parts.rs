@@ -115,6 +115,7 @@ const fn device_of(what: &mut Happening) -> Option<&mut usize> {
         Happening::CrashGateway { .. }
         | Happening::CrashAtEnd { .. }
         | Happening::StopGateway { .. }
+        | Happening::DrainGateway { .. }
         | Happening::SkewGateway { .. }
         | Happening::Order { .. }
         | Happening::SlowStore { .. }
@@ -127,6 +128,7 @@ const fn gateway_of(what: &mut Happening) -> Option<&mut usize> {
     match what {
         Happening::CrashGateway { gateway, .. }
         | Happening::StopGateway { gateway, .. }
+        | Happening::DrainGateway { gateway, .. }
         | Happening::SkewGateway { gateway, .. } => Some(gateway),
         Happening::Ask { .. }
         | Happening::Cancel { .. }

@@ -60,6 +60,8 @@ pub(super) struct DeviceNode<W: Wire> {
     pub(super) disk: Disk,
     /// What the process before left unfinished.
     pub(super) left: Unfinished,
+    /// Whether its last attempt went where a gateway had sent it.
+    sent_elsewhere: bool,
 }
 
 impl<W: Wire> DeviceNode<W> {
@@ -90,6 +92,7 @@ impl<W: Wire> DeviceNode<W> {
             names: Chance::of(plan.seed, &name, "names"),
             disk: Disk::new(Chance::of(plan.seed, &name, "disk")),
             left: Unfinished::default(),
+            sent_elsewhere: false,
         })
     }
 
@@ -328,7 +331,10 @@ impl<W: Wire> World<W> {
             | What::Skew { device, .. }
             | What::Revoke { device }
             | What::Expire { device } => device == at,
-            What::CrashGateway { .. } | What::CrashAtEnd { .. } | What::StopGateway { .. } => true,
+            What::CrashGateway { .. }
+            | What::CrashAtEnd { .. }
+            | What::StopGateway { .. }
+            | What::DrainGateway { .. } => true,
             What::Ask { .. }
             | What::Cancel { .. }
             | What::AskAgain { .. }
@@ -357,6 +363,7 @@ impl<W: Wire> World<W> {
     fn device_says(&mut self, at: usize, output: Output) {
         match output {
             Output::Resolve { attempt, alternate } => {
+                self.devices[at].sent_elsewhere = alternate.is_some();
                 self.see(&Seen::Attempt(at));
                 self.record.attempts.push(self.queue.now());
                 self.record.tunnels[at].waiting_since = None;
@@ -382,6 +389,10 @@ impl<W: Wire> World<W> {
                     self.sometimes.saw("a newer session replaced an older one");
                 }
                 self.count_uptime(at, now, to, &why);
+                if why == mesh_core::tunnel::Why::Established && self.devices[at].sent_elsewhere {
+                    self.sometimes
+                        .saw("a device found the gateway that it was sent to");
+                }
                 let awake = now - self.devices[at].slept;
                 self.record.tunnels[at].follow(now, awake, to, &why);
                 if to == State::Failed {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mesh_core::billing::price::Price;
 use mesh_core::dialect::MaxTokensField;
 use mesh_core::dialect::exchange::Broken;
+use mesh_core::error::ErrorCode;
 use mesh_core::gateway::{
     Ask, AskId, Config, Event as Happened, Gateway, HoldFailed, Input, Keeping, Model, NotAdmitted,
     Output, Progress, Rates, Return, SettleFailed, Told, Unavailable,
@@ -110,7 +111,8 @@ impl<W: Wire> World<W> {
         let Some(machine) = node.machine.take() else {
             return;
         };
-        if machine.answers_under_way() > 0 {
+        let goes_away = self.record.going_away.remove(&at).is_some();
+        if machine.answers_under_way() > 0 && !goes_away {
             self.sometimes
                 .saw("a gateway crashed while it worked on an answer");
         }
@@ -248,6 +250,7 @@ impl<W: Wire> World<W> {
                 .saw("a late answer of the outside world was given back"),
             Happened::TunnelUp { device, epoch, .. } => {
                 self.record.established.push(self.queue.now());
+                self.see(&Seen::TakenIn(at));
                 self.note(
                     format!("gateway {at}"),
                     format!("{device} is up, epoch {epoch}"),
@@ -259,9 +262,17 @@ impl<W: Wire> World<W> {
                     format!("{device:?} is down: {reason}"),
                 );
             }
+            Happened::SentAway {
+                device,
+                reconnect_in,
+            } => self.sent_away(at, *device, *reconnect_in),
             Happened::Charged {
                 request, charge, ..
             } => {
+                if self.record.going_away.contains_key(&at) {
+                    self.sometimes
+                        .saw("an answer was finished by a gateway that went away");
+                }
                 let charged = charge.charge;
                 self.note(
                     format!("gateway {at}"),
@@ -269,6 +280,10 @@ impl<W: Wire> World<W> {
                 );
             }
             Happened::Failed { request, code, .. } => {
+                if *code == ErrorCode::ShuttingDown {
+                    self.sometimes
+                        .saw("a question was asked of a gateway that went away");
+                }
                 self.note(
                     format!("gateway {at}"),
                     format!("{request} failed: {code:?}"),
@@ -307,6 +322,17 @@ impl<W: Wire> World<W> {
         if let Ask::Call { call, .. } = &ask {
             let (body, prompt) = (call.body.clone(), call.body.len());
             return self.call_model(at, life, id, &body, prompt);
+        }
+        match &ask {
+            Ask::Hold { .. } => self.see(&Seen::TakenIn(at)),
+            Ask::Lose { .. } => self.cut_off(at),
+            Ask::Admit { .. }
+            | Ask::Settle { .. }
+            | Ask::Release { .. }
+            | Ask::Checkpoint { .. }
+            | Ask::Call { .. }
+            | Ask::Service { .. }
+            | Ask::Recall { .. } => {}
         }
         let (least, most) = self.plan.store_us;
         let mut takes = self.store_chance.between(least, most);

@@ -121,8 +121,17 @@ impl<W: Wire> World<W> {
                 self.recalls.arm(request_id(question), index, for_us);
             }
             Happening::StopGateway { gateway, until } => {
-                self.record.gateways_ended += 1;
-                self.give_gateway(gateway, gateway::Input::Stop);
+                self.stop_gateway(gateway);
+                self.queue.put(until, Event::Undo(index));
+            }
+            Happening::DrainGateway {
+                gateway,
+                limit_us,
+                spread_us,
+                elsewhere,
+                until,
+            } => {
+                self.drain_gateway(gateway, (limit_us, spread_us), elsewhere);
                 self.queue.put(until, Event::Undo(index));
             }
             Happening::SlowStore { by_us, until } => self.store_slow = (by_us, until),
@@ -174,7 +183,9 @@ impl<W: Wire> World<W> {
             Happening::SmallMtu { device, .. } => self.set_mtu(device, 0),
             Happening::CrashDevice { device, .. } => self.revive_device(device)?,
             Happening::Suspend { device, .. } => self.wake_device(device),
-            Happening::CrashGateway { gateway, .. } | Happening::StopGateway { gateway, .. } => {
+            Happening::CrashGateway { gateway, .. }
+            | Happening::StopGateway { gateway, .. }
+            | Happening::DrainGateway { gateway, .. } => {
                 self.kill_gateway(gateway);
                 self.start_gateway(gateway)?;
             }
@@ -328,7 +339,9 @@ impl<W: Wire> World<W> {
         let now = self.queue.now();
         let asked_to = self.plan.happenings.iter().any(|timed| {
             timed.at <= now
-                && matches!(timed.what, Happening::StopGateway { gateway: at, until }
+                && matches!(timed.what,
+                    Happening::StopGateway { gateway: at, until }
+                    | Happening::DrainGateway { gateway: at, until, .. }
                     if at == gateway && until >= now)
         });
         asked_to || self.gateways[gateway].machine.is_none()

@@ -60,6 +60,7 @@ impl Gateway {
         let identity = ca.gateway_identity(now()).unwrap();
         let server = https.then(|| tls::https_server(&identity).unwrap());
         let state = State {
+            going: Arc::default(),
             payments: None,
             store,
             ca: Arc::new(ca),

@@ -20,6 +20,8 @@ pub(super) struct File {
     pub(super) billing: BillingFile,
     pub(super) stripe: payments::File,
     pub(super) answers: AnswersFile,
+    pub(super) drain: DrainFile,
+    pub(super) log: LogFile,
     pub(super) ledger: LedgerFile,
     #[serde(default)]
     pub(super) provider: Vec<ProviderFile>,
@@ -92,6 +94,20 @@ pub(super) struct AnswersFile {
     pub(super) account_at_once: u32,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DrainFile {
+    pub(super) limit_secs: u32,
+    pub(super) spread_secs: u32,
+    pub(super) alternates: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogFile {
+    pub(super) filter: String,
+}
+
 /// What becomes of a provider's answer whose device does not come back.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -151,6 +167,8 @@ pub(super) struct Partial {
     pub(super) stripe: Option<payments::Partial>,
     pub(super) answers: Option<PartialAnswers>,
     pub(super) ledger: Option<PartialLedger>,
+    pub(super) drain: Option<PartialDrain>,
+    pub(super) log: Option<PartialLog>,
     pub(super) provider: Option<Vec<ProviderFile>>,
     pub(super) model: Option<Vec<ModelFile>>,
 }
@@ -202,6 +220,22 @@ pub(super) struct PartialBilling {
 #[expect(dead_code, reason = "only its shape counts")]
 pub(super) struct PartialLedger {
     pub(super) seals_dir: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+pub(super) struct PartialDrain {
+    pub(super) limit_secs: Option<u32>,
+    pub(super) spread_secs: Option<u32>,
+    pub(super) alternates: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape counts")]
+pub(super) struct PartialLog {
+    pub(super) filter: Option<String>,
 }
 
 /// What is wrong, with its line; not the line itself where a password may be in it.

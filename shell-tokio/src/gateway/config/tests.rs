@@ -206,3 +206,31 @@ fn a_price_may_come_from_a_file_in_the_published_form() {
     std::fs::write(&file, [0xFF, 0xFE]).unwrap();
     assert!(read(&text("free")).unwrap_err().contains("UTF-8"));
 }
+
+#[test]
+fn how_a_gateway_goes_away_can_be_said() {
+    let drain = read("").unwrap().drain;
+    assert_eq!((drain.limit.as_secs(), drain.spread.as_secs()), (60, 10));
+    assert!(drain.alternates.is_empty());
+    let said = "[drain]\nlimit_secs = 5\nspread_secs = 0\nalternates = [\"gw2:4443\", \"[::1]:1\"]";
+    let drain = read(said).unwrap().drain;
+    assert_eq!((drain.limit.as_secs(), drain.spread.as_secs()), (5, 0));
+    assert_eq!(drain.alternates, ["gw2:4443", "[::1]:1"]);
+    for bad in ["gw2", "gw2:0", ":1", "gw2:65536", ""] {
+        let error = read(&format!("[drain]\nalternates = [{bad:?}]")).unwrap_err();
+        assert!(
+            error.contains("drain.alternates") && error.contains("host:port"),
+            "{error}"
+        );
+    }
+    assert!(read("[drain]\nlimit_secs = -1").is_err());
+}
+
+#[test]
+fn a_log_filter_that_is_none_is_refused_when_it_is_read() {
+    assert_eq!(read("").unwrap().log_filter, None);
+    let filter = read("log.filter = \"debug\"").unwrap().log_filter;
+    assert_eq!(filter.as_deref(), Some("debug"));
+    let error = read("log.filter = \"mesh=loudest\"").unwrap_err();
+    assert!(error.contains("log.filter"), "{error}");
+}

@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /healthz` | 200: the process lives |
-//! | `GET /readyz` | 200 when the store answers, else 503 |
+//! | `GET /readyz` | 200 when the store answers, else 503; 503 while the gateway goes away |
 //! | `GET /v2/payments/paid`, `…/cancelled` | 200: where people are sent who come from Stripe |
 //! | `POST /v2/webhooks/stripe` | 200 when what has happened is booked, see `webhook` |
 //! | `POST /v2/devices` | 201 with an [`Enrolled`](mesh_core::api::Enrolled), see `enrol` |
@@ -24,6 +24,7 @@ mod throttle;
 mod webhook;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::DefaultBodyLimit;
@@ -54,6 +55,8 @@ pub struct State {
     pub ca: Arc<CertificateAuthority>,
     /// Where enrolled devices find the tunnel, `host:port`.
     pub tunnel_address: String,
+    /// Whether the gateway goes away: it is not ready then.
+    pub going: Arc<AtomicBool>,
 }
 
 /// The state, and what lasts from request to request.
@@ -100,6 +103,10 @@ fn router(state: State) -> Router {
 }
 
 async fn ready(axum::extract::State(api): axum::extract::State<Arc<Api>>) -> Response {
+    if api.state.going.load(Ordering::Relaxed) {
+        let refusal = Refusal::new(ErrorCode::ShuttingDown, "not ready: the gateway goes away");
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(refusal.0)).into_response();
+    }
     let answer = tokio::time::timeout(STORE_TIMEOUT, api.state.store.last_revocation()).await;
     readiness(answer.unwrap_or(Err(StoreError::Busy)))
 }

@@ -64,6 +64,7 @@ impl Gateway {
         let identity = ca.gateway_identity(NOW).unwrap();
         let tls = https.then(|| crate::tls::https_server(&identity).unwrap());
         let state = State {
+            going: Arc::default(),
             payments: None,
             store,
             ca: Arc::new(ca),

@@ -25,7 +25,7 @@ impl fmt::Display for Place {
 }
 
 /// A database and who asks: everything of its URL. The password is shown nowhere.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Database {
     config: Box<Config>,
     ca_file: Option<PathBuf>,

@@ -52,6 +52,12 @@ pub(super) struct Start {
 }
 
 impl HttpUpstreams {
+    /// Goes on with the connections of an older one.
+    pub(super) fn inherit(&mut self, old: Self) {
+        self.local = old.local;
+        self.remote = old.remote.or(self.remote.take());
+    }
+
     /// Opens no connection.
     ///
     /// # Errors

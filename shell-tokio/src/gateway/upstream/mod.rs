@@ -358,6 +358,15 @@ impl Upstreams {
         self
     }
 
+    /// Takes over what an older set has beyond this one: warm connections, and providers that are no
+    /// longer configured, for answers that began with them.
+    pub fn inherit(&mut self, old: Self) {
+        self.http.inherit(old.http);
+        for (name, upstream) in old.providers {
+            self.providers.entry(name).or_insert(upstream);
+        }
+    }
+
     /// Has a connection to the provider ready, if it does not have one from a moment ago.
     pub fn warm(&self, provider: &str) {
         if let Some(Upstream::Http(provider)) = self.providers.get(provider) {

@@ -31,10 +31,10 @@ fn asked(net: &Net) -> Vec<&'static str> {
 }
 
 fn refusal(net: &Net, id: RequestId) -> ErrorCode {
-    match &net.ends[0].failed[&id] {
-        AskError::Remote(error) => error.code,
-        other => panic!("{other:?}"),
-    }
+    let AskError::Remote(error) = &net.ends[0].failed[&id] else {
+        panic!("{:?}", net.ends[0].failed)
+    };
+    error.code
 }
 
 #[test]

@@ -291,7 +291,7 @@ async fn cumulative_usage_is_counted_once() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_stops_settles_what_runs() {
+async fn a_gateway_that_is_told_to_stop_at_once_stops_the_provider_and_books_its_loss() {
     let scene = Scene::new().await;
     let gate = Gate::closed();
     scene.upstream.once(
@@ -306,12 +306,17 @@ async fn a_gateway_that_stops_settles_what_runs() {
     gate.let_through(1);
     asking.line_with("0123456789abcdef").await;
     scene.cluster.gateway().terminate();
+    scene.cluster.gateway().line_with("going away").await;
+    scene.cluster.gateway().terminate();
     scene.upstream.wait_for(Event::Disconnected(0)).await;
     let _ = asking.ended().await;
-    scene.cluster.gateway().line_with("Stopping").await;
-    let charges = scene.cluster.charges().await;
-    assert_eq!(charges.len(), 1);
-    assert_eq!(charges[0].tokens.completion, 4);
+    scene.cluster.gateway().line_with("Stopping now").await;
+    let records = scene.cluster.records().await;
+    assert!(records.iter().all(|record| record.charge().is_none()));
+    let losses: Vec<_> = records.iter().filter_map(|record| record.loss()).collect();
+    // Sixteen bytes are four tokens, by the usual estimate.
+    assert_eq!(losses.len(), 1);
+    assert_eq!(losses[0].tokens.completion, 4);
 }
 
 #[tokio::test]

@@ -49,11 +49,14 @@ pub enum Method {
     /// What models are there? Answered by [`Models`].
     #[serde(rename = "models")]
     Models,
+    /// How many tokens would a body be? Takes a [`CountTokens`], answered by [`TokenCount`].
+    #[serde(rename = "messages.count_tokens")]
+    CountTokens,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ping,
         Self::AccountSummary,
         Self::AccountUsage,
@@ -64,6 +67,7 @@ impl Method {
         Self::PaymentsStatus,
         Self::PaymentsPending,
         Self::Models,
+        Self::CountTokens,
     ];
 
     /// The method's name on the wire.
@@ -80,6 +84,7 @@ impl Method {
             Self::PaymentsStatus => "payments.status",
             Self::PaymentsPending => "payments.pending",
             Self::Models => "models",
+            Self::CountTokens => "messages.count_tokens",
         }
     }
 
@@ -234,6 +239,29 @@ impl TopUpState {
 pub struct Models {
     /// What may be asked for, `auto` first.
     pub names: Vec<String>,
+}
+
+/// What [`Method::CountTokens`] takes. `Debug` shows nothing of the body.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CountTokens {
+    /// The gateway's name of the model.
+    pub model: String,
+    /// As it would go to `POST /v1/messages/count_tokens`.
+    pub body: Box<RawValue>,
+}
+
+impl fmt::Debug for CountTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.body.get().len();
+        write!(f, "CountTokens({}, {bytes} bytes)", self.model)
+    }
+}
+
+/// The result of [`Method::CountTokens`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCount {
+    /// As the model's own server counts.
+    pub input_tokens: u64,
 }
 
 /// The body of `POST /v2/devices`: enrol a device.

@@ -280,6 +280,11 @@ pub const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 pub const ASKED_MAX: usize = 256;
 /// How long a typed call may take, waiting included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of text that make about one token, for estimates where nobody counted. English prose under
+/// the common byte-pair vocabularies averages a little over four.
+pub const BYTES_PER_TOKEN: u64 = 4;
+/// For a model server to count tokens: less than its asker waits.
+pub const COUNT_TIMEOUT: Duration = Duration::from_secs(8);
 /// What a device waits beyond the gateway's own deadline for an answer.
 pub const ANSWER_GRACE: Duration = Duration::from_secs(30);
 
@@ -420,6 +425,9 @@ pub const MODELS_LISTED_MAX: usize = 1000;
 /// A client's body on a device's local endpoint. Over it: `TOO_LARGE`. Leaves room for the envelope
 /// within [`FRAME_ESCALATION_BYTES_MAX`].
 pub const ENDPOINT_BODY_BYTES_MAX: usize = FRAME_ESCALATION_BYTES_MAX - 64 * 1024;
+/// A body that is only to be counted: fits the frame of a call, with room for what hides private
+/// data. Over it: refused.
+pub const COUNT_BODY_BYTES_MAX: usize = FRAME_MEDIUM_BYTES_MAX - 16 * 1024;
 /// Connections to a device's local endpoint at once. Over it: they wait in the listener's queue.
 pub const ENDPOINT_CONNECTIONS_MAX: usize = 256;
 /// From an endpoint's request to the end of its body. Over it: refused.

@@ -1,5 +1,5 @@
-// Anthropic's own client for Node, driving a device's endpoint: anthropic_client.mjs SCENARIO MODEL.
-// Prints one JSON object of what the client saw; the test that starts it judges.
+// Anthropic's own client for Node, driving a device's endpoint: anthropic_client.mjs [SCENARIO MODEL]…
+// Prints one JSON object a line of what the client saw in each; the test that starts it judges.
 
 import { createRequire } from "node:module";
 
@@ -7,9 +7,10 @@ import { createRequire } from "node:module";
 const load = createRequire(`${process.env.TEST_CLIENTS_FOLDER}/package.json`);
 const { Anthropic } = load("@anthropic-ai/sdk");
 
-const [scenario, model] = process.argv.slice(2);
+const asked = process.argv.slice(2);
+let model;
 const messages = [{ role: "user", content: "Why is the sky blue? Write to ada@example.com." }];
-const body = { model, messages, max_tokens: 100 };
+let body;
 const tools = [{
   name: "weather",
   description: "The weather of a city",
@@ -35,6 +36,23 @@ async function stream() {
   events.on("text", (piece) => { text += piece; });
   const final = await events.finalMessage();
   return { text, finish: final.stop_reason, usage: usage(final.usage) };
+}
+
+// The refusal, with what a client that may retry makes of it.
+async function refused(maxRetries, more) {
+  let requests = 0;
+  const counting = (...request) => { requests += 1; return fetch(...request); };
+  const asking = new Anthropic({ maxRetries, timeout: 60_000, fetch: counting });
+  try {
+    await asking.messages.create({ ...body, ...more }, { timeout: 60_000 });
+  } catch (error) {
+    if (!(error instanceof Anthropic.APIError)) throw error;
+    return {
+      class: error.constructor.name, status: error.status, retries: requests - 1,
+      should_retry: error.headers.get("x-should-retry"), retry_after: error.headers.get("retry-after"),
+    };
+  }
+  return null;
 }
 
 const scenarios = {
@@ -85,6 +103,28 @@ const scenarios = {
     }
     return { closed: true };
   },
+  async fields() {
+    const source = { type: "base64", media_type: "image/png", data: "iVBORw0KGgo=" };
+    const parts = [{ type: "text", text: "What is this?" }, { type: "image", source }];
+    const answer = await client.messages.create({
+      model, messages: [{ role: "user", content: parts }], system: "Be brief.", temperature: 0.25,
+      stop_sequences: ["END"], max_tokens: 33,
+    });
+    return { text: answer.content[0].text };
+  },
+  unpaid: () => refused(2, { max_tokens: 128_000 }),
+  async limited() {
+    let seen = null;
+    for (let n = 0; n < 20 && !seen; n += 1) seen = await refused(0, {});
+    return seen;
+  },
+  async route() {
+    const { data, response } = await client.messages.create(body).withResponse();
+    return { route: response.headers.get("x-synesis-route"), text: data.content[0].text };
+  },
+  async count() {
+    return { tokens: (await client.messages.countTokens({ model, messages })).input_tokens };
+  },
   async models() {
     const names = [];
     for await (const found of client.models.list()) names.push(found.id);
@@ -92,4 +132,9 @@ const scenarios = {
   },
 };
 
-console.log(JSON.stringify(await scenarios[scenario]()));
+while (asked.length) {
+  const [scenario, named] = asked.splice(0, 2);
+  model = named;
+  body = { model, messages, max_tokens: 100 };
+  console.log(JSON.stringify(await scenarios[scenario]()));
+}

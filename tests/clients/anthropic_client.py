@@ -1,6 +1,6 @@
-"""Anthropic's own Python client, driving a device's endpoint: anthropic_client.py SCENARIO MODEL.
+"""Anthropic's own Python client, driving a device's endpoint: anthropic_client.py [SCENARIO MODEL]…
 
-Prints one JSON object of what the client saw; the test that starts it judges.
+Prints one JSON object a line of what the client saw in each; the test that starts it judges.
 """
 
 import json
@@ -8,14 +8,17 @@ import sys
 
 import anthropic
 
-MODEL = sys.argv[2]
+MODEL = None
 WEATHER = {
     "name": "weather",
     "description": "The weather of a city",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
 QUESTION = [{"role": "user", "content": "Why is the sky blue? Write to ada@example.com."}]
-BODY = {"model": MODEL, "messages": QUESTION, "max_tokens": 100}
+
+
+def body():
+    return {"model": MODEL, "messages": QUESTION, "max_tokens": 100}
 
 
 def usage(used):
@@ -23,7 +26,7 @@ def usage(used):
 
 
 def chat(client):
-    answer = client.messages.create(**BODY)
+    answer = client.messages.create(**body())
     return {
         "text": answer.content[0].text,
         "finish": answer.stop_reason,
@@ -34,25 +37,25 @@ def chat(client):
 
 
 def stream(client):
-    with client.messages.stream(**BODY) as events:
+    with client.messages.stream(**body()) as events:
         text = "".join(events.text_stream)
         final = events.get_final_message()
     return {"text": text, "finish": final.stop_reason, "usage": usage(final.usage)}
 
 
 def stream_with_usage(client):
-    seen = [event.type for event in client.messages.create(**BODY, stream=True)]
+    seen = [event.type for event in client.messages.create(**body(), stream=True)]
     return {**stream(client), "events": seen}
 
 
 def tools(client):
     messages = list(QUESTION)
-    first = client.messages.create(**{**BODY, "messages": messages}, tools=[WEATHER])
+    first = client.messages.create(**{**body(), "messages": messages}, tools=[WEATHER])
     call = next(block for block in first.content if block.type == "tool_use")
     messages.append({"role": "assistant", "content": [block.model_dump() for block in first.content]})
     result = {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
     messages.append({"role": "user", "content": [result]})
-    second = client.messages.create(**{**BODY, "messages": messages}, tools=[WEATHER])
+    second = client.messages.create(**{**body(), "messages": messages}, tools=[WEATHER])
     return {
         "finish": first.stop_reason,
         "name": call.name,
@@ -62,7 +65,7 @@ def tools(client):
 
 
 def tools_streamed(client):
-    with client.messages.stream(**BODY, tools=[WEATHER]) as events:
+    with client.messages.stream(**body(), tools=[WEATHER]) as events:
         final = events.get_final_message()
     call = next(block for block in final.content if block.type == "tool_use")
     return {"name": call.name, "arguments": call.input}
@@ -84,15 +87,15 @@ def errors(client):
     return {
         "unauthorized": caught(lambda: stranger.models.list()),
         "forbidden": caught(lambda: page.models.list()),
-        "bad_field": caught(lambda: ask(**BODY, extra_body={"mcp_servers": []})),
+        "bad_field": caught(lambda: ask(**body(), extra_body={"mcp_servers": []})),
         "not_found": caught(lambda: client.models.retrieve("nobody")),
-        "upstream": caught(lambda: ask(**BODY)),
-        "unpaid": caught(lambda: ask(**{**BODY, "max_tokens": 128000}, timeout=60)),
+        "upstream": caught(lambda: ask(**body())),
+        "unpaid": caught(lambda: ask(**{**body(), "max_tokens": 128000}, timeout=60)),
     }
 
 
 def close(client):
-    events = client.messages.create(**BODY, stream=True)
+    events = client.messages.create(**body(), stream=True)
     for event in events:
         if event.type == "content_block_delta":
             break
@@ -104,5 +107,59 @@ def models(client):
     return {"models": [model.id for model in client.models.list()]}
 
 
+def fields(client):
+    source = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+    parts = [{"type": "text", "text": "What is this?"}, {"type": "image", "source": source}]
+    answer = client.messages.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": parts}],
+        system="Be brief.",
+        # Its newest models take none, and the client has no name for it any more.
+        extra_body={"temperature": 0.25},
+        stop_sequences=["END"],
+        max_tokens=33,
+    )
+    return {"text": answer.content[0].text}
+
+
+def refused(client, **more):
+    """The refusal, with what a client that would retry makes of it."""
+    try:
+        client.messages.create(**{**body(), **more}, timeout=60)
+    except anthropic.APIStatusError as error:
+        headers = error.response.headers
+        return {
+            "class": type(error).__name__,
+            "status": error.status_code,
+            "retries": int(error.request.headers["x-stainless-retry-count"]),
+            "should_retry": headers.get("x-should-retry"),
+            "retry_after": headers.get("retry-after"),
+        }
+    return None
+
+
+def unpaid(client):
+    return refused(client.with_options(max_retries=2), max_tokens=128000)
+
+
+def limited(client):
+    seen = (refused(client) for _ in range(20))
+    return next(filter(None, seen), None)
+
+
+def route(client):
+    answer = client.messages.with_raw_response.create(**body())
+    return {
+        "route": answer.headers.get("x-synesis-route"),
+        "text": answer.parse().content[0].text,
+    }
+
+
+def count(client):
+    return {"tokens": client.messages.count_tokens(model=MODEL, messages=QUESTION).input_tokens}
+
+
 # Retries would hide what a single request comes to.
-print(json.dumps(globals()[sys.argv[1]](anthropic.Anthropic(max_retries=0, timeout=60))))
+CLIENT = anthropic.Anthropic(max_retries=0, timeout=60)
+for scenario, MODEL in zip(sys.argv[1::2], sys.argv[2::2]):
+    print(json.dumps(globals()[scenario](CLIENT)), flush=True)

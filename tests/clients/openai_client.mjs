@@ -1,5 +1,5 @@
-// OpenAI's own client for Node, driving a device's endpoint: openai_client.mjs SCENARIO MODEL.
-// Prints one JSON object of what the client saw; the test that starts it judges.
+// OpenAI's own client for Node, driving a device's endpoint: openai_client.mjs [SCENARIO MODEL]…
+// Prints one JSON object a line of what the client saw in each; the test that starts it judges.
 
 import { createRequire } from "node:module";
 
@@ -7,7 +7,8 @@ import { createRequire } from "node:module";
 const load = createRequire(`${process.env.TEST_CLIENTS_FOLDER}/package.json`);
 const { OpenAI, APIError } = load("openai");
 
-const [scenario, model] = process.argv.slice(2);
+const asked = process.argv.slice(2);
+let model;
 const messages = [{ role: "user", content: "Why is the sky blue? Write to ada@example.com." }];
 const tools = [{
   type: "function",
@@ -44,6 +45,23 @@ async function stream(more) {
     }
   }
   return { text, finish, usage: used, ids: ids.size };
+}
+
+// The refusal, with what a client that may retry makes of it.
+async function refused(maxRetries, more) {
+  let requests = 0;
+  const counting = (...request) => { requests += 1; return fetch(...request); };
+  const asking = new OpenAI({ maxRetries, timeout: 60_000, fetch: counting });
+  try {
+    await asking.chat.completions.create({ model, messages, ...more });
+  } catch (error) {
+    if (!(error instanceof APIError)) throw error;
+    return {
+      class: error.constructor.name, status: error.status, retries: requests - 1,
+      should_retry: error.headers.get("x-should-retry"), retry_after: error.headers.get("retry-after"),
+    };
+  }
+  return null;
 }
 
 const scenarios = {
@@ -94,6 +112,27 @@ const scenarios = {
     }
     return { closed: true };
   },
+  async fields() {
+    const parts = [
+      { type: "text", text: "What is this?" },
+      { type: "image_url", image_url: { url: "data:image/png;base64,iVBORw0KGgo=" } },
+    ];
+    const answer = await client.chat.completions.create({
+      model, messages: [{ role: "user", content: parts }], temperature: 0.25, seed: 7,
+      response_format: { type: "json_object" }, max_completion_tokens: 33,
+    });
+    return { text: answer.choices[0].message.content };
+  },
+  unpaid: () => refused(2, { max_tokens: 128_000 }),
+  async limited() {
+    let seen = null;
+    for (let n = 0; n < 20 && !seen; n += 1) seen = await refused(0, {});
+    return seen;
+  },
+  async route() {
+    const { data, response } = await client.chat.completions.create({ model, messages }).withResponse();
+    return { route: response.headers.get("x-synesis-route"), text: data.choices[0].message.content };
+  },
   async models() {
     const names = [];
     for await (const found of client.models.list()) names.push(found.id);
@@ -101,4 +140,8 @@ const scenarios = {
   },
 };
 
-console.log(JSON.stringify(await scenarios[scenario]()));
+while (asked.length) {
+  const [scenario, named] = asked.splice(0, 2);
+  model = named;
+  console.log(JSON.stringify(await scenarios[scenario]()));
+}

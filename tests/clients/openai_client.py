@@ -1,6 +1,6 @@
-"""OpenAI's own Python client, driving a device's endpoint: openai_client.py SCENARIO.
+"""OpenAI's own Python client, driving a device's endpoint: openai_client.py [SCENARIO MODEL]…
 
-Prints one JSON object of what the client saw; the test that starts it judges.
+Prints one JSON object a line of what the client saw in each; the test that starts it judges.
 """
 
 import json
@@ -8,7 +8,7 @@ import sys
 
 import openai
 
-MODEL = sys.argv[2]
+MODEL = None
 WEATHER = {
     "type": "function",
     "function": {
@@ -124,5 +124,59 @@ def models(client):
     return {"models": [model.id for model in client.models.list()]}
 
 
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+
+
+def fields(client):
+    parts = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": PICTURE}},
+    ]
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": parts}],
+        temperature=0.25,
+        seed=7,
+        response_format={"type": "json_object"},
+        max_completion_tokens=33,
+    )
+    return {"text": answer.choices[0].message.content}
+
+
+def refused(client, **more):
+    """The refusal, with what a client that would retry makes of it."""
+    try:
+        client.chat.completions.create(model=MODEL, messages=QUESTION, **more)
+    except openai.APIStatusError as error:
+        headers = error.response.headers
+        return {
+            "class": type(error).__name__,
+            "status": error.status_code,
+            "retries": int(error.request.headers["x-stainless-retry-count"]),
+            "should_retry": headers.get("x-should-retry"),
+            "retry_after": headers.get("retry-after"),
+        }
+    return None
+
+
+def unpaid(client):
+    return refused(client.with_options(max_retries=2), max_tokens=128000)
+
+
+def limited(client):
+    seen = (refused(client) for _ in range(20))
+    return next(filter(None, seen), None)
+
+
+def route(client):
+    answer = client.chat.completions.with_raw_response.create(model=MODEL, messages=QUESTION)
+    return {
+        "route": answer.headers.get("x-synesis-route"),
+        "text": answer.parse().choices[0].message.content,
+    }
+
+
 # Retries would hide what a single request comes to.
-print(json.dumps(globals()[sys.argv[1]](openai.OpenAI(max_retries=0, timeout=60))))
+CLIENT = openai.OpenAI(max_retries=0, timeout=60)
+for scenario, MODEL in zip(sys.argv[1::2], sys.argv[2::2]):
+    print(json.dumps(globals()[scenario](CLIENT)), flush=True)

@@ -114,6 +114,15 @@ impl Setup {
         self
     }
 
+    /// The same, unless it is set already.
+    #[must_use]
+    pub fn or(self, path: &'static str, value: &str) -> Self {
+        match self.settings.iter().any(|(set, _)| *set == path) {
+            true => self,
+            false => self.set(path, value),
+        }
+    }
+
     /// Lets accounts pay in through a small Stripe.
     #[must_use]
     pub fn paid_through(mut self, stripe: &FakeStripe) -> Self {

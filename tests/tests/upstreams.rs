@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use mesh_core::billing::money::Nanos;
 use mesh_tests::cluster::{Answered, Cluster, Setup};
+use mesh_tests::endpoint::{ANTHROPIC, COUNT, OPENAI, World};
+use mesh_tests::llama::LlamaServer;
 use mesh_tests::upstream::{Answer, Behaviour, Ending, Event, FakeUpstream, Gate, LineEnds, Usage};
+use serde_json::{Value, json};
 
 /// 12 prompt and 4 completion tokens at $3 and $15 per million, and 3 % on it.
 const CHARGE_NANOS: i64 = 98_880;
@@ -346,28 +349,111 @@ async fn a_real_servers_transcripts_come_through_whole() {
     }
 }
 
-/// Against a llama.cpp `llama-server` that runs at `TEST_LLAMA_SERVER` (an address), in both
-/// formats; skipped, saying so, when there is none.
+/// llama.cpp's own server, asked through a device's endpoint and a tunnel, in each client's format and
+/// each of the server's.
 #[tokio::test]
 async fn a_real_model_server_answers_in_both_formats() {
-    let Some(server) = std::env::var("TEST_LLAMA_SERVER").ok() else {
-        eprintln!("skipped: TEST_LLAMA_SERVER names no llama-server");
+    let Some(server) = LlamaServer::start().await else {
         return;
     };
-    let cluster = Cluster::start(Setup::with_upstream_at(server.parse().unwrap())).await;
-    cluster.enrol("laptop").await;
+    let world = World::before(server.address(), "").await;
     for model in MODELS {
-        for way in WAYS {
-            let arguments = [&["--model", model, "--max-tokens", "12"][..], way].concat();
-            let answered = cluster
-                .ask("laptop", "Why is the sky blue?", &arguments)
-                .await;
-            let _ = answered.ended.clone().succeeded();
-            let tokens = |of: &str| answered.json["tokens"][of].as_i64().unwrap();
-            assert_eq!(tokens("completion"), 12);
-            assert!(tokens("prompt") > 20 && answered.json["estimated"] == false);
-            assert!(!answered.content().trim().is_empty());
+        for streamed in [true, false] {
+            for path in [OPENAI, ANTHROPIC] {
+                let mut body = json!({"model": model, "max_tokens": 12, "stream": streamed});
+                body["messages"] = json!([{"role": "user", "content": "Why is the sky blue?"}]);
+                let reply = world.ask(path, "", &body).await;
+                assert_eq!(reply.status, 200, "{model} {path}: {}", reply.body);
+                assert_eq!(reply.header("x-synesis-route"), Some("cloud"));
+                let text = if streamed {
+                    assert!(reply.body.contains("length") || reply.body.contains("max_tokens"));
+                    said(&reply.body, path)
+                } else if path == OPENAI {
+                    assert_eq!(reply.json()["usage"]["completion_tokens"], 12);
+                    whole(&reply.json()["choices"][0]["message"]["content"])
+                } else {
+                    assert_eq!(reply.json()["usage"]["output_tokens"], 12);
+                    whole(&reply.json()["content"][0]["text"])
+                };
+                assert_eq!(text.split_whitespace().count(), 12, "{text}");
+            }
         }
+        // And what `cloud ask` says of it.
+        let answered = world
+            .cluster
+            .ask(
+                "laptop",
+                "Why is the sky blue?",
+                &["--model", model, "--max-tokens", "12"],
+            )
+            .await;
+        let _ = answered.ended.clone().succeeded();
+        let tokens = |of: &str| answered.json["tokens"][of].as_i64().unwrap();
+        assert_eq!(tokens("completion"), 12);
+        assert!(tokens("prompt") > 20 && answered.json["estimated"] == false);
     }
-    assert_eq!(cluster.charges().await.len(), 4);
+    let charges = world.cluster.charges().await;
+    assert_eq!(charges.len(), 10);
+    assert!(charges.iter().all(|charge| !charge.estimated));
+    let mut body = json!({"model": "anthropic"});
+    body["messages"] = json!([{"role": "user", "content": "Why is the sky blue?"}]);
+    let counted = world.ask(COUNT, "", &body).await;
+    assert!(
+        counted.json()["input_tokens"].as_u64().unwrap() > 20,
+        "{}",
+        counted.body
+    );
+    assert_eq!(world.cluster.charges().await.len(), 10, "a count is free");
+}
+
+/// The same server as this device's own: nothing of the question reaches the gateway.
+#[tokio::test]
+async fn a_real_model_server_on_the_device_is_asked_first_and_nothing_leaves() {
+    let Some(server) = LlamaServer::start().await else {
+        return;
+    };
+    for (dialect, version) in [("openai", "/v1"), ("anthropic", "")] {
+        let settings = format!(
+            "[local]\nbase_url = \"http://{}{version}\"\ndialect = \"{dialect}\"\n",
+            server.address()
+        );
+        let world = World::with(&settings).await;
+        for model in ["local/tiny", "auto"] {
+            for path in [OPENAI, ANTHROPIC] {
+                let mut body = json!({"model": model, "max_tokens": 12});
+                body["messages"] = json!([{"role": "user", "content": "Why is the sky blue?"}]);
+                let reply = world.ask(path, "", &body).await;
+                assert_eq!(reply.status, 200, "{dialect} {path}: {}", reply.body);
+                assert_eq!(reply.header("x-synesis-route"), Some("local"));
+                body["stream"] = true.into();
+                let reply = world.ask(path, "", &body).await;
+                let text = said(&reply.body, path);
+                assert_eq!(text.split_whitespace().count(), 12, "{text}");
+            }
+        }
+        let listed = world.get("/v1/models/local/tiny", "").await;
+        assert_eq!(listed.json()["id"], "local/tiny", "{}", listed.body);
+        assert!(world.upstream.questions().is_empty());
+        assert!(world.cluster.charges().await.is_empty());
+    }
+}
+
+fn whole(text: &Value) -> String {
+    text.as_str().unwrap().to_owned()
+}
+
+/// The text of an event stream.
+fn said(events: &str, path: &str) -> String {
+    let data = events
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "));
+    data.filter_map(|data| {
+        let data: Value = serde_json::from_str(data).ok()?;
+        let text = match path {
+            OPENAI => &data["choices"][0]["delta"]["content"],
+            _ => &data["delta"]["text"],
+        };
+        text.as_str().map(str::to_owned)
+    })
+    .collect()
 }

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use super::question::Question;
+use super::route::Route;
 use super::unfinished::{self, Said};
 use super::{AnswerEvent, AskError, Device, Failure, Output};
-use crate::api::Method;
+use crate::api::{CountTokens, Method, Params};
 use crate::escalation::request::{first_piece_timeout, validate};
 use crate::ids::RequestId;
 use crate::limits;
@@ -166,11 +167,37 @@ impl<T: Transport> Device<T> {
         params: Option<Box<RawValue>>,
     ) -> Result<Vec<u8>, AskError> {
         self.may_wait()?;
+        let params = match method {
+            Method::CountTokens => self.hidden_body(params)?,
+            Method::Ping
+            | Method::AccountSummary
+            | Method::AccountUsage
+            | Method::AccountInvoice
+            | Method::AccountTier
+            | Method::AccountProviderKey
+            | Method::PaymentsCheckout
+            | Method::PaymentsStatus
+            | Method::PaymentsPending
+            | Method::Models => params,
+        };
         let method = method.as_str().to_owned();
         let mut frame = Vec::new();
         codec::encode(&Message::Call(Call { id, method, params }), &mut frame)
             .map_err(|_| AskError::TooLarge)?;
         Ok(frame)
+    }
+
+    /// A body that is to be counted has what a question has, and nothing of it comes back.
+    fn hidden_body(
+        &self,
+        params: Option<Box<RawValue>>,
+    ) -> Result<Option<Box<RawValue>>, AskError> {
+        let mut count: CountTokens = Params::from(params)
+            .read()
+            .map_err(|error| AskError::Remote(Box::new(error)))?;
+        privacy::hide_in_body(&self.config.privacy, &mut count.body)?;
+        let params = Params::new(&count).map_err(|error| AskError::Remote(Box::new(error)))?;
+        Ok(params.into_raw())
     }
 
     /// Sends what waits, as far as there are a session and streams.
@@ -333,6 +360,7 @@ impl<T: Transport> Device<T> {
                 };
                 match question.pieces.end() {
                     Ok(()) => {
+                        end.route = Route::Cloud;
                         end.hidden = count(question.inflow.hidden());
                         self.flush(id);
                         self.finish_question(id, AnswerEvent::Ended(end));

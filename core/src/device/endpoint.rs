@@ -18,10 +18,6 @@ use crate::wire::message::{Chat, DialectName, EscalationRequest};
 pub const PORT: u16 = 4141;
 /// Names that a client may call loopback by.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
-/// Models of the cloud may be named with this before them.
-const CLOUD: &str = "cloud/";
-/// Models of this device are.
-const LOCAL: &str = "local/";
 
 /// Why a request is not listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +69,9 @@ fn is_loopback(authority: &str) -> bool {
     })
 }
 
+/// Who asks over the endpoint's Unix socket: the device's user, who needs no key.
+pub const OWNER: KeyId = KeyId::from_u128(0);
+
 /// The request id of an `Idempotency-Key`: the same for the same local key, and no other's.
 ///
 /// # Errors
@@ -94,7 +93,8 @@ pub fn idempotent_id(key: KeyId, idempotency_key: &str) -> Result<RequestId, Bad
     Ok(RequestId::from_u128(u128::from_be_bytes(short)))
 }
 
-/// A client's body as a question, and what its answer must look like.
+/// A client's body as a question, and what its answer must look like. The model is as the client named
+/// it: which way it leads is [`super::route`]'s to say.
 ///
 /// # Errors
 ///
@@ -105,15 +105,10 @@ pub fn request(
     id: RequestId,
 ) -> Result<(EscalationRequest, Facts), BadField> {
     let facts = Facts::read(dialect, body)?;
-    if facts.model.starts_with(LOCAL) {
-        let why = "names a model of this device, which has none set up; ask for `auto`";
-        return Err(BadField::new("model", why));
-    }
-    let model = facts.model.strip_prefix(CLOUD).unwrap_or(&facts.model);
     let body = RawValue::from_string(body.to_owned())
         .map_err(|_| BadField::new("the body", "must be a JSON object"))?;
     let mut request = Question::new("")
-        .model(model)
+        .model(&facts.model)
         .max_tokens(facts.max_tokens)
         .session("endpoint")
         .timeout_secs(limits::ENDPOINT_TIMEOUT_SECS)
@@ -205,11 +200,9 @@ mod tests {
         let id = RequestId::from_u128(3);
         let (request, facts) = request(DialectName::Anthropic, body, id).unwrap();
         assert_eq!(validate(&request), Ok(()));
-        assert_eq!((request.model.as_str(), request.max_tokens), ("claude", 7));
+        assert_eq!(request.model, "cloud/claude");
+        assert_eq!(request.max_tokens, 7);
         assert_eq!(facts.model, "cloud/claude");
         assert_eq!(request.chat.unwrap().body.get(), body);
-        let local = r#"{"model":"local/tiny","messages":[]}"#;
-        let refused = super::request(DialectName::Openai, local, id).unwrap_err();
-        assert_eq!(refused.field(), "model");
     }
 }

@@ -35,7 +35,9 @@ pub mod endpoint;
 mod inflow;
 mod keep;
 mod link;
+pub mod local;
 mod question;
+pub mod route;
 pub mod status;
 pub mod terms;
 #[cfg(test)]

@@ -111,6 +111,12 @@ impl std::fmt::Debug for Question {
 }
 
 impl Question {
+    /// Whether a program asked it with a body of its own, over the local endpoint.
+    fn is_a_clients(&self) -> bool {
+        let request = self.request.as_ref();
+        request.is_some_and(|request| request.chat.is_some())
+    }
+
     pub(super) fn new(now: Now, prepared: Prepared, keeps: bool) -> Self {
         let Prepared {
             request,
@@ -492,8 +498,13 @@ impl<T: Transport> Device<T> {
         let Some(seconds) = error.retry_after_secs else {
             return false;
         };
+        let uncut = question.cut.is_none();
+        if error.code == ErrorCode::RateLimited && uncut && question.is_a_clients() {
+            // Its client has a patience of its own, and is told how long.
+            return false;
+        }
         let untaken = matches!(error.code, ErrorCode::RateLimited | ErrorCode::ShuttingDown);
-        if untaken && question.cut.is_none() {
+        if untaken && uncut {
             // It was not taken: its own time runs as if it had not been sent.
             question.sent = None;
         }

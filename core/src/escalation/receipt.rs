@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::billing::money::Nanos;
+use crate::device::route::Route;
 use crate::escalation::words::{grouped, printable, span};
 use crate::wire::message::{FinishReason, StreamEnd, TokensUsed};
 
@@ -30,6 +31,8 @@ pub struct Receipt {
     estimated: bool,
     /// How many values were replaced by tokens before the question left the device.
     hidden: u32,
+    /// Which way it took.
+    route: Route,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -72,6 +75,7 @@ impl From<&StreamEnd> for Receipt {
             finish_reason: end.finish_reason,
             estimated: end.estimated,
             hidden: end.hidden,
+            route: end.route,
         }
     }
 }
@@ -101,7 +105,10 @@ pub fn line(end: &StreamEnd) -> String {
         model(end),
         grouped(used.prompt),
         grouped(used.completion),
-        price(end),
+        match end.route {
+            Route::Local => "on this device".to_owned(),
+            Route::Cloud => price(end),
+        },
         span(Duration::from_millis(end.latency_ms)),
         end.request_id,
     )
@@ -167,6 +174,7 @@ mod tests {
             latency_ms: 7,
             estimated: false,
             hidden: 2,
+            route: Route::Cloud,
         };
         let json = serde_json::to_value(Receipt::from(&end)).unwrap();
         assert_eq!(json["charge"], "$0.010815");
@@ -175,6 +183,7 @@ mod tests {
         assert_eq!(json["markup_nanos"], 315_000);
         assert_eq!(json["tokens"]["total"], 1500);
         assert_eq!(json["hidden"], 2);
+        assert_eq!(json["route"], "cloud");
         assert!(line(&end).contains("2 private values stayed here"));
     }
 }

@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 
 use super::answer::{self, Answer, Input};
 use super::attach::Kept;
+use super::count;
 use super::outside::{
     Ask, AskId, Granted, HoldFailed, KeyOf, Progress, SettleFailed, Settled, Told, Unavailable,
 };
@@ -83,6 +84,8 @@ pub(super) enum Pending {
     Lose(AnswerId),
     Checkpoint(AnswerId),
     Call(AnswerId),
+    /// A device asks how many tokens something is.
+    Count(Box<count::Asked>),
     Service {
         conn: ConnId,
         stream: StreamId,
@@ -124,7 +127,8 @@ impl<T: Transport> Gateway<T> {
             return;
         }
         let prepared = self
-            .may_ask(now, account, device, request.request_id)
+            .knows(request)
+            .and_then(|()| self.may_ask(now, account, device, request.request_id))
             .and_then(|()| self.prepare(now, device, request));
         match prepared {
             Ok((answer, hold, model)) => {
@@ -161,6 +165,18 @@ impl<T: Transport> Gateway<T> {
         AnswerId(self.next_id())
     }
 
+    /// Whether there is such a model: said before anything else, and for nothing.
+    fn knows(&self, request: &EscalationRequest) -> Result<(), ErrorMessage> {
+        match self.model(&request.model) {
+            Some(_) => Ok(()),
+            None => Err(terms::unknown_model(
+                &request.model,
+                &self.config.models,
+                Some(request.request_id),
+            )),
+        }
+    }
+
     /// Whether a new question may be taken now. It counts in any case.
     fn may_ask(
         &mut self,
@@ -173,6 +189,26 @@ impl<T: Transport> Gateway<T> {
             return Err(terms::stopping(id));
         }
         let rates = self.config.rates;
+        self.within_rates(now, account, device, Some(id))?;
+        if self.running_of_device.of(&device) >= rates.device_at_once {
+            return Err(terms::too_many_at_once(rates.device_at_once, "device", id));
+        }
+        if self.running_of_account.of(&account) >= rates.account_at_once {
+            let most = rates.account_at_once;
+            return Err(terms::too_many_at_once(most, "account", id));
+        }
+        Ok(())
+    }
+
+    /// Takes one from the asker's requests of this minute.
+    fn within_rates(
+        &mut self,
+        now: Now,
+        account: AccountId,
+        device: DeviceId,
+        id: Option<RequestId>,
+    ) -> Result<(), ErrorMessage> {
+        let rates = self.config.rates;
         let (of_device, of_account) = (rates.device_per_minute, rates.account_per_minute);
         self.asked_by_device
             .look(now.instant, device, of_device)
@@ -182,14 +218,15 @@ impl<T: Transport> Gateway<T> {
             .map_err(|wait| terms::too_often(wait, "account", id))?;
         self.asked_by_device.take(now.instant, device, of_device);
         self.asked_by_account.take(now.instant, account, of_account);
-        if self.running_of_device.of(&device) >= rates.device_at_once {
-            return Err(terms::too_many_at_once(rates.device_at_once, "device", id));
-        }
-        if self.running_of_account.of(&account) >= rates.account_at_once {
-            let most = rates.account_at_once;
-            return Err(terms::too_many_at_once(most, "account", id));
-        }
         Ok(())
+    }
+
+    /// What makes a model's server work counts as a question does, free or not.
+    pub(super) fn take_a_turn(&mut self, now: Now, conn: ConnId) -> Result<(), ErrorMessage> {
+        match self.asker(conn) {
+            Some((account, device)) => self.within_rates(now, account, device, None),
+            None => Ok(()),
+        }
     }
 
     /// Whose a live tunnel is.
@@ -211,7 +248,7 @@ impl<T: Transport> Gateway<T> {
         request::validate(request).map_err(|invalid| terms::invalid(&invalid, id))?;
         let model = self
             .model(&request.model)
-            .ok_or_else(|| terms::unknown_model(&request.model, &self.config.models, id))?;
+            .ok_or_else(|| terms::unknown_model(&request.model, &self.config.models, Some(id)))?;
         let target = dialect::Target {
             dialect: model.dialect,
             model: &model.provider_model,
@@ -371,6 +408,7 @@ impl<T: Transport> Gateway<T> {
                 };
                 self.reply(now, conn, stream, call.id, api::encode(&result));
             }
+            Some(api::Method::CountTokens) => self.count_tokens(now, conn, stream, call),
             Some(method) => {
                 let pending = Pending::Service {
                     conn,
@@ -392,7 +430,7 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
-    fn reply(
+    pub(super) fn reply(
         &mut self,
         now: Now,
         conn: ConnId,
@@ -413,7 +451,7 @@ impl<T: Transport> Gateway<T> {
         self.end_stream(conn, stream);
     }
 
-    fn ask(&mut self, pending: Pending, ask: Ask) -> AskId {
+    pub(super) fn ask(&mut self, pending: Pending, ask: Ask) -> AskId {
         let id = AskId(self.next_id());
         self.asks.insert(id, pending);
         self.outputs.push_back(Output::Ask { id, ask });
@@ -457,6 +495,7 @@ impl<T: Transport> Gateway<T> {
                 self.served(now, conn, stream, call, Err(terms::store_down()));
             }
             Pending::Recall(recalling) => self.recalled(now, &recalling, Err(Unavailable)),
+            Pending::Count(asked) => self.count_overdue(now, id, *asked),
             Pending::GiveBack { account, release } => self.give_back(now, account, release),
             Pending::GiveBackLater { account, release } => {
                 self.asks.remove(&id);
@@ -473,7 +512,7 @@ impl<T: Transport> Gateway<T> {
 
     pub(super) fn progress(&mut self, now: Now, id: AskId, piece: Progress) {
         let Some(Pending::Call(answer)) = self.asks.get(&id) else {
-            return;
+            return self.count_progress(id, piece);
         };
         let answer = *answer;
         match piece {
@@ -530,6 +569,7 @@ impl<T: Transport> Gateway<T> {
                 }
                 self.step_answer(now, answer, Input::Ended(end));
             }
+            (Pending::Count(asked), Told::Called(end)) => self.counted(now, *asked, end),
             (Pending::Service { conn, stream, call }, Told::Served(word)) => {
                 self.served(now, conn, stream, call, word);
             }
@@ -586,7 +626,7 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
-    fn served(
+    pub(super) fn served(
         &mut self,
         now: Now,
         conn: ConnId,

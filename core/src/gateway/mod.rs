@@ -36,6 +36,7 @@ mod admission;
 mod answer;
 mod answers;
 mod attach;
+mod count;
 mod deadlines;
 mod drain;
 mod outside;

@@ -10,6 +10,7 @@ use crate::billing::account::Denied;
 use crate::billing::account::alert::Alert;
 use crate::billing::ledger::Charge;
 use crate::dialect::BuildError;
+use crate::dialect::chat::tokens::{self, NotCounted};
 use crate::dialect::failure::{FailureKind, UpstreamFailure};
 use crate::error::ErrorCode;
 use crate::escalation::request::Invalid;
@@ -19,10 +20,6 @@ use crate::wire::message::{ErrorMessage, Notice};
 
 /// How often a device beats, seconds.
 pub(super) const HEARTBEAT_SECS: u32 = 30;
-
-/// Bytes of text that make about one token, for estimates where the provider counted nothing.
-/// English prose under the common byte-pair vocabularies averages a little over four.
-pub(super) const BYTES_PER_TOKEN_ESTIMATE: u64 = 4;
 
 /// Names listed when a model is not known; more would not fit an error frame.
 const MODEL_NAMES_LISTED_MAX: usize = 40;
@@ -61,7 +58,7 @@ pub(super) fn unreadable(id: RequestId) -> ErrorMessage {
     )
 }
 
-pub(super) fn unknown_model(asked: &str, models: &[Model], id: RequestId) -> ErrorMessage {
+pub(super) fn unknown_model(asked: &str, models: &[Model], id: Option<RequestId>) -> ErrorMessage {
     let mut names: Vec<&str> = models
         .iter()
         .take(MODEL_NAMES_LISTED_MAX)
@@ -71,7 +68,33 @@ pub(super) fn unknown_model(asked: &str, models: &[Model], id: RequestId) -> Err
     names.sort_unstable();
     let known = names.join(", ");
     let message = format!("this gateway has no model {asked:?}; it has {known}");
-    error(ErrorCode::InvalidRequest, Some(id), message)
+    ErrorMessage {
+        details: Some(json!({"field": "model", "unknown": "model"})),
+        ..error(ErrorCode::InvalidRequest, id, message)
+    }
+}
+
+/// A count that no server can be asked for.
+pub(super) fn uncounted(why: &NotCounted) -> ErrorMessage {
+    let refused = |code| error(code, None, why.to_string());
+    match why {
+        NotCounted::Dialect | NotCounted::Server => refused(ErrorCode::NotFound),
+        NotCounted::Body(bad) => ErrorMessage {
+            details: Some(json!({"field": bad.field()})),
+            ..refused(ErrorCode::InvalidRequest)
+        },
+    }
+}
+
+/// A count that the server did not give.
+pub(super) fn count_failed(failure: &UpstreamFailure, provider: &str) -> ErrorMessage {
+    if tokens::is_unknown(failure) {
+        return uncounted(&NotCounted::Server);
+    }
+    ErrorMessage {
+        request_id: None,
+        ..upstream(failure, provider, RequestId::from_u128(0))
+    }
 }
 
 pub(super) fn receive_full() -> ErrorMessage {
@@ -287,12 +310,12 @@ pub(super) fn no_such_piece(id: RequestId) -> ErrorMessage {
 }
 
 /// A question beyond a rate.
-pub(super) fn too_often(wait: Wait, whose: &str, id: RequestId) -> ErrorMessage {
+pub(super) fn too_often(wait: Wait, whose: &str, id: Option<RequestId>) -> ErrorMessage {
     ErrorMessage {
         retry_after_secs: Some(wait.as_secs()),
         ..error(
             ErrorCode::RateLimited,
-            Some(id),
+            id,
             format!("too many questions of this {whose} in a minute"),
         )
     }

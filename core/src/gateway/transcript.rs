@@ -21,6 +21,7 @@ use serde_json::value::RawValue;
 use super::terms;
 use crate::billing::ledger::Charge;
 use crate::billing::money::Nanos;
+use crate::device::route::Route;
 use crate::ids::RequestId;
 use crate::limits;
 use crate::stream::journal::Journal;
@@ -122,6 +123,7 @@ impl End {
                 latency_ms,
                 estimated: bill.estimated,
                 hidden: 0,
+                route: Route::Cloud,
             }),
             Self::Whole {
                 content,

@@ -155,6 +155,30 @@ pub fn hide(policy: &Policy, request: &mut EscalationRequest) -> Result<Mapping,
     Ok(mapping)
 }
 
+/// The same for a client's body that asks no question.
+///
+/// # Errors
+///
+/// [`NotSent`]; the body is not to be used then.
+pub fn hide_in_body(policy: &Policy, body: &mut Box<RawValue>) -> Result<(), NotSent> {
+    if policy.mode == Mode::Off {
+        return Ok(());
+    }
+    let mut redactor = Redactor::new(&policy.patterns);
+    redactor.note_tokens_of_json(body.get())?;
+    if let Some(hidden) = redactor.hide_in_json(body.get())? {
+        if policy.mode == Mode::Block {
+            let found = redactor.into_mapping().summary();
+            return Err(NotSent::Private { found });
+        }
+        // What is put in is escaped, so the body stays what it was.
+        if let Ok(hidden) = RawValue::from_string(hidden) {
+            *body = hidden;
+        }
+    }
+    Ok(())
+}
+
 /// Every text of a request outside of its chat body, in the order in which a conversation grows.
 fn each_text(request: &mut EscalationRequest, mut each: impl FnMut(&mut String)) {
     let context = &mut request.context;

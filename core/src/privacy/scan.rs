@@ -82,6 +82,17 @@ static PREFIXES: [Prefix; 24] = [
 
 /// Everything that the built-in patterns find, in no particular order, overlaps and all.
 pub(super) fn scan(text: &str, strict: bool) -> Vec<Find> {
+    walk(text, strict).finds
+}
+
+/// How many bytes the walk looks at, times at which it stops aside: every other look is over a fixed
+/// number of bytes.
+#[cfg(test)]
+pub(super) fn looked_at(text: &str, strict: bool) -> usize {
+    walk(text, strict).looked.get()
+}
+
+fn walk(text: &str, strict: bool) -> Scan<'_> {
     let stops = if strict { &STOPS_STRICT } else { &STOPS };
     let mut scan = Scan {
         text,
@@ -92,13 +103,15 @@ pub(super) fn scan(text: &str, strict: bool) -> Vec<Find> {
         no_keys_end: 0,
         paths_end: 0,
         pem_end: None,
+        #[cfg(test)]
+        looked: std::cell::Cell::new(0),
     };
     for (at, &byte) in text.as_bytes().iter().enumerate() {
         if stops[usize::from(byte)] {
             scan.look_around(at, byte);
         }
     }
-    scan.finds
+    scan
 }
 
 struct Scan<'a> {
@@ -114,6 +127,9 @@ struct Scan<'a> {
     paths_end: usize,
     /// Where the next end of a PEM block stands, as far as one has been looked for.
     pem_end: Option<(usize, Option<usize>)>,
+    /// Bytes looked at where there may be any number of them.
+    #[cfg(test)]
+    looked: std::cell::Cell<usize>,
 }
 
 impl Scan<'_> {
@@ -142,6 +158,17 @@ impl Scan<'_> {
             b'\\' => self.windows_path(at),
             _ => {}
         }
+    }
+
+    /// Counts what was looked at, for the proof that the work is linear.
+    #[inline]
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, reason = "there is a count in tests only")
+    )]
+    fn looked(&self, _bytes: usize) {
+        #[cfg(test)]
+        self.looked.set(self.looked.get() + _bytes);
     }
 
     fn found(&mut self, range: Range<usize>, kind: Kind) {
@@ -175,7 +202,9 @@ impl Scan<'_> {
     fn run(&self, start: usize, is: impl Fn(u8) -> bool) -> usize {
         let rest = self.bytes.get(start..).unwrap_or_default();
         let length = rest.iter().position(|&byte| !is(byte));
-        start + length.unwrap_or(rest.len())
+        let length = length.unwrap_or(rest.len());
+        self.looked(length + 1);
+        start + length
     }
 
     /// An address: what may stand before the `@`, and after it labels with a dot between.
@@ -244,7 +273,9 @@ impl Scan<'_> {
             return found;
         }
         let rest = self.text.get(from..).unwrap_or_default();
-        let found = rest.find("-----END ").map(|line| {
+        let line = rest.find("-----END ");
+        self.looked(line.unwrap_or(rest.len()));
+        let found = line.map(|line| {
             let name = from + line + 9;
             let end = self.run(name, |b| {
                 b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' '

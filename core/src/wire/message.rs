@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::billing::account::alert::Alert;
 use crate::billing::money::Nanos;
+use crate::device::route::Route;
 use crate::error::ErrorCode;
 use crate::ids::{DeviceId, RequestId};
 use crate::time::UnixMillis;
@@ -374,6 +375,7 @@ impl EscalationResponse {
             latency_ms: self.latency_ms,
             estimated: self.estimated,
             hidden: self.hidden,
+            route: Route::Cloud,
         };
         (self.content, end)
     }
@@ -405,6 +407,9 @@ pub struct StreamEnd {
     /// never the gateway's.
     #[serde(default, skip_serializing_if = "hides_nothing")]
     pub hidden: u32,
+    /// Which way it took. The device's own word, never the gateway's.
+    #[serde(default, skip_serializing_if = "Route::is_cloud")]
+    pub route: Route,
 }
 
 /// Either way, any stream: something was refused or failed.

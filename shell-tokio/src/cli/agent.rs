@@ -8,10 +8,19 @@ use crate::device::agent::Agent;
 /// Where programs of this machine can ask.
 pub(super) fn say_endpoint(agent: &Agent, scene: &Scene) {
     match agent.endpoint() {
-        Some(Ok(endpoint)) => scene.output.note(&format!(
-            "Endpoint http://{}/v1 for OpenAI's and Anthropic's clients; `synesis env` has the key.",
-            endpoint.address()
-        )),
+        Some(Ok(endpoint)) => {
+            if let Some(address) = endpoint.address() {
+                scene.output.note(&format!(
+                    "Endpoint http://{address}/v1 for OpenAI's and Anthropic's clients; `synesis env` has the key."
+                ));
+            }
+            if let Some(socket) = endpoint.socket() {
+                scene.output.note(&format!(
+                    "Endpoint on the Unix socket {}, without a key.",
+                    socket.display()
+                ));
+            }
+        }
         Some(Err(error)) => scene.output.note(&format!("No endpoint: {error}")),
         None => {}
     }

@@ -57,9 +57,10 @@ impl Agent {
             // It says itself what cannot be used; a client that is closed has no use for any of it.
             let _closed = adopting.adopt().await;
         });
-        let endpoint = settings.endpoint.map(|address| {
+        let wanted = settings.endpoint.is_some() || settings.socket.is_some();
+        let endpoint = wanted.then(|| {
             let keys = Keys::open(folder)?;
-            Endpoint::start(address, client.clone(), keys)
+            Endpoint::start(settings, client.clone(), keys)
         });
         Self {
             client,

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_core::api::{Method, Models, Params, Pong};
+use mesh_core::api::{CountTokens, Method, Models, Params, Pong, TokenCount};
 use mesh_core::billing::account::Summary;
 use mesh_core::device::unfinished::Listed;
 use mesh_core::device::{AttemptId, State, Terms};
@@ -145,6 +145,7 @@ struct Shared {
     began: Instant,
     driver: std::sync::Mutex<Option<JoinHandle<()>>>,
     keeps: Option<PathBuf>,
+    vitals: watch::Receiver<Vitals>,
 }
 
 /// The last clone is gone: a goodbye on the way out, as far as the queue takes it.
@@ -180,10 +181,14 @@ impl Client {
             let gateway = credentials.tunnel_address().to_owned();
             tokio::spawn(route::watch(gateway, orders.downgrade()));
         }
-        if let Some(folder) = &options.vitals_of {
-            let measured = vitals::watch(folder);
-            tokio::spawn(feed_vitals(measured, orders.downgrade()));
-        }
+        let measured = match &options.vitals_of {
+            Some(folder) => {
+                let measured = vitals::watch(folder);
+                tokio::spawn(feed_vitals(measured.clone(), orders.downgrade()));
+                measured
+            }
+            None => watch::channel(Vitals::default()).1,
+        };
         let about = About {
             device: credentials.device_id(),
             gateway: credentials.tunnel_address().to_owned(),
@@ -191,7 +196,7 @@ impl Client {
             agent_pid: options.persistent.then(std::process::id),
         };
         let keeps = options.keeps;
-        Ok(Self::of(orders, standing, about, driver, keeps))
+        Ok(Self::of(orders, standing, about, driver, keeps, measured))
     }
 
     /// A client of a driver that runs already.
@@ -201,6 +206,7 @@ impl Client {
         about: About,
         driver: JoinHandle<()>,
         keeps: Option<PathBuf>,
+        vitals: watch::Receiver<Vitals>,
     ) -> Self {
         let driver = std::sync::Mutex::new(Some(driver));
         let shared = Shared {
@@ -210,6 +216,7 @@ impl Client {
             began: Instant::now(),
             driver,
             keeps,
+            vitals,
         };
         Self {
             shared: Arc::new(shared),
@@ -392,6 +399,22 @@ impl Client {
     /// As [`Self::ping`].
     pub async fn models(&self) -> Result<Models, Error> {
         self.call(Method::Models, Params::NONE).await
+    }
+
+    /// How many tokens a body of Anthropic's would be, as the model's own server counts; free.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ping`], and what the gateway refuses with.
+    pub async fn count_tokens(&self, count: &CountTokens) -> Result<TokenCount, Error> {
+        let params = Params::new(count).map_err(|said| Error::Gateway(Box::new(said)))?;
+        self.call(Method::CountTokens, params).await
+    }
+
+    /// This machine's load as last measured; zeros and nothing where it is not.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        self.shared.vitals.borrow().clone()
     }
 
     /// The whole report: tunnel, counters, and the account if the gateway can be asked.

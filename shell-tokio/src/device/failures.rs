@@ -42,7 +42,8 @@ pub(super) fn of_ask(error: AskError, patience: Duration) -> Error {
     match error {
         AskError::Remote(message) => Error::Gateway(message),
         AskError::Invalid(invalid) => invalid.into(),
-        AskError::Private(_) | AskError::TooLarge | AskError::Duplicate | AskError::NothingKept => {
+        AskError::TooLarge => refusal(ErrorCode::TooLarge, words, None),
+        AskError::Private(_) | AskError::Duplicate | AskError::NothingKept => {
             Error::Validation(words)
         }
         AskError::Silent(idle) => Error::Timeout {

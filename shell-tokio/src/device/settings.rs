@@ -12,6 +12,14 @@
 //!
 //! [endpoint]
 //! listen = "127.0.0.1:4141"  # or "off"
+//! socket = "endpoint.sock"   # besides: a Unix socket of mode 0600 in this folder; needs no key
+//!
+//! [local]                     # this machine's own model server, asked first by `auto`
+//! base_url = "http://127.0.0.1:11434/v1"  # Ollama; llama.cpp: port 8080, vLLM: port 8000
+//! dialect = "openai"      # or "anthropic", whose URL has no /v1
+//! model = "llama3"        # what `auto` means; otherwise the first of the server's list
+//! timeout_secs = 30       # to the first piece; then `auto` asks the cloud
+//! # api_key_env = "NAME"  # or api_key_file = "PATH", if the server wants a key
 //!
 //! [tunnel]
 //! silence_secs = 20       # of a gateway that does not answer, until a new connection is tried
@@ -20,19 +28,25 @@
 //! idle_secs = 150         # of an answer that has begun, until it is given up with what there is
 //! ```
 //!
-//! `SYNESIS_PRIVACY`, `SYNESIS_ENDPOINT`, `SYNESIS_TUNNEL_SILENCE` and `SYNESIS_ANSWER_IDLE` in the
-//! environment count before the file.
+//! `SYNESIS_PRIVACY`, `SYNESIS_ENDPOINT`, `SYNESIS_ENDPOINT_SOCKET`, `SYNESIS_TUNNEL_SILENCE` and
+//! `SYNESIS_ANSWER_IDLE` in the environment count before the file.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use std::time::Duration;
 
 use mesh_core::device::Terms;
 use mesh_core::device::endpoint::PORT;
+use mesh_core::limits::{ESCALATION_TIMEOUT_SECS_MAX, NAME_CHARS_MAX};
 use mesh_core::privacy::{Custom, Mode, Patterns, Policy};
+use mesh_core::wire::message::DialectName;
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::files;
+use crate::gateway::upstream::{ProviderConfig, ProviderKey, is_loopback_url};
 
 /// The file, in the device's folder.
 pub const FILE: &str = "synesis.toml";
@@ -40,6 +54,10 @@ pub const FILE: &str = "synesis.toml";
 const PRIVACY_VARIABLE: &str = "SYNESIS_PRIVACY";
 /// Where the endpoint listens, before the file's word.
 const ENDPOINT_VARIABLE: &str = "SYNESIS_ENDPOINT";
+/// Its Unix socket, before the file's word.
+const SOCKET_VARIABLE: &str = "SYNESIS_ENDPOINT_SOCKET";
+/// To the local server's first piece, where the file does not say.
+const LOCAL_PATIENCE_SECS: u32 = 30;
 
 /// See the module documentation.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +68,21 @@ pub struct Settings {
     pub endpoint: Option<SocketAddr>,
     /// How patient it is.
     pub terms: Terms,
+    /// Its Unix socket, if it has one.
+    pub socket: Option<PathBuf>,
+    /// This machine's own model server, if there is one.
+    pub local: Option<LocalServer>,
+}
+
+/// This machine's own model server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalServer {
+    /// Where it is, and what it speaks.
+    pub provider: ProviderConfig,
+    /// What `auto` means; otherwise the first of its list.
+    pub model: Option<String>,
+    /// To its first piece.
+    pub patience: Duration,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,6 +90,7 @@ pub struct Settings {
 struct File {
     privacy: Privacy,
     endpoint: Endpoint,
+    local: Option<Local>,
     tunnel: Tunnel,
     answers: Answers,
 }
@@ -73,10 +107,22 @@ struct Tunnel {
     silence_secs: Option<u64>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Local {
+    base_url: String,
+    dialect: Option<DialectName>,
+    model: Option<String>,
+    timeout_secs: Option<u32>,
+    api_key_env: Option<String>,
+    api_key_file: Option<PathBuf>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Endpoint {
     listen: Option<String>,
+    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,6 +162,11 @@ impl Settings {
             .terms
             .with_environment(|name| std::env::var(name).ok())
             .map_err(|bad| Error::Validation(bad.to_string()))?;
+        if let Some(socket) = std::env::var_os(SOCKET_VARIABLE) {
+            settings.socket = Some(socket.into());
+        }
+        // A relative one is of the device's folder.
+        settings.socket = settings.socket.map(|socket| folder.join(socket));
         Ok(settings)
     }
 
@@ -157,8 +208,48 @@ impl Settings {
             privacy: Policy { mode, patterns },
             endpoint,
             terms,
+            socket: file.endpoint.socket,
+            local: file.local.map(local).transpose()?,
         })
     }
+}
+
+fn local(file: Local) -> Result<LocalServer, String> {
+    // What is asked for here is said to stay here.
+    if !is_loopback_url(&file.base_url) {
+        return Err("local.base_url is an http:// URL of this machine".to_owned());
+    }
+    let key = match (&file.api_key_env, &file.api_key_file) {
+        (Some(_), Some(_)) => {
+            return Err("local: api_key_env and api_key_file, take one of them".to_owned());
+        }
+        (Some(variable), None) => Some(
+            std::env::var(variable)
+                .map_err(|_| format!("local: the environment has no {variable}"))?,
+        ),
+        (None, Some(path)) => Some(
+            files::read_private(path)
+                .map_err(|error| format!("local: {}: {error}", path.display()))?,
+        ),
+        (None, None) => None,
+    };
+    let secs = file.timeout_secs.unwrap_or(LOCAL_PATIENCE_SECS);
+    if !(1..=ESCALATION_TIMEOUT_SECS_MAX).contains(&secs) {
+        return Err(format!(
+            "local.timeout_secs is from 1 to {ESCALATION_TIMEOUT_SECS_MAX}"
+        ));
+    }
+    let named = |name: &String| (1..=NAME_CHARS_MAX).contains(&name.chars().count());
+    if !file.model.as_ref().is_none_or(named) {
+        return Err("local.model is no name of a model".to_owned());
+    }
+    let dialect = file.dialect.unwrap_or(DialectName::Openai);
+    let key = key.as_deref().and_then(ProviderKey::new);
+    Ok(LocalServer {
+        provider: ProviderConfig::new("local", dialect, file.base_url, key),
+        model: file.model,
+        patience: Duration::from_secs(secs.into()),
+    })
 }
 
 #[cfg(test)]
@@ -220,6 +311,37 @@ mod tests {
         }
         let idle = Settings::read("[answers]\nidle_secs = 7", None, None).map(|s| s.terms.idle);
         assert_eq!(idle, Ok(std::time::Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn a_local_server_is_on_this_machine_and_speaks_either_dialect() {
+        let read = |text: &str| {
+            Settings::read(&format!("[local]\n{text}"), None, None).map(|settings| settings.local)
+        };
+        let url = "base_url = \"http://127.0.0.1:8080/v1\"\n";
+        let server = read(url).unwrap().unwrap();
+        assert_eq!(server.provider.dialect, DialectName::Openai);
+        assert_eq!(server.patience, Duration::from_secs(30));
+        let more = "dialect = \"anthropic\"\nmodel = \"tiny\"\ntimeout_secs = 1";
+        let server = read(&format!("{url}{more}")).unwrap().unwrap();
+        assert_eq!(server.provider.dialect, DialectName::Anthropic);
+        assert_eq!(server.model.as_deref(), Some("tiny"));
+        for bad in [
+            "",
+            "base_url = \"http://192.168.0.7:8080/v1\"",
+            "base_url = \"http://localhost.evil.example/v1\"",
+            "base_url = \"127.0.0.1:8080\"",
+            "base_url = \"\"",
+            &format!("{url}timeout_secs = 0"),
+            &format!("{url}timeout_secs = 601"),
+            &format!("{url}dialect = \"ollama\""),
+            &format!("{url}model = \"\""),
+            &format!("{url}api_key = \"x\""),
+            &format!("{url}api_key_env = \"A\"\napi_key_file = \"b\""),
+            &format!("{url}api_key_file = \"/nowhere/at/all\""),
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Services {
                 };
                 api::encode(&pending)
             }
-            Method::Ping | Method::Models => Err(api::refusal(
+            Method::Ping | Method::Models | Method::CountTokens => Err(api::refusal(
                 ErrorCode::InvalidRequest,
                 "the tunnel answers this itself",
             )),

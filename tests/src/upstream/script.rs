@@ -13,6 +13,8 @@ use super::http::{self, Request};
 pub enum Behaviour {
     /// An answer, whole or broken somewhere in the middle.
     Answer(Answer),
+    /// The last message of the question, as the answer.
+    Echo,
     /// A refusal with the dialect's own error body.
     Refuse {
         /// The HTTP status.
@@ -194,6 +196,9 @@ pub(super) enum Step {
     Reset,
 }
 
+/// Where Anthropic's clients have tokens counted. An answer's prompt tokens are what is counted.
+const COUNT: &str = "/v1/messages/count_tokens";
+
 /// The two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -229,6 +234,9 @@ impl Dialect {
     /// By the path; `None` for everything that asks no question.
     pub(super) fn of(request: &Request) -> Option<Self> {
         let path = request.path.split('?').next();
+        if path == Some(COUNT) {
+            return Some(Self::Anthropic);
+        }
         Self::ALL
             .into_iter()
             .find(|dialect| path == Some(dialect.path()))
@@ -267,6 +275,17 @@ impl Behaviour {
     /// The steps that carry the behaviour out for `request`.
     pub(super) fn steps(self, dialect: Dialect, request: &Request) -> Vec<Step> {
         match self {
+            Self::Answer(answer) if request.path == COUNT => {
+                let tokens = answer.usage.unwrap_or_default().prompt;
+                let body = json!({"input_tokens": tokens}).to_string();
+                vec![Step::Write(http::whole(200, &[], &body))]
+            }
+            Self::Echo => {
+                let asked = request.json();
+                let messages = asked["messages"].as_array();
+                let last = messages.and_then(|all| all.last()?["content"].as_str());
+                Self::from(Answer::of(&[last.unwrap_or_default()])).steps(dialect, request)
+            }
             Self::Answer(answer) => {
                 let asked = request.json();
                 let model = asked["model"].as_str().unwrap_or("scripted").to_owned();

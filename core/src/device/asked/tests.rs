@@ -279,6 +279,7 @@ fn end(request_id: RequestId) -> Message {
         latency_ms: 1,
         estimated: false,
         hidden: 0,
+        route: Route::Cloud,
     })
 }
 

@@ -20,6 +20,7 @@ fn end(id: RequestId) -> StreamEnd {
         latency_ms: 3,
         estimated: false,
         hidden: 0,
+        route: crate::device::route::Route::Cloud,
     }
 }
 

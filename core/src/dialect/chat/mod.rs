@@ -10,6 +10,7 @@
 //! * [`fields`]: a body's members, raw, and the words that name one in a refusal.
 //! * `outgoing`, `translate`: what the provider is sent.
 //! * [`reply`]: whole bodies and event streams as the official clients read them.
+//! * [`tokens`]: how many tokens a body would be.
 //! * [`refusal`]: errors in the form that each dialect has for them.
 //!
 //! # Invariants
@@ -23,6 +24,7 @@ pub mod fields;
 pub(super) mod outgoing;
 pub mod refusal;
 pub mod reply;
+pub mod tokens;
 mod translate;
 
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,13 @@
 //! Errors in the form that each dialect has for them: the official clients choose their exception by
 //! the status, and show the message.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::dialect::failure::{FailureKind, UpstreamFailure};
 use crate::error::{ErrorClass, ErrorCode};
-use crate::wire::message::DialectName;
+use crate::wire::message::{DialectName, ErrorMessage};
 
 /// Why a client gets no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,56 @@ impl Refusal {
             field: None,
             retryable: code.retryable(),
             retry_after_secs: None,
+        }
+    }
+
+    /// What a gateway refuses with.
+    pub fn of_gateway(said: &ErrorMessage, message: impl Into<String>) -> Self {
+        let detail = |name: &str| said.details.as_ref()?[name].as_str();
+        let refusal = Self {
+            field: detail("field").map(str::to_owned),
+            retryable: said.retryable,
+            retry_after_secs: said.retry_after_secs,
+            ..Self::new(said.code, message)
+        };
+        match detail("unknown") {
+            Some("model") => Self {
+                field: refusal.field,
+                ..Self::unknown_model(refusal.message)
+            },
+            Some(_) | None => refusal,
+        }
+    }
+
+    /// There is no such model: what both dialects have a status of its own for.
+    pub fn unknown_model(message: impl Into<String>) -> Self {
+        Self {
+            code: "model_not_found".to_owned(),
+            field: Some("model".to_owned()),
+            ..Self::new(ErrorCode::NotFound, message)
+        }
+    }
+
+    /// What the model server of this device refuses with, or why it could not be asked.
+    #[must_use]
+    pub fn of_local(failure: &UpstreamFailure) -> Self {
+        let code = match failure.kind {
+            FailureKind::Rejected { .. } => ErrorCode::InvalidRequest,
+            FailureKind::Timeout => ErrorCode::UpstreamTimeout,
+            FailureKind::RateLimited { .. } => ErrorCode::RateLimited,
+            FailureKind::Overloaded { .. } | FailureKind::Connect => ErrorCode::ShuttingDown,
+            FailureKind::Unauthorized
+            | FailureKind::Server { .. }
+            | FailureKind::Malformed
+            | FailureKind::Truncated
+            | FailureKind::TooLarge => ErrorCode::UpstreamError,
+        };
+        let seconds = |wait: Duration| u32::try_from(wait.as_secs().max(1)).unwrap_or(u32::MAX);
+        Self {
+            code: "local_server".to_owned(),
+            retryable: failure.is_transient(),
+            retry_after_secs: failure.kind.retry_after().map(seconds),
+            ..Self::new(code, format!("this device's server: {}", failure.message))
         }
     }
 
@@ -110,5 +163,48 @@ const fn anthropic_type(status: u16) -> &'static str {
         503 | 529 => "overloaded_error",
         500.. => "api_error",
         _ => "invalid_request_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_nobody_has_is_not_found_in_either_dialect() {
+        let said = ErrorMessage {
+            details: Some(json!({"field": "model", "unknown": "model"})),
+            ..crate::api::refusal(ErrorCode::InvalidRequest, "no model x")
+        };
+        let refusal = Refusal::of_gateway(&said, "no model x");
+        assert_eq!((refusal.status, refusal.retryable), (404, false));
+        let openai = refusal.body(DialectName::Openai, "req_1");
+        assert_eq!(openai["error"]["code"], "model_not_found");
+        assert_eq!(openai["error"]["param"], "model");
+        let anthropic = refusal.body(DialectName::Anthropic, "req_1");
+        assert_eq!(anthropic["error"]["type"], "not_found_error");
+        let other = Refusal::of_gateway(
+            &ErrorMessage {
+                details: Some(json!({"field": "n", "unknown": 7})),
+                ..said
+            },
+            "bad",
+        );
+        assert_eq!((other.status, other.field.as_deref()), (400, Some("n")));
+    }
+
+    #[test]
+    fn what_a_local_server_refuses_keeps_its_kind() {
+        for (kind, status, retryable) in [
+            (FailureKind::Connect, 503, true),
+            (FailureKind::Timeout, 504, true),
+            (FailureKind::Rejected { status: 422 }, 400, false),
+            (FailureKind::Server { status: 500 }, 502, true),
+            (FailureKind::RateLimited { retry_after: None }, 429, true),
+            (FailureKind::Unauthorized, 502, false),
+        ] {
+            let refusal = Refusal::of_local(&kind.into());
+            assert_eq!((refusal.status, refusal.retryable), (status, retryable));
+        }
     }
 }

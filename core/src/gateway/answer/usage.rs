@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use super::{Answer, Output};
-use crate::gateway::terms;
 use crate::limits;
 use crate::time::Now;
 use crate::wire::message::TokensUsed;
@@ -42,15 +41,11 @@ impl Answer {
             // A broken stream's last count may lag behind what it produced.
             partial => {
                 let counted = partial.unwrap_or_default();
-                let written = self
-                    .produced_bytes
-                    .div_ceil(terms::BYTES_PER_TOKEN_ESTIMATE);
+                let written = self.produced_bytes.div_ceil(limits::BYTES_PER_TOKEN);
                 let prompt = if partial.is_some() && counted.prompt > 0 {
                     counted.prompt
                 } else {
-                    self.call
-                        .input_tokens_max
-                        .div_ceil(terms::BYTES_PER_TOKEN_ESTIMATE)
+                    self.call.input_tokens_max.div_ceil(limits::BYTES_PER_TOKEN)
                 };
                 // A guess stays within what was asked for: beyond it, it would be beyond the hold.
                 let written = written.min(self.output_tokens_max);

@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use hyper::body::Frame;
+use mesh_core::device::route::{Route, Why};
 use mesh_core::dialect::chat::reply::{Composer, Heading, Writer};
 use mesh_core::ids::RequestId;
 use mesh_core::limits::ENDPOINT_KEEP_ALIVE;
@@ -19,6 +20,7 @@ use mesh_core::wire::message::StreamEnd;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::chat::Routed;
 use super::refuse::{Refuse, label};
 use crate::device::answer::{Answer, Part};
 use crate::error::Error;
@@ -28,39 +30,74 @@ const PARTS_WAITING_MAX: usize = 16;
 
 /// A question that was asked.
 pub(super) struct Asked {
-    pub(super) answer: Answer,
+    pub(super) routed: Routed,
     pub(super) heading: Heading,
     pub(super) id: RequestId,
     /// The answer goes on when the client has gone.
     pub(super) detached: bool,
 }
 
-/// Which way the answer came.
-fn head(response: &mut Response, id: RequestId) {
+/// Which way an answer comes, and why it does not come from here.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    route: Route,
+    why: Option<Why>,
+}
+
+impl Way {
+    pub(super) const LOCAL: Self = Self {
+        route: Route::Local,
+        why: None,
+    };
+
+    pub(super) const fn cloud(why: Option<Why>) -> Self {
+        Self {
+            route: Route::Cloud,
+            why,
+        }
+    }
+
+    pub(super) fn say(self, headers: &mut HeaderMap) {
+        let route = HeaderValue::from_static(self.route.as_str());
+        headers.insert("x-synesis-route", route);
+        if let Some(why) = self.why {
+            let why = HeaderValue::from_static(why.as_str());
+            headers.insert("x-synesis-escalated", why);
+        }
+    }
+}
+
+fn head(response: &mut Response, id: RequestId, way: Way) {
     let headers = response.headers_mut();
     label(headers, &id.to_string());
-    headers.insert("x-synesis-route", HeaderValue::from_static("cloud"));
+    way.say(headers);
 }
 
 /// One body, once all of it is there.
 pub(super) async fn whole(asked: Asked) -> Response {
     let (heading, id) = (asked.heading, asked.id);
+    let Routed { answer, way } = asked.routed;
     let composed = if asked.detached {
-        let collecting = tokio::spawn(collect(asked.answer));
+        let collecting = tokio::spawn(collect(answer));
         collecting
             .await
             .unwrap_or_else(|error| Err(Error::Api(error.to_string())))
     } else {
-        collect(asked.answer).await
+        collect(answer).await
     };
     match composed {
         Ok((composer, end)) => {
             let body = composer.body(&heading, end.finish_reason, end.tokens_used);
             let mut response = axum::Json(body).into_response();
-            head(&mut response, id);
+            head(&mut response, id, way);
             response
         }
-        Err(error) => Refuse::from(error).of(id).into_response(heading.dialect),
+        Err(error) => {
+            let refuse = Refuse::from(error).of(id);
+            let mut response = refuse.into_response(heading.dialect);
+            way.say(response.headers_mut());
+            response
+        }
     }
 }
 
@@ -84,7 +121,7 @@ async fn collect(mut answer: Answer) -> Result<(Composer, StreamEnd), Error> {
 /// An event stream.
 pub(super) async fn streamed(asked: Asked, include_usage: bool) -> Response {
     let Asked {
-        mut answer,
+        routed: Routed { mut answer, way },
         heading,
         id,
         detached,
@@ -93,13 +130,17 @@ pub(super) async fn streamed(asked: Asked, include_usage: bool) -> Response {
     let mut writer = Writer::new(heading, include_usage);
     let first = match timeout(ENDPOINT_KEEP_ALIVE, answer.recv()).await {
         Ok(Ok(part)) => written(&mut writer, &answer, part),
-        Ok(Err(error)) => return Refuse::from(error).of(id).into_response(dialect),
+        Ok(Err(error)) => {
+            let mut response = Refuse::from(error).of(id).into_response(dialect);
+            way.say(response.headers_mut());
+            return response;
+        }
         Err(_) => (KEEP_ALIVE.to_owned(), false),
     };
     let (sender, receiver) = mpsc::channel(PARTS_WAITING_MAX);
     tokio::spawn(relay(answer, writer, first, sender, id, detached));
     let mut response = Body::new(Parts(receiver)).into_response();
-    head(&mut response, id);
+    head(&mut response, id, way);
     let headers = response.headers_mut();
     headers.insert(
         CONTENT_TYPE,

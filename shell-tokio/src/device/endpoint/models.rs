@@ -1,22 +1,23 @@
-//! The gateway's models, in the asker's dialect.
+//! The gateway's models and this machine's own, in the asker's dialect.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use mesh_core::error::ErrorCode;
+use mesh_core::device::route::LOCAL;
 use mesh_core::wire::message::DialectName;
 use serde_json::{Value, json};
 
 use super::refuse::Refuse;
 use super::{Shared, other, speaks_anthropic};
+use crate::gateway::upstream::Listed;
 
 /// `GET /v1/models`.
 pub(super) async fn list(State(desk): State<Shared>, headers: HeaderMap) -> Response {
     let dialect = other(speaks_anthropic(&headers));
-    let names = match desk.client.models().await {
-        Ok(models) => models.names,
-        Err(error) => return Refuse::from(error).into_response(dialect),
+    let names = match names(&desk).await {
+        Ok(names) => names,
+        Err(refuse) => return refuse.into_response(dialect),
     };
     let data: Vec<Value> = names.iter().map(|name| described(dialect, name)).collect();
     let body = match dialect {
@@ -28,22 +29,46 @@ pub(super) async fn list(State(desk): State<Shared>, headers: HeaderMap) -> Resp
     Json(body).into_response()
 }
 
-/// `GET /v1/models/NAME`.
+/// `GET /v1/models/NAME`; names of this device have a slash in them.
 pub(super) async fn one(
     State(desk): State<Shared>,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Response {
     let dialect = other(speaks_anthropic(&headers));
-    match desk.client.models().await {
-        Ok(models) if models.names.contains(&name) => {
-            Json(described(dialect, &name)).into_response()
-        }
+    match names(&desk).await {
+        Ok(names) if names.contains(&name) => Json(described(dialect, &name)).into_response(),
         Ok(_) => {
-            let words = "the gateway has no model of this name; GET /v1/models lists them";
-            Refuse::new(ErrorCode::NotFound, words).into_response(dialect)
+            let words = "there is no model of this name; GET /v1/models lists what there is";
+            Refuse::unknown_model(words).into_response(dialect)
         }
-        Err(error) => Refuse::from(error).into_response(dialect),
+        Err(refuse) => refuse.into_response(dialect),
+    }
+}
+
+/// What may be asked for: the gateway's names, `auto` first, then `local/…`. Without a tunnel, what
+/// there is here.
+async fn names(desk: &Shared) -> Result<Vec<String>, Refuse> {
+    let here = async {
+        match &desk.local {
+            Some(local) => match local.listed().await {
+                Listed::Models(names) => names,
+                Listed::Silent | Listed::Unlisted => Vec::new(),
+            },
+            None => Vec::new(),
+        }
+    };
+    let (cloud, here) = tokio::join!(desk.client.models(), here);
+    let here = here.into_iter().map(|name| format!("{LOCAL}{name}"));
+    match cloud {
+        Ok(models) => Ok(models.names.into_iter().chain(here).collect()),
+        Err(error) => {
+            let here: Vec<String> = here.collect();
+            if here.is_empty() {
+                return Err(error.into());
+            }
+            Ok(std::iter::once("auto".to_owned()).chain(here).collect())
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use mesh_core::dialect::chat::fields::BadField;
 use mesh_core::dialect::chat::refusal::Refusal;
+use mesh_core::dialect::failure::UpstreamFailure;
 use mesh_core::error::ErrorCode;
 use mesh_core::ids::RequestId;
 use mesh_core::wire::message::DialectName;
@@ -33,6 +34,18 @@ impl Refuse {
         let mut refuse = Self::new(ErrorCode::InvalidRequest, bad.to_string());
         refuse.refusal.field = Some(bad.field().to_owned());
         refuse
+    }
+
+    /// There is no such model.
+    pub(super) fn unknown_model(message: impl Into<String>) -> Self {
+        let refusal = Refusal::unknown_model(message);
+        Self { refusal, id: None }
+    }
+
+    /// This device's own server failed.
+    pub(super) fn local(failure: &UpstreamFailure) -> Self {
+        let refusal = Refusal::of_local(failure);
+        Self { refusal, id: None }
     }
 
     pub(super) const fn with_status(mut self, status: u16) -> Self {
@@ -77,16 +90,7 @@ impl From<Error> for Refuse {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         let refusal = match &error {
-            Error::Gateway(said) => Refusal {
-                field: said
-                    .details
-                    .as_ref()
-                    .and_then(|details| details["field"].as_str())
-                    .map(str::to_owned),
-                retryable: said.retryable,
-                retry_after_secs: said.retry_after_secs,
-                ..Refusal::new(said.code, message)
-            },
+            Error::Gateway(said) => Refusal::of_gateway(said, message),
             Error::TunnelConnection(_)
             | Error::Tls(_)
             | Error::Certificate(_)

@@ -7,14 +7,16 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use mesh_core::limits::{ENDPOINT_CONNECTIONS_MAX, HTTP_HEADER_BYTES_MAX, HTTP_HEADER_TIMEOUT};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
+
+use super::door::{Door, Guest};
 
 /// After the system would not give a connection (no file descriptors left, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until dropped; with every place taken, newcomers wait in the listener's queue.
-pub(super) async fn serve(listener: TcpListener, router: Router) {
+pub(super) async fn serve(door: Door, router: Router) {
     let mut guests = JoinSet::new();
     loop {
         while guests.len() >= ENDPOINT_CONNECTIONS_MAX {
@@ -22,8 +24,11 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
         }
         tokio::select! {
             Some(_one_left) = guests.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+            guest = door.next() => match guest {
+                Ok(Guest::Port(stream)) => {
+                    guests.spawn(converse(stream, router.clone()));
+                }
+                Ok(Guest::Socket(stream)) => {
                     guests.spawn(converse(stream, router.clone()));
                 }
                 Err(error) => {
@@ -35,9 +40,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
-async fn converse(stream: TcpStream, router: Router) {
-    // Pieces are small and are to leave at once.
-    let _best_effort = stream.set_nodelay(true);
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
     let service = TowerToHyperService::new(router);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

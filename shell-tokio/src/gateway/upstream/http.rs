@@ -6,12 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use mesh_core::dialect::ModelRequest;
 use mesh_core::dialect::exchange::{Broken, Head};
+use mesh_core::limits::MODELS_LISTED_MAX;
 use mesh_core::time::UnixMillis;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Url, redirect};
+use serde::Deserialize;
 use tokio::task::JoinHandle;
 
-use super::{AuthStyle, CallKey, News, Outlet, ProviderConfig, ProviderKey, UpstreamError};
+use super::{AuthStyle, CallKey, Listed, News, Outlet, ProviderConfig, ProviderKey, UpstreamError};
 
 /// To a connection that is ready for a request, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,6 +23,20 @@ const POOL_IDLE: Duration = Duration::from_secs(90);
 const WARM_FOR: Duration = Duration::from_secs(30);
 /// For the whole of the exchange that warms a connection.
 const WARM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Over it: as if the server had no list of models.
+const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A list of models, as either format has it.
+#[derive(Deserialize)]
+struct List {
+    data: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+}
 
 /// The clients for model servers on this machine and elsewhere.
 #[derive(Debug)]
@@ -147,6 +163,34 @@ impl HttpUpstreams {
             provider: provider.name.clone(),
             request: post.headers(headers).body(request.body),
             style: (provider.local || provider.base.scheme() == "https").then_some(provider.style),
+        }
+    }
+
+    /// The names in a provider's list of models.
+    pub(super) async fn list(&self, provider: &HttpProvider, within: Duration) -> Listed {
+        let base = provider.base.as_str().trim_end_matches('/');
+        let path = match provider.style {
+            AuthStyle::Bearer => "/models",
+            AuthStyle::XApiKey => "/v1/models",
+        };
+        let asked = self.client(provider).get(format!("{base}{path}"));
+        let asked = asked.headers(provider.auth.clone()).timeout(within);
+        let Ok(mut response) = asked.send().await else {
+            return Listed::Silent;
+        };
+        let mut body = Vec::new();
+        while let Ok(Some(bytes)) = response.chunk().await {
+            if body.len() + bytes.len() > LIST_BYTES_MAX {
+                return Listed::Unlisted;
+            }
+            body.extend_from_slice(&bytes);
+        }
+        match serde_json::from_slice::<List>(&body) {
+            Ok(list) if response.status().is_success() => {
+                let names = list.data.into_iter().map(|model| model.id);
+                Listed::Models(names.take(MODELS_LISTED_MAX).collect())
+            }
+            Ok(_) | Err(_) => Listed::Unlisted,
         }
     }
 
@@ -280,6 +324,11 @@ pub(in crate::gateway) fn is_loopback(url: &Url) -> bool {
             .is_ok_and(|ip| ip.is_loopback()),
         None => false,
     }
+}
+
+/// The same of a text, which may be no URL.
+pub(crate) fn is_loopback_url(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| is_loopback(&url))
 }
 
 fn tls(error: &reqwest::Error) -> UpstreamError {

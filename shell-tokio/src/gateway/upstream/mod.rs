@@ -35,6 +35,7 @@ use mesh_core::dialect::{MaxTokensField, ModelRequest};
 use mesh_core::wire::message::DialectName;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub(crate) use self::http::is_loopback_url;
 use self::http::{HttpProvider, HttpUpstreams};
 
 /// The name under which the built-in echo model is always there.
@@ -203,6 +204,17 @@ impl Call {
     }
 }
 
+/// What a server's list of models says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// The server does not answer.
+    Silent,
+    /// It has no list.
+    Unlisted,
+    /// The names in it.
+    Models(Vec<String>),
+}
+
 /// Where a call's task puts its news.
 struct Outlet<T, F> {
     sink: mpsc::Sender<T>,
@@ -364,6 +376,15 @@ impl Upstreams {
         self.http.inherit(old.http);
         for (name, upstream) in old.providers {
             self.providers.entry(name).or_insert(upstream);
+        }
+    }
+
+    /// What a provider's list of models says; `Silent` when there is no such provider.
+    pub async fn list(&self, provider: &str, within: Duration) -> Listed {
+        match self.providers.get(provider) {
+            Some(Upstream::Http(provider)) => self.http.list(provider, within).await,
+            Some(Upstream::Loopback) => Listed::Models(vec![LOOPBACK.to_owned()]),
+            None => Listed::Silent,
         }
     }
 

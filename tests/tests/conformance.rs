@@ -389,17 +389,19 @@ async fn a_question_outlives_the_process_that_asked_it(shell: Shell) {
 
 async fn a_question_outlives_the_agent_it_was_asked_through(shell: Shell) {
     let (upstream, cluster) = scene().await;
-    let gate = Gate::closed();
+    let gates = [Gate::closed(), Gate::closed()];
     let answer = Answer::of(&["first ", "second ", "third"]);
-    for _ in 0..2 {
-        upstream.once(answer.clone().gated(&gate).into());
+    for gate in &gates {
+        upstream.once(answer.clone().gated(gate).into());
     }
     let agent = shell.agent(&cluster).await;
     let asking = shell.ask(&cluster, &["One?"], None);
     upstream.wait_for(Event::Waiting(0)).await;
     let other = shell.ask(&cluster, &["Two?"], None);
     upstream.wait_for(Event::Waiting(1)).await;
-    gate.let_through(2);
+    for gate in &gates {
+        gate.let_through(1);
+    }
     asking.line_with("first").await;
     other.line_with("first").await;
     written(&cluster, |kept| kept.matches("first ").count() == 2).await;
@@ -413,7 +415,9 @@ async fn a_question_outlives_the_agent_it_was_asked_through(shell: Shell) {
     let listed: Value = serde_json::from_str(&several.stdout).unwrap();
     let listed = listed["unfinished"].as_array().unwrap().clone();
     assert_eq!(listed[0]["title"], "One?");
-    gate.open();
+    for gate in &gates {
+        gate.open();
+    }
     for one in &listed {
         let arguments = ["--resume", one["id"].as_str().unwrap()];
         let ended = shell.ask(&cluster, &arguments, None).ended().await;
@@ -461,7 +465,7 @@ async fn a_limit_that_comes_near_is_told_with_the_answer(shell: Shell) {
     let mut told = Vec::new();
     // (400 × 3 000 + 4 × 15 000) × 1.03 = 1 297 800 nano-dollars each: the fifth passes 80 % of
     // 7 800 000.
-    for number in 1..=5 {
+    for number in 1..=6 {
         let arguments = ["Why?", "--json", "--max-tokens", "10"];
         let ended = shell.ask(&cluster, &arguments, None).ended().await;
         let ended = ended.succeeded();
@@ -471,7 +475,9 @@ async fn a_limit_that_comes_near_is_told_with_the_answer(shell: Shell) {
             told.push(number);
         }
     }
-    assert_eq!(told, [5]);
+    // It has a stream of its own: after a lost datagram it comes too late for the fifth, and is told
+    // with the next. The sixth stays below 100 %.
+    assert!(told == [5] || told == [6], "{told:?}");
 }
 
 async fn an_answer_survives_the_loss_of_its_tunnel(shell: Shell) {

@@ -114,7 +114,7 @@ pub enum Output {
     /// Something the person may want to know.
     Notice(Notice),
     /// All that is to be kept now, in place of what was said before; to be written down whole or not
-    /// at all. With [`Terms::keeps`] only.
+    /// at all. With [`Terms::keeps`](super::Terms::keeps) only.
     Keep(Unfinished),
     /// After [`Input::Stop`]: the connections are closed.
     Stopped,

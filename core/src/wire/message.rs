@@ -553,7 +553,7 @@ pub struct Notice {
 
 impl Notice {
     /// The kind of a notice that a limit of the account comes near. Its data is an
-    /// [`Alert`](crate::billing::account::alert::Alert).
+    /// [`Alert`].
     pub const LIMIT: &str = "limit";
 
     /// For a person, if it is of a kind that people are told of.

@@ -478,8 +478,8 @@ async fn a_limit_that_comes_near_is_told_with_the_answer(shell: Shell) {
             told.push(number);
         }
     }
-    // It has a stream of its own: after a lost datagram it comes too late for the fifth, and is told
-    // with the next.
+    // Under load it was seen once in forty runs to come after the fifth had ended, for a reason not
+    // known: then it waits for the next answer. It must never be lost, nor be told twice.
     assert!(told == [5] || told == [6], "{told:?}");
 }
 

@@ -242,12 +242,9 @@ async fn two_hundred_devices_with_running_answers_move_to_the_other_gateway_and_
     for gate in gates.iter().step_by(2) {
         gate.open();
     }
-    let arrived = async {
-        while second.process.printed().stderr.matches("tunnel up").count() < FLEET {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, arrived).await.unwrap();
+    let mut said = second.process.output();
+    let arrived = said.wait_for(|said| said.stderr.matches("tunnel up").count() >= FLEET);
+    drop(timeout(PATIENCE, arrived).await.unwrap().unwrap());
     for gate in &gates {
         gate.open();
     }

@@ -115,6 +115,9 @@ pub const ANSWER_UNACKED_BYTES_MAX: usize = 512 * 1024;
 pub const ACK_EVERY_PIECES: u64 = 32;
 /// See [`ACK_EVERY_PIECES`]. Well under [`ANSWER_UNACKED_BYTES_MAX`].
 pub const ACK_EVERY_BYTES: usize = 64 * 1024;
+/// Notices of a limit that a device knows again: one comes twice, with an answer and beside it. Over it
+/// the oldest is forgotten.
+pub const NOTICES_REMEMBERED: usize = 8;
 /// How long an answer is kept after its end when nothing is said. After it: `EXPIRED`.
 pub const ANSWER_KEPT: Duration = Duration::from_secs(600);
 /// How long an answer that is kept shorter may still take to reach the device that is reading it.

@@ -473,14 +473,13 @@ async fn a_limit_that_comes_near_is_told_with_the_answer(shell: Shell) {
         let ended = shell.ask(&cluster, &arguments, None).ended().await;
         let ended = ended.succeeded();
         let report: Value = serde_json::from_str(&ended.stdout).unwrap();
-        if report["notices"][0]["percent"] == 80 {
+        for notice in report["notices"].as_array().into_iter().flatten() {
+            assert_eq!(notice["percent"], 80, "{report}");
             assert!(ended.stderr.contains("80 %"), "{ended:#?}");
             told.push(number);
         }
     }
-    // Under load it was seen once in forty runs to come after the fifth had ended, for a reason not
-    // known: then it waits for the next answer. It must never be lost, nor be told twice.
-    assert!(told == [5] || told == [6], "{told:?}");
+    assert_eq!(told, [5]);
 }
 
 async fn an_answer_survives_the_loss_of_its_tunnel(shell: Shell) {

@@ -29,7 +29,7 @@ use crate::tunnel::State;
 use crate::wire::close::CloseCode;
 use crate::wire::codec;
 use crate::wire::frame::{Direction, FrameDecoder, StreamKind};
-use crate::wire::message::{Call, EscalationRequest, EscalationResponse, Message};
+use crate::wire::message::{Call, EscalationRequest, EscalationResponse, Message, Notice};
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -363,18 +363,23 @@ impl<T: Transport> Device<T> {
                         end.route = Route::Cloud;
                         end.hidden = count(question.inflow.hidden());
                         self.flush(id);
+                        self.tell_all(end.notice.take());
                         self.finish_question(id, AnswerEvent::Ended(end));
                     }
                     Err(error) => self.fail_question(id, AskError::Protocol(error.to_string())),
                 }
             }
             Message::EscalationResponse(mut answer) if answer.request_id == wire_id => {
+                self.tell_all(answer.notice.take());
                 if let Some(question) = self.questions.get(&id) {
                     restore_whole(question.inflow.hidden(), &mut answer);
                 }
                 self.finish_question(id, AnswerEvent::Whole(answer));
             }
-            Message::Error(error) => self.question_refused(now, id, error),
+            Message::Error(error) => {
+                self.tell_all(Notice::of_failed(&error));
+                self.question_refused(now, id, error);
+            }
             other => {
                 let what = format!("{:?} that is not of this answer", other.frame_type());
                 self.fail_question(id, AskError::Protocol(what));

@@ -356,9 +356,15 @@ impl<T: Transport> Device<T> {
         }
     }
 
-    /// Something that whoever asks may want to know; when nobody does, for the next who will.
+    /// Something that whoever asks may want to know; when nobody does, for the next who will. It comes
+    /// on the control stream and with the answer that gave occasion, in either order, and is told once.
     pub(super) fn notice(&mut self, notice: Notice) {
         if notice.kind == Notice::LIMIT {
+            if self.notices.contains(&notice) {
+                return;
+            }
+            self.notices.truncate(limits::NOTICES_REMEMBERED - 1);
+            self.notices.push_front(notice.clone());
             let readers = self
                 .questions
                 .iter()
@@ -372,6 +378,13 @@ impl<T: Transport> Device<T> {
             }
         }
         self.outputs.push_back(Output::Notice(notice));
+    }
+
+    /// What came with the end of an answer.
+    pub(super) fn tell_all(&mut self, notice: Option<Notice>) {
+        if let Some(notice) = notice {
+            self.notice(notice);
+        }
     }
 
     pub(super) fn tell_unheard(&mut self, id: RequestId) {

@@ -116,6 +116,7 @@ impl LocalAnswer {
                         estimated: usage.is_none(),
                         hidden: 0,
                         route: Route::Local,
+                        notice: None,
                     };
                     self.last(Output::Ended(Box::new(end)));
                 }

@@ -144,6 +144,8 @@ pub struct Device<T> {
     touched: bool,
     /// What nobody was there to be told.
     unheard: Option<Notice>,
+    /// The last that were told, the newest first.
+    notices: VecDeque<Notice>,
     /// Draws ids for questions that are asked again.
     ids: ChaCha20Rng,
     vitals: Vitals,
@@ -177,6 +179,7 @@ impl<T: Transport> Device<T> {
             pace: Pace::default(),
             touched: false,
             unheard: None,
+            notices: VecDeque::new(),
             ids: seed.secret("questions asked again"),
             vitals: Vitals::default(),
             stats: Stats::default(),

@@ -1,5 +1,6 @@
 mod drain;
 mod net;
+mod notices;
 mod recall;
 mod restart;
 mod resume;

@@ -175,6 +175,7 @@ mod tests {
             estimated: false,
             hidden: 2,
             route: Route::Cloud,
+            notice: None,
         };
         let json = serde_json::to_value(Receipt::from(&end)).unwrap();
         assert_eq!(json["charge"], "$0.010815");

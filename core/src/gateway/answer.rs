@@ -31,7 +31,6 @@ use std::time::Instant;
 
 use self::usage::Checkpoint;
 use crate::billing::account::Denied;
-use crate::billing::ledger::Charge;
 use crate::dialect::ModelRequest;
 use crate::dialect::chat::Delta;
 use crate::dialect::chat::reply::Composer;
@@ -39,6 +38,7 @@ use crate::dialect::exchange::{self, Broken, Exchange, Head};
 use crate::dialect::failure::UpstreamFailure;
 use crate::dialect::neutral::Piece;
 use crate::escalation::request::first_piece_timeout;
+use crate::gateway::outside::Settled;
 use crate::gateway::terms;
 use crate::gateway::transcript::Bill;
 use crate::ids::RequestId;
@@ -60,7 +60,7 @@ pub(super) enum Input<'a> {
     /// The upstream is over.
     Ended(Result<(), Broken>),
     /// The settle was written (`Some`), or the store was not there.
-    Settled(Option<Box<Charge>>),
+    Settled(Option<Settled>),
     /// The account's rules say no to the settle, for good.
     SettleDenied(Denied),
     /// Whether a checkpoint was written.
@@ -581,20 +581,24 @@ impl Answer {
         self.outputs.push_back(Output::Settle { tokens, estimated });
     }
 
-    fn settled(&mut self, now: Now, charge: Option<Box<Charge>>) {
+    fn settled(&mut self, now: Now, settled: Option<Settled>) {
         let Stage::Settling { verdict, pause } = &mut self.stage else {
             return;
         };
-        let Some(charge) = charge else {
+        let Some(Settled { charge, alert }) = settled else {
             return pause.begin(now);
+        };
+        let bill = Bill {
+            alert,
+            ..Bill::of(&charge)
         };
         let verdict = verdict.clone();
         match verdict {
             Verdict::Finished(reason) => {
-                self.report_finished(now, reason, &Bill::of(&charge));
+                self.report_finished(now, reason, &bill);
             }
             Verdict::Failed(error) => {
-                let error = terms::with_bill(error, &Bill::of(&charge));
+                let error = terms::with_bill(error, &bill);
                 self.send(Message::Error(error));
             }
         }

@@ -15,7 +15,6 @@ use super::{Due, Event, Gateway, Output, terms};
 use crate::api;
 use crate::billing::account::alert::Alert;
 use crate::billing::account::{Denied, Hold, HoldId, Lose, Release, Settle};
-use crate::billing::ledger::Charge;
 use crate::billing::tier::Tier;
 use crate::dialect;
 use crate::escalation::request;
@@ -598,11 +597,12 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
-    /// Notes a charge, and tells the account's devices when it comes near a limit.
-    fn charged(&mut self, now: Now, id: AnswerId, settled: Settled) -> Box<Charge> {
-        let Settled { charge, alert } = settled;
+    /// Notes a charge, and tells the account's devices when it comes near a limit. Streams are read in
+    /// no order, so that whoever asked is told with the end of the answer too.
+    fn charged(&mut self, now: Now, id: AnswerId, settled: Settled) -> Settled {
+        let Settled { charge, alert } = &settled;
         if let Some(kept) = self.kept.get_mut(&id) {
-            kept.charged(&charge);
+            kept.charged(charge);
         }
         if let Some(running) = self.answers.get(&id) {
             let (account, device) = (running.account, running.device);
@@ -616,11 +616,11 @@ impl<T: Transport> Gateway<T> {
                 self.alert(now, account, alert);
             }
         }
-        charge
+        settled
     }
 
-    fn alert(&mut self, now: Now, account: AccountId, alert: Alert) {
-        let notice = Message::Notice(terms::limit_notice(&alert));
+    fn alert(&mut self, now: Now, account: AccountId, alert: &Alert) {
+        let notice = Message::Notice(terms::limit_notice(alert));
         for (conn, control) in self.controls_of(account) {
             self.send(now, conn, control, &notice);
         }

@@ -376,12 +376,15 @@ pub(super) fn unsendable() -> ErrorMessage {
 
 /// Adds what was charged all the same.
 pub(super) fn with_bill(refused: ErrorMessage, bill: &Bill) -> ErrorMessage {
-    let details = json!({
+    let mut details = json!({
         "tokens_used": bill.tokens,
         "cost_nanos": bill.charge,
         "base_nanos": bill.base,
         "estimated": bill.estimated,
     });
+    if let Some(notice) = bill.notice() {
+        details[Notice::IN_DETAILS] = json!(notice);
+    }
     ErrorMessage {
         details: Some(details),
         ..refused

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::terms;
+use crate::billing::account::alert::Alert;
 use crate::billing::ledger::Charge;
 use crate::billing::money::Nanos;
 use crate::device::route::Route;
@@ -26,7 +27,7 @@ use crate::ids::RequestId;
 use crate::limits;
 use crate::stream::journal::Journal;
 use crate::wire::message::{
-    ErrorMessage, EscalationResponse, FinishReason, Message, StreamEnd, TokensUsed,
+    ErrorMessage, EscalationResponse, FinishReason, Message, Notice, StreamEnd, TokensUsed,
 };
 
 /// See the module documentation. To a store it is bytes; `Debug` shows how many.
@@ -124,6 +125,7 @@ impl End {
                 estimated: bill.estimated,
                 hidden: 0,
                 route: Route::Cloud,
+                notice: bill.notice(),
             }),
             Self::Whole {
                 content,
@@ -147,6 +149,7 @@ impl End {
                 estimated: bill.estimated,
                 hidden: 0,
                 body,
+                notice: bill.notice(),
             })),
             Self::Failed(error) => Message::Error(terms::with_bill(error, bill)),
         }
@@ -160,15 +163,22 @@ pub(super) struct Bill {
     pub(super) charge: Nanos,
     pub(super) base: Nanos,
     pub(super) estimated: bool,
+    /// The limit that the charge brought near.
+    pub(super) alert: Option<Alert>,
 }
 
 impl Bill {
+    pub(super) fn notice(&self) -> Option<Notice> {
+        self.alert.as_ref().map(terms::limit_notice)
+    }
+
     pub(super) const fn of(charge: &Charge) -> Self {
         Self {
             tokens: charge.tokens,
             charge: charge.charge,
             base: charge.base,
             estimated: charge.estimated,
+            alert: None,
         }
     }
 }

@@ -342,6 +342,9 @@ pub struct EscalationResponse {
     /// The answer in the client's own dialect, when asked with `chat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Box<RawValue>>,
+    /// What its charge gives occasion to tell. The control stream says the same, before this or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Notice>,
 }
 
 /// Gateway → device, escalation: one piece of an answer.
@@ -376,6 +379,7 @@ impl EscalationResponse {
             estimated: self.estimated,
             hidden: self.hidden,
             route: Route::Cloud,
+            notice: self.notice,
         };
         (self.content, end)
     }
@@ -410,6 +414,9 @@ pub struct StreamEnd {
     /// Which way it took. The device's own word, never the gateway's.
     #[serde(default, skip_serializing_if = "Route::is_cloud")]
     pub route: Route,
+    /// What its charge gives occasion to tell. The control stream says the same, before this or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Notice>,
 }
 
 /// Either way, any stream: something was refused or failed.
@@ -555,6 +562,15 @@ impl Notice {
     /// The kind of a notice that a limit of the account comes near. Its data is an
     /// [`Alert`].
     pub const LIMIT: &str = "limit";
+    /// Where it is in the details of an error that ends an answer.
+    pub const IN_DETAILS: &str = "notice";
+
+    /// That of an answer that failed and was charged all the same.
+    #[must_use]
+    pub fn of_failed(error: &ErrorMessage) -> Option<Self> {
+        let notice = error.details.as_ref()?.get(Self::IN_DETAILS)?;
+        serde_json::from_value(notice.clone()).ok()
+    }
 
     /// For a person, if it is of a kind that people are told of.
     #[must_use]

@@ -280,6 +280,7 @@ fn end(request_id: RequestId) -> Message {
         estimated: false,
         hidden: 0,
         route: Route::Cloud,
+        notice: None,
     })
 }
 

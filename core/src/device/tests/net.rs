@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::super::unfinished::Unfinished;
 use super::super::{AnswerEvent, AskError, Attempts, Config, Device, Input, Output, State, Terms};
 use crate::api::{self, Method};
+use crate::billing::account::alert::{Alert, Mark};
 use crate::billing::account::{self, Account, Command, Denied, Entry, Facts, Prior};
 use crate::billing::ledger::{Charge, Loss};
 use crate::billing::money::Nanos;
@@ -149,16 +150,15 @@ impl Outside {
                     return vec![told(id, Told::Settled(Err(SettleFailed::Unavailable)))];
                 }
                 let request = settle.request;
+                let before = Mark::of(&self.account);
                 self.command(request, Command::Settle(settle.clone()))
                     .unwrap();
+                let alert = Alert::passed(before, &self.account);
                 let charge = Box::new(self.ledger[&request].clone());
                 let keep = keep.clone();
                 self.kept
                     .extend(keep.map(|keep| (request, keep.transcript)));
-                Told::Settled(Ok(Settled {
-                    charge,
-                    alert: None,
-                }))
+                Told::Settled(Ok(Settled { charge, alert }))
             }
             Ask::Release { release, .. } => {
                 self.asked.push("release");
@@ -343,6 +343,8 @@ pub(super) struct Net {
     pub(super) origin: Instant,
     /// Lose every datagram.
     pub(super) black: bool,
+    /// What arrives at a device at one moment is read at once, as by a process that was busy.
+    pub(super) reads_at_once: bool,
     /// What a resolver says.
     pub(super) addresses: Result<Vec<SocketAddr>, String>,
     /// What it says of any other name than the gateway's.
@@ -388,6 +390,7 @@ impl Net {
             },
             origin,
             black: false,
+            reads_at_once: false,
             addresses: Ok(vec![gateway_address()]),
             alternate: Err("no such name".to_owned()),
             wire: BTreeMap::new(),
@@ -732,6 +735,16 @@ impl Net {
     }
 
     fn deliver(&mut self) {
+        let mut waiting: Vec<Vec<Datagram>> = self.ends.iter().map(|_| Vec::new()).collect();
+        self.deliver_into(&mut waiting);
+        for (end, datagrams) in self.ends.iter_mut().zip(waiting) {
+            if !datagrams.is_empty() {
+                end.device.handle_datagrams(self.now, datagrams.into_iter());
+            }
+        }
+    }
+
+    fn deliver_into(&mut self, waiting: &mut [Vec<Datagram>]) {
         while let Some((&(arrives, order), _)) = self.wire.first_key_value() {
             if arrives > self.now.instant {
                 return;
@@ -746,7 +759,11 @@ impl Net {
             if to == gateway_address() {
                 self.gateway.handle_datagram(self.now, datagram);
             } else if let Some(end) = (0..self.ends.len()).find(|&end| device_address(end) == to) {
-                self.ends[end].device.handle_datagram(self.now, datagram);
+                if self.reads_at_once {
+                    waiting[end].push(datagram);
+                } else {
+                    self.ends[end].device.handle_datagram(self.now, datagram);
+                }
             }
         }
     }

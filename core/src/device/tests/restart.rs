@@ -4,7 +4,6 @@ use super::net::{Net, UP, Upstream};
 use super::*;
 use crate::device::unfinished::Listed;
 use crate::error::ErrorClass;
-use crate::wire::message::Notice;
 
 const SKY: &str = "The sky is blue.";
 
@@ -335,29 +334,4 @@ fn an_answer_that_stops_in_the_middle_fails_after_its_idle_time_and_is_stopped()
     );
     net.run(secs(1));
     assert!(asked(&net).contains(&"abandon"), "{:?}", asked(&net));
-}
-
-#[test]
-fn a_limit_that_comes_near_is_told_to_whoever_asks_or_to_the_next_who_does() {
-    let mut net = Net::connected();
-    let notice = |kind: &str| Notice {
-        kind: kind.to_owned(),
-        data: serde_json::Value::Null,
-    };
-    net.outside.upstreams.push_back(Upstream::Hang(&[]));
-    let first = net.ask(1, Ask::new("Why?"));
-    net.ends[0].device.notice(notice(Notice::LIMIT));
-    net.ends[0].device.notice(notice("another"));
-    net.run(secs(1));
-    assert_eq!(net.ends[0].notices, [first]);
-    net.upstream_says(&["Because."]);
-    net.run(secs(1));
-
-    net.ends[0].device.notice(notice(Notice::LIMIT));
-    net.run(secs(1));
-    net.outside.upstreams.push_back(Upstream::Whole(&[SKY]));
-    let second = net.ask(2, Ask::new("Why?"));
-    net.outside.upstreams.push_back(Upstream::Whole(&[SKY]));
-    net.ask(3, Ask::new("Why?"));
-    assert_eq!(net.ends[0].notices, [first, second]);
 }

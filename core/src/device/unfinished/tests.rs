@@ -21,6 +21,7 @@ fn end(id: RequestId) -> StreamEnd {
         estimated: false,
         hidden: 0,
         route: crate::device::route::Route::Cloud,
+        notice: None,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::billing::ledger::Charge;
 use crate::billing::ledger::Loss;
 use crate::billing::money::Nanos;
 use crate::billing::price::Price;
@@ -155,8 +156,8 @@ impl Rig {
     }
 }
 
-fn charge(tokens: TokensUsed) -> Box<Charge> {
-    Box::new(Charge {
+fn settled(tokens: TokensUsed) -> Settled {
+    let charge = Charge {
         request: ID,
         body: [0; 32],
         model: "m".to_owned(),
@@ -173,7 +174,11 @@ fn charge(tokens: TokensUsed) -> Box<Charge> {
         project: None,
         guest: None,
         estimated: false,
-    })
+    };
+    Settled {
+        charge: Box::new(charge),
+        alert: None,
+    }
 }
 
 #[test]
@@ -194,7 +199,7 @@ fn a_streamed_answer_is_passed_on_settled_and_then_reported() {
         !rig.over(),
         "nothing is reported before the settle is written"
     );
-    rig.tell(Input::Settled(Some(charge(counted))));
+    rig.tell(Input::Settled(Some(settled(counted))));
     let Some(Output::Send(Message::StreamEnd(end))) = rig.said.iter().rev().nth(1) else {
         panic!("{:?}", rig.said)
     };
@@ -223,7 +228,7 @@ fn text_that_comes_together_with_the_end_is_sent_once() {
         "what there is does not wait for the money"
     );
     let (tokens, _) = rig.settles()[0];
-    rig.tell(Input::Settled(Some(charge(tokens))));
+    rig.tell(Input::Settled(Some(settled(tokens))));
     assert_eq!(rig.text(), "blue.");
 }
 
@@ -235,7 +240,7 @@ fn an_unstreamed_answer_comes_whole_with_its_sources_once_each() {
     rig.piece(" is");
     assert_eq!(rig.text(), "");
     rig.end_with_usage();
-    rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
+    rig.tell(Input::Settled(Some(settled(TokensUsed::default()))));
     let Some(Output::Send(Message::EscalationResponse(answer))) = rig.said.iter().rev().nth(1)
     else {
         panic!("{:?}", rig.said)
@@ -423,7 +428,7 @@ fn a_break_after_the_first_piece_is_charged_by_estimate_and_never_tried_again() 
     // Eight bytes at four a token.
     assert_eq!((tokens.completion, estimated), (2, true));
     assert!(tokens.prompt > 0);
-    rig.tell(Input::Settled(Some(charge(tokens))));
+    rig.tell(Input::Settled(Some(settled(tokens))));
     assert_eq!((rig.calls(), rig.text().as_str()), (0, "12345678"));
     let Some(Output::Send(Message::Error(error))) = rig.said.iter().rev().nth(1) else {
         panic!()
@@ -488,7 +493,7 @@ fn the_text_so_far_of_a_broken_unstreamed_answer_comes_before_its_error() {
     rig.head(200, None);
     rig.piece("half");
     rig.tell(Input::Ended(Err(Broken::Reset)));
-    rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
+    rig.tell(Input::Settled(Some(settled(TokensUsed::default()))));
     assert_eq!(rig.text(), "half");
     assert_eq!(rig.errors().len(), 1);
 }
@@ -502,7 +507,7 @@ fn a_cancel_stops_the_upstream_and_charges_what_was_produced() {
     rig.tell(Input::Cancelled);
     assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 1);
     assert_eq!(rig.settles().len(), 1);
-    rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
+    rig.tell(Input::Settled(Some(settled(TokensUsed::default()))));
     let Some(Output::Send(Message::StreamEnd(end))) = rig.said.iter().rev().nth(1) else {
         panic!()
     };
@@ -546,7 +551,7 @@ fn a_forsaken_answer_is_stopped_charged_by_estimate_and_says_so_and_free_before_
         panic!("{:?}", rig.said)
     };
     rig.tell(Input::Forsaken);
-    rig.tell(Input::Settled(Some(charge(tokens))));
+    rig.tell(Input::Settled(Some(settled(tokens))));
     assert_eq!((rig.errors(), rig.over()), (vec![ErrorCode::Expired], true));
     assert_eq!(rig.settles().len(), 1);
 
@@ -570,7 +575,7 @@ fn what_cannot_be_kept_ends_as_too_large_also_when_the_end_had_come() {
         let stopped = rig.count(|output| matches!(output, Output::Abandon));
         assert_eq!(stopped, usize::from(!late));
         assert_eq!(rig.settles().len(), 1);
-        rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
+        rig.tell(Input::Settled(Some(settled(TokensUsed::default()))));
         assert_eq!(rig.errors(), [ErrorCode::TooLarge]);
     }
 }
@@ -591,7 +596,7 @@ fn an_upstream_that_falls_silent_is_stopped_after_two_minutes_unless_it_is_not_r
     rig.now = rig.now.after(Duration::from_millis(1));
     rig.tell(Input::Timeout);
     assert_eq!(rig.settles().len(), 1);
-    rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
+    rig.tell(Input::Settled(Some(settled(TokensUsed::default()))));
     assert_eq!(rig.errors(), [ErrorCode::UpstreamTimeout]);
 }
 
@@ -610,7 +615,7 @@ fn a_settle_and_a_release_repeat_until_the_store_is_back() {
         rig.pass_to_deadline();
     }
     assert_eq!(rig.settles().len(), 21);
-    rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
+    rig.tell(Input::Settled(Some(settled(TokensUsed::default()))));
     assert!(rig.over());
 
     let mut rig = Rig::calling(true);
@@ -683,7 +688,7 @@ fn an_answer_that_does_not_end_is_stopped_after_ten_minutes_and_charged() {
         panic!()
     };
     assert_eq!((tokens.completion, estimated), (2, true));
-    rig.tell(Input::Settled(Some(charge(tokens))));
+    rig.tell(Input::Settled(Some(settled(tokens))));
     assert_eq!(rig.errors(), [ErrorCode::UpstreamTimeout]);
 }
 
@@ -705,7 +710,7 @@ fn an_unstreamed_answer_of_a_mebibyte_passes_and_one_byte_more_is_cut_and_charge
         assert_eq!(rig.count(|output| matches!(output, Output::Abandon)), 1);
         let completion = rig.settles()[0].0.completion;
         assert_eq!(completion, 1024, "no more than was asked for");
-        rig.tell(Input::Settled(Some(charge(TokensUsed::default()))));
+        rig.tell(Input::Settled(Some(settled(TokensUsed::default()))));
         assert_eq!(rig.errors(), [ErrorCode::TooLarge]);
     }
 }

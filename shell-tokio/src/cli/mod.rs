@@ -41,6 +41,7 @@ use clap::Parser as _;
 use mesh_core::error::ErrorClass;
 use mesh_core::time::UnixMillis;
 use time::UtcDateTime;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::args::{Cli, Cloud, Command};
@@ -196,7 +197,15 @@ fn start(cli: &Cli, output: Output) -> Result<(), Stop> {
         paths,
         log_by_flags,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = if matches!(cli.command, Command::Agent(_)) {
+        // All that a token passes through on its way to a program shares one thread, so that it
+        // arrives with one wake-up.
+        Builder::new_current_thread()
+    } else {
+        // A slow reader of the output must not hold up the tunnel.
+        Builder::new_multi_thread()
+    };
+    let runtime = runtime
         .enable_all()
         .build()
         .map_err(|error| Error::io("starting the runtime", error))?;

@@ -14,6 +14,7 @@
 
 mod clock;
 mod socket;
+mod thread;
 
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -27,6 +28,7 @@ use tokio::time::Sleep;
 
 pub use self::clock::Clock;
 pub use self::socket::{BindError, Binding, Socket};
+pub use self::thread::{Running, Thread};
 
 /// Batches read in one turn.
 const READS_PER_TURN: usize = 4;
@@ -166,8 +168,7 @@ impl<H: Host> Driver<H> {
                     }
                 }
             };
-            let socket = &self.socket;
-            if !socket.send(&next.transmit, &self.buf, &mut next.sent) {
+            if !self.socket.send(&next.transmit, &self.buf, &mut next.sent) {
                 self.unsent = Some(next);
                 return false;
             }
@@ -232,9 +233,14 @@ impl<H: Host> Driver<H> {
             .poll_timeout()
             .map_or(latest, |(at, _)| at.min(latest));
         let armed = timer.deadline().into_std();
-        // A timer that fires early costs one turn; re-arming it every turn costs more.
+        if wanted == armed && !timer.is_elapsed() {
+            return;
+        }
         if wanted < armed || timer.is_elapsed() {
             timer.as_mut().reset(wanted.into());
+        } else {
+            // Moved to later, it would still wake the thread at the earlier time, for nothing.
+            timer.set(tokio::time::sleep_until(wanted.into()));
         }
     }
 }

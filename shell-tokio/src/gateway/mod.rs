@@ -7,6 +7,7 @@ pub mod config;
 pub mod deployment;
 pub mod http;
 pub mod keys;
+mod outside;
 pub mod payments;
 mod rules;
 pub mod server;

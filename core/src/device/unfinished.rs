@@ -1,5 +1,6 @@
 //! What a device keeps of its questions on disk until their answers are complete and handed over, so
-//! that they outlive its process: what is kept, and the form it is kept in.
+//! that they outlive its process: what is kept, and the form it is kept in. Whose file is whose, and
+//! what becomes of those of processes that are gone, is [`book`]'s.
 //!
 //! ```text
 //!   {"format":"synesis-unfinished","version":1,"device":"device-…","sha256":"…"}\n
@@ -10,6 +11,8 @@
 //! hidden from the gateway. It is bound to its device, and a part of it is none of it: what was cut
 //! short, changed or written by a later version is said to be so, and nothing of it is believed.
 //! `Debug` shows nothing of what people and models wrote.
+
+pub mod book;
 
 use std::fmt;
 
@@ -27,8 +30,6 @@ use crate::privacy::Mapping;
 use crate::time::UnixMillis;
 use crate::wire::message::{EscalationRequest, StreamEnd};
 
-/// The folder of these files, in the device's own; each process of the device has one of its own.
-pub const FOLDER: &str = "unfinished";
 /// Version of the format.
 pub const VERSION: u32 = 1;
 /// What marks a file of ours.

@@ -1,18 +1,6 @@
-//! The files of unfinished questions: each process of the device that asks has one of its own, in a
-//! folder that all of them look into. What is in them is [`mesh_core::device::unfinished`]'s business.
-//!
-//! ```text
-//!   unfinished/NAME.json    0600, written whole or not at all; gone when nothing is unfinished
-//!   unfinished/NAME.lock    locked as long as its process lives: only what is not may be picked up
-//! ```
-//!
-//! # Invariants
-//!
-//! 1. A file of a living process is never read by another.
-//! 2. What was picked up is removed only after it is in the file of whoever picked it up.
-//! 3. A file that is not understood is set aside under another name, and hinders nothing.
+//! The files of unfinished questions, as files. Whose they are and what becomes of them is
+//! [`mesh_core::device::unfinished::book`]'s to say, what is in them [`Unfinished`]'s.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,35 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use mesh_core::device::unfinished::{FOLDER, Unfinished};
+use mesh_core::device::unfinished::Unfinished;
+use mesh_core::device::unfinished::book::{
+    Book, FOLDER, Fate, NAMES_MAX, Name, Page, entries, set_aside_words,
+};
 use mesh_core::ids::DeviceId;
 use mesh_core::limits::UNFINISHED_FILE_BYTES_MAX;
 
 use crate::{files, random};
 
-const FILE: &str = ".json";
-const LOCK: &str = ".lock";
-/// What a file that is not understood is called from then on.
-const ASIDE: &str = ".set-aside";
-/// What a process that died may have left half written.
-const HALF: &str = ".new";
-/// Names that are tried for a new file.
-const NAMES_MAX: usize = 16;
-
-/// The file of this process.
-#[derive(Debug)]
-struct Book {
-    folder: PathBuf,
-    device: DeviceId,
-    /// There when there is a file.
-    held: Option<Held>,
-}
-
 /// A name, and that it is ours.
 #[derive(Debug)]
 pub(crate) struct Held {
     folder: PathBuf,
-    name: String,
+    name: Name,
     _lock: File,
 }
 
@@ -65,8 +38,8 @@ pub(crate) struct Found {
 
 impl Held {
     /// Takes a name, unless it is another living process's.
-    fn take(folder: &Path, name: &str) -> io::Result<Option<Self>> {
-        let path = folder.join(format!("{name}{LOCK}"));
+    fn take(folder: &Path, name: Name) -> io::Result<Option<Self>> {
+        let path = folder.join(name.lock());
         let lock = private(File::options().write(true).create(true), &path)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -78,19 +51,50 @@ impl Held {
         let same = fs::metadata(&path).is_ok_and(|now| now.ino() == ours);
         Ok(same.then(|| Self {
             folder: folder.to_owned(),
-            name: name.to_owned(),
+            name,
             _lock: lock,
         }))
     }
 
+    /// Takes a name that nobody had.
+    fn new(folder: &Path) -> io::Result<Self> {
+        files::make_private_dir(folder)?;
+        for _ in 0..NAMES_MAX {
+            let chance =
+                random::request_id().map_err(|error| io::Error::other(error.to_string()))?;
+            if let Some(held) = Self::take(folder, Name::new(chance))? {
+                return Ok(held);
+            }
+        }
+        Err(io::Error::other("no name for it is free"))
+    }
+
     fn file(&self) -> PathBuf {
-        self.folder.join(format!("{}{FILE}", self.name))
+        self.folder.join(self.name.file())
+    }
+
+    /// What becomes of its file.
+    fn fate(&self, device: DeviceId) -> Fate {
+        match files::read_private_bytes(&self.file(), UNFINISHED_FILE_BYTES_MAX as u64) {
+            Ok(bytes) => Fate::of(Ok(Some(&bytes)), device),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Fate::of(Ok(None), device),
+            Err(error) => Fate::of(Err(&error), device),
+        }
+    }
+
+    /// Sets its file aside; what is to be said of it.
+    fn set_aside(&self, why: &str) -> String {
+        let (file, aside) = (self.file(), self.folder.join(self.name.set_aside()));
+        match fs::rename(&file, &aside) {
+            Ok(()) => set_aside_words(why, Ok(&aside.display())),
+            Err(error) => set_aside_words(why, Err((&file.display(), &error))),
+        }
     }
 
     /// Removes the file with its lock.
     fn remove(self) {
         let _none = fs::remove_file(self.file());
-        let _none = fs::remove_file(self.folder.join(format!("{}{LOCK}", self.name)));
+        let _none = fs::remove_file(self.folder.join(self.name.lock()));
     }
 }
 
@@ -102,98 +106,33 @@ fn private(options: &mut fs::OpenOptions, path: &Path) -> io::Result<File> {
 pub(crate) fn find(folder: &Path, device: DeviceId) -> Found {
     let folder = folder.join(FOLDER);
     let mut found = Found::default();
-    let Ok(entries) = fs::read_dir(&folder) else {
+    let Ok(listing) = fs::read_dir(&folder) else {
         // Nothing was ever kept.
         return found;
     };
-    let files: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+    let listing: Vec<String> = listing
+        .filter_map(|file| file.ok()?.file_name().into_string().ok())
         .collect();
-    let names: BTreeSet<&str> = files
-        .iter()
-        .filter_map(|file| file.strip_suffix(FILE).or(file.strip_suffix(LOCK)))
-        .collect();
-    for name in names {
-        let Ok(Some(held)) = Held::take(&folder, name) else {
+    for entry in entries(&listing) {
+        let Ok(Some(held)) = Held::take(&folder, entry.name) else {
             continue;
         };
-        let mine = format!("{name}{FILE}.");
-        let half = files
-            .iter()
-            .filter(|file| file.starts_with(&mine) && file.ends_with(HALF));
-        for half in half {
+        for half in entry.halves {
             let _none = fs::remove_file(folder.join(half));
         }
-        match read(&held.file(), device) {
-            Ok(Some(unfinished)) => {
+        match held.fate(device) {
+            Fate::PickUp(unfinished) => {
                 found.unfinished.add(unfinished);
                 found.left.push(held);
             }
-            Ok(None) => held.remove(),
-            Err(why) => {
-                found.trouble.push(set_aside(&held, &why));
+            Fate::Nothing => held.remove(),
+            Fate::SetAside(why) => {
+                found.trouble.push(held.set_aside(&why));
                 held.remove();
             }
         }
     }
     found
-}
-
-fn read(path: &Path, device: DeviceId) -> Result<Option<Unfinished>, String> {
-    let bytes = match files::read_private_bytes(path, UNFINISHED_FILE_BYTES_MAX as u64) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    Unfinished::decode(&bytes, device)
-        .map(Some)
-        .map_err(|unreadable| unreadable.to_string())
-}
-
-fn set_aside(held: &Held, why: &str) -> String {
-    let path = held.file();
-    let aside = held.folder.join(format!("{}{FILE}{ASIDE}", held.name));
-    match fs::rename(&path, &aside) {
-        Ok(()) => format!(
-            "a file of unfinished questions cannot be used: {why}; it is set aside as {}",
-            aside.display()
-        ),
-        Err(error) => format!(
-            "a file of unfinished questions cannot be used: {why}; {} cannot be set aside: {error}",
-            path.display()
-        ),
-    }
-}
-
-impl Book {
-    fn write(&mut self, unfinished: &Unfinished) -> io::Result<()> {
-        if unfinished.is_empty() {
-            if let Some(held) = self.held.take() {
-                held.remove();
-            }
-            return Ok(());
-        }
-        let bytes = unfinished.encode(self.device)?;
-        let held = match self.held.take() {
-            Some(held) => held,
-            None => self.begin()?,
-        };
-        let written = files::write_private(&held.file(), bytes);
-        self.held = Some(held);
-        written
-    }
-
-    fn begin(&self) -> io::Result<Held> {
-        files::make_private_dir(&self.folder)?;
-        for _ in 0..NAMES_MAX {
-            let name = random::request_id().map_err(|error| io::Error::other(error.to_string()))?;
-            let name = format!("{:032x}", name.as_u128());
-            if let Some(held) = Held::take(&self.folder, &name)? {
-                return Ok(held);
-            }
-        }
-        Err(io::Error::other("no name for it is free"))
-    }
 }
 
 enum Job {
@@ -216,14 +155,14 @@ impl Keeper {
     /// When the system gives no thread.
     pub(crate) fn start(folder: &Path, device: DeviceId) -> io::Result<Self> {
         let (jobs, inbox) = channel();
-        let book = Book {
+        let desk = Desk {
             folder: folder.join(FOLDER),
-            device,
+            book: Book::new(device),
             held: None,
         };
         let thread = std::thread::Builder::new()
             .name("unfinished".to_owned())
-            .spawn(move || work(book, &inbox))?;
+            .spawn(move || desk.work(&inbox))?;
         Ok(Self { jobs, thread })
     }
 
@@ -244,23 +183,47 @@ impl Keeper {
     }
 }
 
-fn work(mut book: Book, inbox: &Receiver<Job>) {
-    let mut left = Vec::new();
-    while let Ok(first) = inbox.recv() {
-        let mut last = None;
-        for job in std::iter::once(first).chain(inbox.try_iter()) {
-            match job {
-                Job::Keep(unfinished) => last = Some(unfinished),
-                Job::Adopt(more) => left.extend(more),
+/// The file of this process, there once something is to be in it.
+struct Desk {
+    folder: PathBuf,
+    book: Book<Held>,
+    held: Option<Held>,
+}
+
+impl Desk {
+    fn work(mut self, inbox: &Receiver<Job>) {
+        while let Ok(first) = inbox.recv() {
+            for job in std::iter::once(first).chain(inbox.try_iter()) {
+                match job {
+                    Job::Keep(unfinished) => self.book.keep(unfinished),
+                    Job::Adopt(left) => self.book.adopt(left),
+                }
+            }
+            if let Err(error) = self.write() {
+                tracing::warn!(%error, "unfinished questions cannot be written down");
             }
         }
-        let Some(unfinished) = last else {
-            continue;
-        };
-        match book.write(&unfinished) {
-            Ok(()) => left.drain(..).for_each(Held::remove),
-            Err(error) => tracing::warn!(%error, "unfinished questions cannot be written down"),
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        match self.book.next_page()? {
+            None => return Ok(()),
+            Some(Page::Remove) => {
+                if let Some(held) = self.held.take() {
+                    held.remove();
+                }
+            }
+            Some(Page::Write(bytes)) => {
+                let held = match self.held.take() {
+                    Some(held) => held,
+                    None => Held::new(&self.folder)?,
+                };
+                let file = self.held.insert(held).file();
+                files::write_private(&file, bytes)?;
+            }
         }
+        self.book.written().into_iter().for_each(Held::remove);
+        Ok(())
     }
 }
 

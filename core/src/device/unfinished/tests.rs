@@ -6,7 +6,7 @@ use crate::error::ErrorClass;
 use crate::escalation::context::Question;
 use crate::wire::message::{FinishReason, TokensUsed};
 
-const DEVICE: DeviceId = DeviceId::from_u128(7);
+pub(super) const DEVICE: DeviceId = DeviceId::from_u128(7);
 
 fn end(id: RequestId) -> StreamEnd {
     StreamEnd {
@@ -63,7 +63,7 @@ fn asked(number: u128) -> Kept {
     }
 }
 
-fn some() -> Unfinished {
+pub(super) fn some() -> Unfinished {
     let mut ended = kept(3);
     ended.end = Some(End::Ended(end(ended.id)));
     let mut failed = kept(4);

@@ -5,6 +5,7 @@
 //! 1. What [`validate`] passes can be written as JSON and read by every gateway.
 //! 2. There is at most one pre-warm signal in [`limits::PREWARM_EVERY`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Instant;
 
@@ -29,6 +30,23 @@ pub enum BadVitals {
         limits::LOADED_MODEL_CHARS_MAX
     )]
     ModelName,
+}
+
+/// Measured vitals with what the agent itself knows: whose questions it has (`sessions`, each counts
+/// once) and how many are under way.
+#[must_use]
+pub fn with_questions<'a>(
+    vitals: Vitals,
+    sessions: impl Iterator<Item = &'a str>,
+    under_way: usize,
+) -> Vitals {
+    let sessions: BTreeSet<&str> = sessions.collect();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Vitals {
+        active_sessions: count(sessions.len()),
+        pending_queries: count(under_way),
+        ..vitals
+    }
 }
 
 /// Degrees Celsius that a sensor on a GPU may report.

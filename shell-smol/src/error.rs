@@ -110,6 +110,17 @@ impl From<control::Failure> for Error {
     }
 }
 
+impl From<control::Instead> for Error {
+    fn from(instead: control::Instead) -> Self {
+        match instead {
+            control::Instead::Failed(failure) => failure.into(),
+            control::Instead::Unexpected(_) => {
+                Self::new(ErrorClass::Serialization, instead.to_string())
+            }
+        }
+    }
+}
+
 impl From<&Error> for control::Failure {
     fn from(error: &Error) -> Self {
         Self {

@@ -9,11 +9,13 @@
 //!     │◀────────────────── {"ended":{…}}\n  │   the last event; then the agent hangs up
 //! ```
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::status::Status;
 use super::unfinished::Listed;
+use super::{AnswerEvent, AskError};
 use crate::api::{Method, Params};
 use crate::dialect::chat::Delta;
 use crate::error::{EXIT_CODES, ErrorClass};
@@ -123,6 +125,58 @@ impl Part {
     }
 }
 
+/// What the source of an answer has to tell its reader: parts, then one end, which is the last.
+#[derive(Debug, PartialEq)]
+pub enum News<E> {
+    /// The next part.
+    Part(Part),
+    /// It is whole: usage and charge.
+    Ended(Box<StreamEnd>),
+    /// It failed; parts before this stay true.
+    Failed(E),
+}
+
+impl<E> News<E> {
+    /// Whether nothing follows it.
+    #[must_use]
+    pub const fn is_last(&self) -> bool {
+        match self {
+            Self::Part(_) => false,
+            Self::Ended(_) | Self::Failed(_) => true,
+        }
+    }
+
+    /// The same, with a shell's own error.
+    pub fn map_failure<F>(self, own: impl FnOnce(E) -> F) -> News<F> {
+        match self {
+            Self::Part(part) => News::Part(part),
+            Self::Ended(receipt) => News::Ended(receipt),
+            Self::Failed(error) => News::Failed(own(error)),
+        }
+    }
+}
+
+impl AnswerEvent {
+    /// As a reader is told of it. An answer that came as one is a part and its end.
+    pub fn into_news(self) -> impl Iterator<Item = News<AskError>> {
+        let (first, end) = match self {
+            Self::Chunk(text) => (News::Part(Part::Text(text)), None),
+            Self::Delta(delta) => (News::Part(Part::Delta(delta)), None),
+            Self::Cut => (News::Part(Part::Cut), None),
+            Self::Resumed { at } => (News::Part(Part::Resumed(at)), None),
+            Self::Notice(notice) => (News::Part(Part::Notice(notice)), None),
+            Self::Ended(end) => (News::Ended(Box::new(end)), None),
+            Self::Whole(answer) => {
+                let (content, end) = answer.into_parts();
+                let end = News::Ended(Box::new(end));
+                (News::Part(Part::Text(content)), Some(end))
+            }
+            Self::Failed(error) => (News::Failed(error), None),
+        };
+        std::iter::once(first).chain(end)
+    }
+}
+
 impl Part {
     /// As other programs are told of it; they are not told of what is no text.
     #[must_use]
@@ -166,6 +220,102 @@ impl Event {
             Self::Failed(_) => "a failure",
         }
     }
+
+    /// As news of an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Instead`], when it is about something else.
+    pub fn into_news(self) -> Result<News<Failure>, Instead> {
+        Ok(match self {
+            Self::Piece(text) => News::Part(Part::Text(text)),
+            Self::Cut => News::Part(Part::Cut),
+            Self::Resumed(at) => News::Part(Part::Resumed(at)),
+            Self::Notice(notice) => News::Part(Part::Notice(notice)),
+            Self::Ended(receipt) => News::Ended(receipt),
+            Self::Failed(failure) => News::Failed(failure),
+            Self::Unfinished(_) | Self::Status(_) | Self::Pong(_) | Self::Result(_) => {
+                return Err(self.into());
+            }
+        })
+    }
+
+    /// As the answer to [`Command::Unfinished`].
+    ///
+    /// # Errors
+    ///
+    /// [`Instead`].
+    pub fn into_unfinished(self) -> Result<Vec<Listed>, Instead> {
+        if let Self::Unfinished(listed) = self {
+            return Ok(listed);
+        }
+        Err(self.into())
+    }
+
+    /// As the answer to [`Command::Status`].
+    ///
+    /// # Errors
+    ///
+    /// [`Instead`].
+    pub fn into_status(self) -> Result<Box<Status>, Instead> {
+        if let Self::Status(status) = self {
+            return Ok(status);
+        }
+        Err(self.into())
+    }
+
+    /// As the answer to [`Command::Ping`]: µs.
+    ///
+    /// # Errors
+    ///
+    /// [`Instead`].
+    pub fn into_pong(self) -> Result<u64, Instead> {
+        if let Self::Pong(micros) = self {
+            return Ok(micros);
+        }
+        Err(self.into())
+    }
+
+    /// As the answer to [`Command::Call`].
+    ///
+    /// # Errors
+    ///
+    /// [`Instead`].
+    pub fn into_result(self) -> Result<Box<RawValue>, Instead> {
+        if let Self::Result(raw) = self {
+            return Ok(raw);
+        }
+        Err(self.into())
+    }
+}
+
+/// What the agent told instead of what it was asked for.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum Instead {
+    /// The command failed.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+    /// It speaks another language than this program.
+    #[error("the agent sent {0} where none was expected; are both of the same version?")]
+    Unexpected(&'static str),
+}
+
+impl From<Event> for Instead {
+    fn from(event: Event) -> Self {
+        let kind = event.kind();
+        match event {
+            Event::Failed(failure) => Self::Failed(failure),
+            Event::Piece(_)
+            | Event::Cut
+            | Event::Resumed(_)
+            | Event::Notice(_)
+            | Event::Ended(_)
+            | Event::Unfinished(_)
+            | Event::Status(_)
+            | Event::Pong(_)
+            | Event::Result(_) => Self::Unexpected(kind),
+        }
+    }
 }
 
 /// An error, as it travels between agent and program.
@@ -201,6 +351,26 @@ impl Failure {
     }
 }
 
+/// A line: a document and its feed.
+///
+/// # Errors
+///
+/// What cannot be written as JSON; no [`Command`] or [`Event`] is that.
+pub fn line(document: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut line = serde_json::to_vec(document)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// What a line has in it, without its feed.
+///
+/// # Errors
+///
+/// [`LineError::Malformed`], which does not hurt the next line.
+pub fn read_line<T: DeserializeOwned>(line: &[u8]) -> Result<T, LineError> {
+    serde_json::from_slice(line).map_err(LineError::Malformed)
+}
+
 /// Cuts a stream of bytes into lines of at most `max` bytes.
 #[derive(Debug)]
 pub struct Lines {
@@ -214,6 +384,23 @@ pub struct Lines {
 pub struct LineTooLong {
     /// What is allowed.
     pub max: usize,
+}
+
+/// Why the next line is none.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// The stream broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    /// It is longer than allowed; the rest of the stream is of no use.
+    #[error(transparent)]
+    TooLong(#[from] LineTooLong),
+    /// It is not what was expected.
+    #[error("a line is not understood: {0}")]
+    Malformed(serde_json::Error),
+    /// The stream ended inside it.
+    #[error("the connection ended inside a line")]
+    Torn,
 }
 
 impl Lines {
@@ -251,6 +438,19 @@ impl Lines {
     pub const fn held(&self) -> usize {
         self.line.len()
     }
+
+    /// The stream is at its end.
+    ///
+    /// # Errors
+    ///
+    /// [`LineError::Torn`] when that is inside a line.
+    pub const fn finish(&self) -> Result<(), LineError> {
+        if self.line.is_empty() {
+            Ok(())
+        } else {
+            Err(LineError::Torn)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -266,6 +466,61 @@ mod tests {
         assert_eq!(lines.held(), 0);
         assert_eq!(lines.take(b"\n"), Ok((1, Some(Vec::new()))));
         assert_eq!(lines.take(b"12345\n"), Err(LineTooLong { max: 4 }));
+    }
+
+    #[test]
+    fn an_end_inside_a_line_is_told_from_one_between_lines() {
+        let mut lines = Lines::new(4);
+        assert!(lines.finish().is_ok());
+        assert_eq!(lines.take(b"1\n2"), Ok((2, Some(b"1".to_vec()))));
+        assert!(lines.finish().is_ok());
+        assert_eq!(lines.take(b"2"), Ok((1, None)));
+        assert!(matches!(lines.finish(), Err(LineError::Torn)));
+    }
+
+    fn end() -> StreamEnd {
+        let line = r#"{"request_id":"req_00000000000000000000000000000001","tokens_used":{"prompt":1,"completion":2},"cost_cents":0,"cost_nanos":5,"base_nanos":4,"model_used":"m","finish_reason":"stop","latency_ms":3}"#;
+        serde_json::from_str(line).unwrap()
+    }
+
+    /// What the agent tells of an answer is what a reader in its own process is told.
+    #[test]
+    fn news_of_an_answer_is_the_same_through_the_agent() {
+        let chunk = || AnswerEvent::Chunk("a".to_owned());
+        let resumed = || AnswerEvent::Resumed { at: 3 };
+        let ended = || AnswerEvent::Ended(end());
+        for event in [chunk, || AnswerEvent::Cut, resumed, ended] {
+            let own: Vec<_> = event().into_news().collect();
+            let told = event().into_news().map(|news| match news {
+                News::Part(part) => part.into_event().unwrap(),
+                News::Ended(receipt) => Event::Ended(receipt),
+                News::Failed(error) => Event::Failed(Failure::from(&error)),
+            });
+            let told: Vec<_> = told.map(|event| event.into_news().unwrap()).collect();
+            let own = own.into_iter();
+            let own: Vec<_> = own
+                .map(|news| news.map_failure(|error| Failure::from(&error)))
+                .collect();
+            assert_eq!(own, told);
+        }
+    }
+
+    #[test]
+    fn an_event_that_was_not_asked_for_is_named_and_a_failure_is_passed_on() {
+        let pong = || Event::Pong(7);
+        assert_eq!(pong().into_pong(), Ok(7));
+        for instead in [
+            pong().into_news().map(|_| ()),
+            pong().into_status().map(|_| ()),
+            pong().into_unfinished().map(|_| ()),
+            pong().into_result().map(|_| ()),
+        ] {
+            assert_eq!(instead, Err(Instead::Unexpected("a pong")));
+        }
+        let failure = Failure::new(ErrorClass::Timeout, "late");
+        let failed = Event::Failed(failure.clone()).into_pong();
+        assert_eq!(failed, Err(Instead::Failed(failure)));
+        assert_eq!(failed.unwrap_err().to_string(), "late");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mesh_core::device::control;
 pub use mesh_core::device::control::Part;
 use mesh_core::ids::RequestId;
 use mesh_core::wire::message::StreamEnd;
@@ -19,15 +20,7 @@ use crate::error::Error;
 pub(super) const PIECES_WAITING_MAX: usize = 64;
 
 /// What the source of an answer has to tell.
-#[derive(Debug)]
-pub(super) enum News {
-    /// The next piece of the text, or what became of its tunnel.
-    Part(Part),
-    /// It is whole: usage and charge.
-    Ended(Box<StreamEnd>),
-    /// It failed; pieces before this stay true.
-    Failed(Error),
-}
+pub(super) type News = control::News<Error>;
 
 /// The host's end of an [`Answer`].
 #[derive(Debug)]

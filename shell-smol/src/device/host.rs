@@ -1,7 +1,7 @@
 //! Between a client and the device's machine: orders in, outputs out. Decides nothing.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -24,11 +24,12 @@ use mesh_core::machine::Machine as _;
 use mesh_core::privacy::Policy;
 use mesh_core::quic::{ClientConfig, Quic};
 use mesh_core::time::Now;
+use mesh_core::vitals::with_questions;
 use mesh_core::wire::message::{EscalationRequest, Vitals};
 use serde_json::value::RawValue;
 use smol::channel::{Sender, WeakSender};
 
-use super::answer::{News, PIECES_WAITING_MAX, Part, Source};
+use super::answer::{News, PIECES_WAITING_MAX, Source};
 use super::book::{Found, Keeper};
 use super::route;
 use crate::driver::{Driver, Host, Request, Socket};
@@ -332,51 +333,27 @@ impl DeviceHost {
         let Some(Open { source, .. }) = self.answers.get(&id) else {
             return;
         };
-        // A reader that is gone has cancelled; what still comes finds nobody.
-        let tell = |news| {
-            let _gone = source.news.try_send(news);
-        };
-        match event {
-            AnswerEvent::Chunk(text) => {
-                tell(News::Part(Part::Text(text)));
-                if source.news.len() > PIECES_WAITING_MAX
-                    && !source.paused.load(Ordering::Relaxed)
-                    && let Some(orders) = self.orders.upgrade()
-                    && orders.try_send(Order::Pause(id)).is_ok()
-                {
-                    source.paused.store(true, Ordering::Relaxed);
-                }
-                return;
-            }
-            // For clients with a body of their own, which this shell has none of.
-            AnswerEvent::Delta(_) => return,
-            AnswerEvent::Cut => return tell(News::Part(Part::Cut)),
-            AnswerEvent::Resumed { at } => return tell(News::Part(Part::Resumed(at))),
-            AnswerEvent::Notice(notice) => return tell(News::Part(Part::Notice(notice))),
-            AnswerEvent::Ended(end) => tell(News::Ended(Box::new(end))),
-            AnswerEvent::Whole(answer) => {
-                let (content, end) = answer.into_parts();
-                tell(News::Part(Part::Text(content)));
-                tell(News::Ended(Box::new(end)));
-            }
-            AnswerEvent::Failed(error) => tell(News::Failed(error.into())),
+        let mut last = false;
+        for news in event.into_news() {
+            last = news.is_last();
+            // A reader that is gone has cancelled; what still comes finds nobody.
+            let _gone = source.news.try_send(news.map_failure(Error::from));
         }
-        self.answers.remove(&id);
+        if last {
+            self.answers.remove(&id);
+        } else if source.news.len() > PIECES_WAITING_MAX
+            && !source.paused.load(Ordering::Relaxed)
+            && let Some(orders) = self.orders.upgrade()
+            && orders.try_send(Order::Pause(id)).is_ok()
+        {
+            source.paused.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The host's own part of the vitals.
     fn with_questions(&self, vitals: Vitals, machine: &Device<Quic>) -> Vitals {
-        let sessions: BTreeSet<&str> = self
-            .answers
-            .values()
-            .map(|open| open.session.as_str())
-            .collect();
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Vitals {
-            active_sessions: count(sessions.len()),
-            pending_queries: count(machine.questions_under_way()),
-            ..vitals
-        }
+        let sessions = self.answers.values().map(|open| open.session.as_str());
+        with_questions(vitals, sessions, machine.questions_under_way())
     }
 }
 
@@ -386,7 +363,7 @@ mod tests {
     use smol::future::poll_once;
 
     use super::*;
-    use crate::device::answer::Answer;
+    use crate::device::answer::{Answer, Part};
 
     const QUESTION: RequestId = RequestId::from_u128(7);
 

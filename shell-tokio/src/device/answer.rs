@@ -1,5 +1,6 @@
 //! One answer as it comes, from this process's own tunnel or through the agent.
 
+use mesh_core::device::control;
 pub use mesh_core::device::control::Part;
 use mesh_core::ids::RequestId;
 use mesh_core::wire::message::StreamEnd;
@@ -12,15 +13,7 @@ use crate::error::Error;
 pub(crate) const PIECES_WAITING_MAX: usize = 64;
 
 /// What the source of an answer has to tell.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// The next piece of the text, or what became of its tunnel.
-    Part(Part),
-    /// It is whole: usage and charge.
-    Ended(Box<StreamEnd>),
-    /// It failed; pieces before this stay true.
-    Failed(Error),
-}
+pub(crate) type News = control::News<Error>;
 
 /// An answer under way. Dropping it cancels it, at the provider too.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use mesh_core::device::control::Instead;
 use mesh_core::device::{AskError, Failure};
 use mesh_core::error::{ErrorClass, ErrorCode};
 use mesh_core::limits::UNFINISHED_RESUMABLE;
@@ -84,6 +85,15 @@ fn refusal(code: ErrorCode, message: String, retry_after: Option<Duration>) -> E
         request_id: None,
     }
     .into()
+}
+
+impl From<Instead> for Error {
+    fn from(instead: Instead) -> Self {
+        match instead {
+            Instead::Failed(failure) => failure.into(),
+            Instead::Unexpected(_) => Self::protocol(instead.to_string()),
+        }
+    }
 }
 
 impl From<&Error> for control::Failure {

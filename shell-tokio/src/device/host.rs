@@ -3,7 +3,7 @@
 //! A reader that is slower than its answer is told to the machine ([`Order::Pause`]), which slows
 //! the gateway down; meanwhile what was on its way waits here, bounded by the transport's windows.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -17,12 +17,13 @@ use mesh_core::limits::ESCALATION_TIMEOUT_DEFAULT;
 use mesh_core::machine::Machine as _;
 use mesh_core::quic::{ClientConfig, Quic};
 use mesh_core::time::Now;
+use mesh_core::vitals::with_questions;
 use mesh_core::wire::message::{EscalationRequest, Notice, Vitals};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::answer::{News, Part, Source};
+use super::answer::{News, Source};
 use super::book::Keeper;
 use super::client::{Options, Order};
 use super::credentials::Credentials;
@@ -301,28 +302,11 @@ impl DeviceHost {
         let Some(open) = self.answers.get_mut(&id) else {
             return;
         };
-        match event {
-            AnswerEvent::Chunk(text) => open.waiting.push_back(News::Part(Part::Text(text))),
-            AnswerEvent::Delta(delta) => open.waiting.push_back(News::Part(Part::Delta(delta))),
-            AnswerEvent::Cut => open.waiting.push_back(News::Part(Part::Cut)),
-            AnswerEvent::Resumed { at } => {
-                open.waiting.push_back(News::Part(Part::Resumed(at)));
-            }
-            AnswerEvent::Notice(notice) => {
-                self.notice_told = true;
-                open.waiting.push_back(News::Part(Part::Notice(notice)));
-            }
-            AnswerEvent::Ended(end) => open.waiting.push_back(News::Ended(Box::new(end))),
-            AnswerEvent::Whole(answer) => {
-                let (content, end) = answer.into_parts();
-                open.waiting.push_back(News::Part(Part::Text(content)));
-                open.waiting.push_back(News::Ended(Box::new(end)));
-            }
-            AnswerEvent::Failed(error) => {
-                open.waiting
-                    .push_back(News::Failed(of_ask(error, open.patience)));
-            }
-        }
+        self.notice_told |= matches!(event, AnswerEvent::Notice(_));
+        let patience = open.patience;
+        let news = event.into_news();
+        let news = news.map(|news| news.map_failure(|error| of_ask(error, patience)));
+        open.waiting.extend(news);
         let slow_already = open.waiting.len() > 1 && open.news.capacity() == 0;
         if !self.drain(id) && !slow_already {
             self.wait_for_room(id, true);
@@ -336,7 +320,7 @@ impl DeviceHost {
             return true;
         };
         while let Some(news) = open.waiting.pop_front() {
-            let last = !matches!(news, News::Part(_));
+            let last = news.is_last();
             match open.news.try_send(news) {
                 Ok(()) if last => {
                     self.answers.remove(&id);
@@ -381,17 +365,8 @@ impl DeviceHost {
 
     /// The agent's own part of the vitals.
     fn with_questions(&self, vitals: Vitals, machine: &Device<Quic>) -> Vitals {
-        let sessions: BTreeSet<&str> = self
-            .answers
-            .values()
-            .map(|open| open.session.as_str())
-            .collect();
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Vitals {
-            active_sessions: count(sessions.len()),
-            pending_queries: count(machine.questions_under_way()),
-            ..vitals
-        }
+        let sessions = self.answers.values().map(|open| open.session.as_str());
+        with_questions(vitals, sessions, machine.questions_under_way())
     }
 }
 

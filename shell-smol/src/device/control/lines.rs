@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use async_io::Async;
-use mesh_core::device::control::{LineTooLong, Lines};
+use mesh_core::device::control::{LineError, Lines, line, read_line};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,23 +15,6 @@ const READ_BYTES: usize = 8 * 1024;
 
 /// One end of a conversation; clones share it, so that one may read while another writes.
 pub(super) type Stream = Rc<Async<UnixStream>>;
-
-/// Why the next line is none.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LineError {
-    /// The stream broke.
-    #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
-    /// The rest of the stream is of no use.
-    #[error(transparent)]
-    TooLong(#[from] LineTooLong),
-    /// The line is not what was expected.
-    #[error("a line is not understood: {0}")]
-    Malformed(serde_json::Error),
-    /// The stream ended inside a line.
-    #[error("the connection ended inside a line")]
-    Torn,
-}
 
 /// Reads lines.
 #[derive(Debug)]
@@ -65,20 +48,15 @@ impl LineReader {
                 let mut stream = &*self.stream;
                 let read = stream.read(&mut self.buffer).await?;
                 self.unread = 0..read;
-                if read == 0 && self.lines.held() > 0 {
-                    return Err(LineError::Torn);
-                }
                 if read == 0 {
-                    return Ok(None);
+                    return self.lines.finish().map(|()| None);
                 }
             }
             let arrived = self.buffer.get(self.unread.clone()).unwrap_or_default();
             let (taken, line) = self.lines.take(arrived)?;
             self.unread.start += taken;
             if let Some(line) = line {
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(LineError::Malformed);
+                return read_line(&line).map(Some);
             }
         }
     }
@@ -90,10 +68,8 @@ impl LineReader {
 ///
 /// When the stream broke.
 pub(super) async fn write_line(stream: &Stream, value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
     let mut stream = &**stream;
-    stream.write_all(&line).await
+    stream.write_all(&line(value)?).await
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use async_io::Async;
-use mesh_core::device::control::{Command, Event, Part, SOCKET};
+use mesh_core::device::control::{Command, Event, LineError, News, Part, SOCKET};
 use mesh_core::device::status::Status;
 use mesh_core::device::unfinished::Listed;
 use mesh_core::error::ErrorClass;
@@ -14,7 +14,7 @@ use mesh_core::ids::RequestId;
 use mesh_core::limits::CONTROL_LINE_BYTES_MAX;
 use mesh_core::wire::message::{EscalationRequest, StreamEnd};
 
-use super::lines::{LineError, LineReader, Stream, write_line};
+use super::lines::{LineReader, Stream, write_line};
 use crate::error::Error;
 
 /// The running agent of a data folder, of either shell.
@@ -65,18 +65,7 @@ impl AgentLink {
     /// When the agent went away.
     pub async fn unfinished(&self) -> Result<Vec<Listed>, Error> {
         let (_stream, mut events) = self.send(&Command::Unfinished).await?;
-        match told(events.next().await)? {
-            Event::Unfinished(listed) => Ok(listed),
-            other @ (Event::Piece(_)
-            | Event::Cut
-            | Event::Resumed(_)
-            | Event::Notice(_)
-            | Event::Status(_)
-            | Event::Ended(_)
-            | Event::Pong(_)
-            | Event::Result(_)
-            | Event::Failed(_)) => Err(unexpected(&other)),
-        }
+        Ok(told(events.next().await)?.into_unfinished()?)
     }
 
     /// The answer to one of them, from its first word on.
@@ -104,18 +93,7 @@ impl AgentLink {
     /// When the agent went away.
     pub async fn status(&self) -> Result<Status, Error> {
         let (_stream, mut events) = self.send(&Command::Status).await?;
-        match told(events.next().await)? {
-            Event::Status(status) => Ok(*status),
-            other @ (Event::Piece(_)
-            | Event::Cut
-            | Event::Resumed(_)
-            | Event::Notice(_)
-            | Event::Unfinished(_)
-            | Event::Ended(_)
-            | Event::Pong(_)
-            | Event::Result(_)
-            | Event::Failed(_)) => Err(unexpected(&other)),
-        }
+        Ok(*told(events.next().await)?.into_status()?)
     }
 
     async fn send(&self, command: &Command) -> Result<(Stream, LineReader), Error> {
@@ -147,20 +125,13 @@ impl AgentAnswer {
     ///
     /// When the answer fails or the agent goes away; what came before is all there will be.
     pub async fn next(&mut self) -> Result<Option<Part>, Error> {
-        match told(self.events.next().await)? {
-            Event::Piece(text) => Ok(Some(Part::Text(text))),
-            Event::Cut => Ok(Some(Part::Cut)),
-            Event::Resumed(at) => Ok(Some(Part::Resumed(at))),
-            Event::Notice(notice) => Ok(Some(Part::Notice(notice))),
-            Event::Ended(receipt) => {
+        match told(self.events.next().await)?.into_news()? {
+            News::Part(part) => Ok(Some(part)),
+            News::Ended(receipt) => {
                 self.receipt = Some(receipt);
                 Ok(None)
             }
-            other @ (Event::Status(_)
-            | Event::Unfinished(_)
-            | Event::Pong(_)
-            | Event::Result(_)
-            | Event::Failed(_)) => Err(unexpected(&other)),
+            News::Failed(failure) => Err(failure.into()),
         }
     }
 
@@ -177,10 +148,9 @@ impl AgentAnswer {
     }
 }
 
-/// What the agent tells; its failures are ours.
+/// What the agent tells.
 fn told(event: Result<Option<Event>, LineError>) -> Result<Event, Error> {
     match event {
-        Ok(Some(Event::Failed(failure))) => Err(failure.into()),
         Ok(Some(event)) => Ok(event),
         Ok(None) => Err(Error::not_connected("waiting for the agent")),
         Err(error) => {
@@ -192,9 +162,4 @@ fn told(event: Result<Option<Event>, LineError>) -> Result<Event, Error> {
 
 fn gone(error: &io::Error) -> Error {
     Error::io("talking to the agent", error)
-}
-
-fn unexpected(event: &Event) -> Error {
-    let words = format!("the agent sent {} where none was expected", event.kind());
-    Error::new(ErrorClass::Serialization, words)
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_io::Timer;
-use mesh_core::device::control::{Command, Event, Failure};
+use mesh_core::device::control::{Command, Event, Failure, LineError, line};
 use mesh_core::device::unfinished::Listed;
 use mesh_core::error::ErrorClass;
 use mesh_core::ids::RequestId;
@@ -14,7 +14,7 @@ use smol::LocalExecutor;
 use smol::future::FutureExt as _;
 
 use super::ControlSocket;
-use super::lines::{LineError, LineReader, Stream, write_line};
+use super::lines::{LineReader, Stream, write_line};
 use crate::device::answer::Answer;
 use crate::device::client::Client;
 use crate::error::Error;
@@ -87,8 +87,7 @@ fn is_ours(_stream: &Stream, _uid: u32) -> bool {
 
 /// Says why, as far as the socket's buffer takes it at once, and hangs up.
 fn turn_away(stream: &Stream, class: ErrorClass, message: &str) {
-    if let Ok(mut line) = serde_json::to_vec(&Event::Failed(Failure::new(class, message))) {
-        line.push(b'\n');
+    if let Ok(line) = line(&Event::Failed(Failure::new(class, message))) {
         let _full = std::io::Write::write(&mut stream.get_ref(), &line);
     }
 }

@@ -2,27 +2,10 @@
 
 use std::io;
 
-use mesh_core::device::control::{LineTooLong, Lines};
+use mesh_core::device::control::{LineError, Lines, line, read_line};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-
-/// Why the next line is none.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LineError {
-    /// The stream broke.
-    #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
-    /// The line is longer than allowed; the rest of the stream is of no use.
-    #[error(transparent)]
-    TooLong(#[from] LineTooLong),
-    /// The line is not what was expected.
-    #[error("a line is not understood: {0}")]
-    Malformed(serde_json::Error),
-    /// The stream ended inside a line.
-    #[error("the connection ended inside a line")]
-    Torn,
-}
 
 /// Reads lines.
 #[derive(Debug)]
@@ -49,18 +32,12 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         loop {
             let arrived = self.reader.fill_buf().await?;
             if arrived.is_empty() {
-                return if self.lines.held() == 0 {
-                    Ok(None)
-                } else {
-                    Err(LineError::Torn)
-                };
+                return self.lines.finish().map(|()| None);
             }
             let (taken, line) = self.lines.take(arrived)?;
             self.reader.consume(taken);
             if let Some(line) = line {
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(LineError::Malformed);
+                return read_line(&line).map(Some);
             }
         }
     }
@@ -75,13 +52,13 @@ pub(crate) async fn write_line(
     stream: &mut (impl AsyncWrite + Unpin),
     value: &impl Serialize,
 ) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    stream.write_all(&line).await
+    stream.write_all(&line(value)?).await
 }
 
 #[cfg(test)]
 mod tests {
+    use mesh_core::device::control::LineTooLong;
+
     use super::*;
 
     async fn all(bytes: &[u8], max: usize) -> (Vec<u32>, Option<LineError>) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mesh_core::api::{Method, Params};
+use mesh_core::device::control::LineError;
 use mesh_core::device::unfinished::Listed;
 use mesh_core::ids::RequestId;
 use mesh_core::limits::CONTROL_LINE_BYTES_MAX;
@@ -13,9 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::lines::{LineError, LineReader, write_line};
+use super::lines::{LineReader, write_line};
 use super::{Command, Event, socket_path};
-use crate::device::answer::{Answer, News, Part, Source};
+use crate::device::answer::{Answer, News, Source};
 use crate::device::status::Status;
 use crate::error::Error;
 
@@ -74,18 +75,7 @@ impl AgentLink {
     ///
     /// When the agent went away.
     pub async fn unfinished(&self) -> Result<Vec<Listed>, Error> {
-        match self.one(Command::Unfinished).await? {
-            Event::Unfinished(listed) => Ok(listed),
-            other @ (Event::Piece(_)
-            | Event::Cut
-            | Event::Resumed(_)
-            | Event::Notice(_)
-            | Event::Ended(_)
-            | Event::Status(_)
-            | Event::Pong(_)
-            | Event::Result(_)
-            | Event::Failed(_)) => Err(unexpected(&other)),
-        }
+        Ok(self.one(Command::Unfinished).await?.into_unfinished()?)
     }
 
     /// The answer to one of them, from its first word on.
@@ -106,18 +96,7 @@ impl AgentLink {
     ///
     /// When the agent went away.
     pub async fn status(&self) -> Result<Status, Error> {
-        match self.one(Command::Status).await? {
-            Event::Status(status) => Ok(*status),
-            other @ (Event::Piece(_)
-            | Event::Cut
-            | Event::Resumed(_)
-            | Event::Notice(_)
-            | Event::Unfinished(_)
-            | Event::Ended(_)
-            | Event::Pong(_)
-            | Event::Result(_)
-            | Event::Failed(_)) => Err(unexpected(&other)),
-        }
+        Ok(*self.one(Command::Status).await?.into_status()?)
     }
 
     /// One round trip to the gateway and back.
@@ -126,18 +105,8 @@ impl AgentLink {
     ///
     /// When there is no tunnel, or the agent went away.
     pub async fn ping(&self) -> Result<Duration, Error> {
-        match self.one(Command::Ping).await? {
-            Event::Pong(micros) => Ok(Duration::from_micros(micros)),
-            other @ (Event::Piece(_)
-            | Event::Cut
-            | Event::Resumed(_)
-            | Event::Notice(_)
-            | Event::Unfinished(_)
-            | Event::Ended(_)
-            | Event::Status(_)
-            | Event::Result(_)
-            | Event::Failed(_)) => Err(unexpected(&other)),
-        }
+        let micros = self.one(Command::Ping).await?.into_pong()?;
+        Ok(Duration::from_micros(micros))
     }
 
     /// A typed call.
@@ -150,20 +119,10 @@ impl AgentLink {
         method: Method,
         params: Params,
     ) -> Result<T, Error> {
-        match self.one(Command::Call { method, params }).await? {
-            Event::Result(raw) => serde_json::from_str(raw.get()).map_err(|error| {
-                Error::protocol(format!("the gateway's reply is not understood: {error}"))
-            }),
-            other @ (Event::Piece(_)
-            | Event::Cut
-            | Event::Resumed(_)
-            | Event::Notice(_)
-            | Event::Unfinished(_)
-            | Event::Ended(_)
-            | Event::Status(_)
-            | Event::Pong(_)
-            | Event::Failed(_)) => Err(unexpected(&other)),
-        }
+        let told = self.one(Command::Call { method, params }).await?;
+        serde_json::from_str(told.into_result()?.get()).map_err(|error| {
+            Error::protocol(format!("the gateway's reply is not understood: {error}"))
+        })
     }
 
     async fn send(&self, command: Command) -> Result<Exchange, Error> {
@@ -179,7 +138,6 @@ impl AgentLink {
     async fn one(&self, command: Command) -> Result<Event, Error> {
         let mut exchange = self.send(command).await?;
         match exchange.events.next::<Event>().await {
-            Ok(Some(Event::Failed(failure))) => Err(failure.into()),
             Ok(Some(event)) => Ok(event),
             Ok(None) => Err(Error::NotConnected {
                 doing: "waiting for the agent",
@@ -206,24 +164,16 @@ async fn relay(mut exchange: Exchange, mut source: Source) {
             () = source.news.closed() => return,
         };
         let news = match event {
-            Ok(Some(Event::Piece(text))) => News::Part(Part::Text(text)),
-            Ok(Some(Event::Cut)) => News::Part(Part::Cut),
-            Ok(Some(Event::Resumed(at))) => News::Part(Part::Resumed(at)),
-            Ok(Some(Event::Notice(notice))) => News::Part(Part::Notice(notice)),
-            Ok(Some(Event::Ended(receipt))) => News::Ended(receipt),
-            Ok(Some(Event::Failed(failure))) => News::Failed(failure.into()),
-            Ok(Some(
-                other @ (Event::Status(_)
-                | Event::Pong(_)
-                | Event::Result(_)
-                | Event::Unfinished(_)),
-            )) => News::Failed(unexpected(&other)),
+            Ok(Some(event)) => match event.into_news() {
+                Ok(news) => news.map_failure(Error::from),
+                Err(instead) => News::Failed(instead.into()),
+            },
             Ok(None) => News::Failed(Error::NotConnected {
                 doing: "waiting for the agent",
             }),
             Err(error) => News::Failed(broken(&error)),
         };
-        let last = !matches!(news, News::Part(_));
+        let last = news.is_last();
         if source.news.send(news).await.is_err() || last {
             return;
         }
@@ -236,9 +186,4 @@ fn gone(error: io::Error) -> Error {
 
 fn broken(error: &LineError) -> Error {
     Error::protocol(format!("the agent's answer is not understood: {error}"))
-}
-
-fn unexpected(event: &Event) -> Error {
-    let kind = event.kind();
-    Error::protocol(format!("the agent sent {kind} where none was expected"))
 }

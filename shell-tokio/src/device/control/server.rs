@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mesh_core::device::control::{LineError, line};
 use mesh_core::device::unfinished::Listed;
 use mesh_core::error::ErrorClass;
 use mesh_core::ids::RequestId;
@@ -10,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinSet;
 
-use super::lines::{LineError, LineReader, write_line};
+use super::lines::{LineReader, write_line};
 use super::{Command, ControlSocket, Event, Failure};
 use crate::device::answer::Answer;
 use crate::device::client::Client;
@@ -69,8 +70,7 @@ fn is_ours(stream: &UnixStream, uid: u32) -> bool {
 fn turn_away(stream: &UnixStream, class: ErrorClass, message: &str) {
     tracing::warn!(message, "a program was turned away");
     let failure = Failure::new(class, message);
-    if let Ok(mut line) = serde_json::to_vec(&Event::Failed(failure)) {
-        line.push(b'\n');
+    if let Ok(line) = line(&Event::Failed(failure)) {
         let _ = stream.try_write(&line);
     }
 }

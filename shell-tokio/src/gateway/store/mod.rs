@@ -82,10 +82,24 @@ enum Kind {
 
 /// The same of whichever store it is.
 macro_rules! each {
-    ($self:ident, $store:ident => $call:expr) => {
+    ($self:expr, $store:ident => $call:expr) => {
         match &$self.0 {
             Kind::Sqlite($store) => $call,
             Kind::Postgres($store) => $call,
+        }
+    };
+}
+
+/// Has the same work done by whichever store it is: both have the same words for it, but SQLite's work
+/// is done at once, on its own thread, and PostgreSQL's waits for its server.
+macro_rules! work {
+    ($self:expr, $desk:ident => $work:expr) => {
+        match &$self.0 {
+            Kind::Sqlite(store) => store.work(move |$desk| $work).await,
+            Kind::Postgres(store) => {
+                let work = async move |$desk: &mut postgres::Desk| $work.await;
+                store.work(work).await
+            }
         }
     };
 }
@@ -149,6 +163,11 @@ impl Store {
         sqlite::Sqlite::open(path, role).map(|store| Self(Kind::Sqlite(store)))
     }
 
+    /// This store, if it is a gateway's.
+    fn as_gateway(&self) -> Result<&Self, StoreError> {
+        each!(self, store => store.as_gateway().map(|_| self))
+    }
+
     /// Opens an account.
     ///
     /// # Errors
@@ -159,7 +178,7 @@ impl Store {
         account: NewAccount,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        each!(self, store => store.create_account(account, now).await)
+        work!(self, desk => desk.create_account(&account, now))
     }
 
     /// Every account by name, at most [`STORE_LIST_MAX`](mesh_core::limits::STORE_LIST_MAX).
@@ -168,7 +187,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        each!(self, store => store.accounts().await)
+        work!(self, desk => desk.accounts())
     }
 
     /// The account of that name.
@@ -177,7 +196,8 @@ impl Store {
     ///
     /// [`StoreError::UnknownAccount`], or the store is unavailable.
     pub async fn account_named(&self, name: &str) -> Result<AccountRow, StoreError> {
-        each!(self, store => store.account_named(name).await)
+        let name = name.to_owned();
+        work!(self, desk => desk.account_named(&name))
     }
 
     /// Stores a key.
@@ -186,7 +206,7 @@ impl Store {
     ///
     /// [`StoreError::UnknownAccount`], [`StoreError::BadName`], or the store is unavailable.
     pub async fn create_key(&self, key: NewKey, now: UnixMillis) -> Result<(), StoreError> {
-        each!(self, store => store.create_key(key, now).await)
+        work!(self, desk => desk.create_key(&key, now))
     }
 
     /// The keys of one account, or of all, the oldest first.
@@ -195,7 +215,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn keys(&self, account: Option<AccountId>) -> Result<Vec<KeyRow>, StoreError> {
-        each!(self, store => store.keys(account).await)
+        work!(self, desk => desk.keys(account))
     }
 
     /// The key with this hash, unless it was revoked.
@@ -204,7 +224,7 @@ impl Store {
     ///
     /// [`StoreError::UnknownKey`], [`StoreError::KeyRevoked`], or the store is unavailable.
     pub async fn key(&self, hash: KeyHash) -> Result<KeyRow, StoreError> {
-        each!(self, store => store.key(hash).await)
+        work!(self, desk => desk.key_by_hash(&hash))
     }
 
     /// Revokes a key and says which devices it had enrolled that are not revoked yet; with
@@ -219,7 +239,7 @@ impl Store {
         devices_too: bool,
         now: UnixMillis,
     ) -> Result<Vec<DeviceRow>, StoreError> {
-        each!(self, store => store.revoke_key(key, devices_too, now).await)
+        work!(self, desk => desk.revoke_key(key, devices_too, now))
     }
 
     /// Enrols a device into the account of the key, and says which that is.
@@ -229,7 +249,7 @@ impl Store {
     /// [`StoreError::UnknownKey`], [`StoreError::KeyRevoked`], [`StoreError::DeviceTaken`],
     /// [`StoreError::TooManyDevices`], or the store is unavailable.
     pub async fn enrol(&self, device: NewDevice, now: UnixMillis) -> Result<AccountId, StoreError> {
-        each!(self, store => store.enrol(device, now).await)
+        work!(self, desk => desk.enrol(&device, now))
     }
 
     /// The devices of one account, or of all, the oldest first.
@@ -238,7 +258,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn devices(&self, account: Option<AccountId>) -> Result<Vec<DeviceRow>, StoreError> {
-        each!(self, store => store.devices(account).await)
+        work!(self, desk => desk.devices(account))
     }
 
     /// Revokes a device. Again is no error.
@@ -247,7 +267,7 @@ impl Store {
     ///
     /// [`StoreError::UnknownDevice`], or the store is unavailable.
     pub async fn revoke_device(&self, device: DeviceId, now: UnixMillis) -> Result<(), StoreError> {
-        each!(self, store => store.revoke_device(device, now).await)
+        work!(self, desk => desk.revoke_device(device, now))
     }
 
     /// The revocations after one that was seen (0: from the beginning), the oldest first, also those
@@ -257,7 +277,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn revocations(&self, after: u64) -> Result<Vec<Revocation>, StoreError> {
-        each!(self, store => store.revocations(after).await)
+        work!(self, desk => desk.revocations(after))
     }
 
     /// The number of the last revocation; 0 if there was none.
@@ -266,7 +286,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn last_revocation(&self) -> Result<u64, StoreError> {
-        each!(self, store => store.last_revocation().await)
+        work!(self, desk => desk.last_revocation())
     }
 
     /// Which certificate authorities the gateways of this store have, by their fingerprint; `None` before
@@ -276,7 +296,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn authorities(&self) -> Result<Option<Fingerprint>, StoreError> {
-        each!(self, store => store.authorities().await)
+        work!(self, desk => desk.authorities())
     }
 
     /// The same; these are written down if none were, so that of several that begin at once one is the
@@ -286,7 +306,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn claim_authorities(&self, own: Fingerprint) -> Result<Fingerprint, StoreError> {
-        each!(self, store => store.claim_authorities(own).await)
+        work!(self, desk => desk.claim_authorities(own))
     }
 
     /// Writes these down in place of any others.
@@ -295,7 +315,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn adopt_authorities(&self, own: Fingerprint) -> Result<(), StoreError> {
-        each!(self, store => store.adopt_authorities(own).await)
+        work!(self, desk => desk.adopt_authorities(own))
     }
 
     /// What is known of an answer that this gateway does not have, for the device that asks.
@@ -310,7 +330,7 @@ impl Store {
         request: RequestId,
         now: UnixMillis,
     ) -> Result<Recalled, StoreError> {
-        each!(self, store => store.recall(account, device, request, now).await)
+        each!(self.as_gateway()?, store => store.recall(account, device, request, now).await)
     }
 
     /// Deletes what finished answers said that have been kept long enough, and says how many those were.
@@ -333,7 +353,7 @@ impl Store {
         certificate: Fingerprint,
         now: UnixMillis,
     ) -> Result<Admitted, StoreError> {
-        each!(self, store => store.admit(device, certificate, now).await)
+        work!(self.as_gateway()?, desk => desk.admit(device, certificate, now))
     }
 
     /// Sets the worst case aside.
@@ -407,7 +427,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn checkpoint(&self, account: AccountId, lose: Lose) -> Result<(), StoreError> {
-        each!(self, store => store.checkpoint(account, lose).await)
+        work!(self.as_gateway()?, desk => desk.checkpoint(account, &lose))
     }
 
     /// Books what an answer of this gateway's own has used that is cut off: the operator's loss, and
@@ -432,7 +452,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn lose_all(&self, now: UnixMillis) -> Result<usize, StoreError> {
-        each!(self, store => store.lose_all(now).await)
+        work!(self.as_gateway()?, desk => desk.lose_all(now))
     }
 
     async fn command(
@@ -470,7 +490,7 @@ impl Store {
         account: AccountId,
         reference: Reference,
     ) -> Result<Option<Record>, StoreError> {
-        each!(self, store => store.ordered(account, reference).await)
+        work!(self, desk => desk.ordered(account, &reference))
     }
 
     /// What an account used, added up.
@@ -483,7 +503,7 @@ impl Store {
         account: AccountId,
         span: Span,
     ) -> Result<Vec<(Key, Sums)>, StoreError> {
-        each!(self, store => store.usage(account, span).await)
+        work!(self, desk => desk.usage(account, span))
     }
 
     /// The months of all accounts that are over and not invoiced, the earliest of each first.
@@ -492,7 +512,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn months_due(&self, now: UnixMillis) -> Result<Vec<(AccountId, Month)>, StoreError> {
-        each!(self, store => store.months_due(now).await)
+        work!(self, desk => desk.months_due(now))
     }
 
     /// Takes the credits out of the books that have ended.
@@ -510,7 +530,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn heads(&self) -> Result<BTreeMap<AccountId, Head>, StoreError> {
-        each!(self, store => store.heads().await)
+        work!(self, desk => desk.heads())
     }
 
     /// Remembers something that has to be done outside; put again, nothing happens.
@@ -519,7 +539,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn put_task(&self, task: NewTask, now: UnixMillis) -> Result<(), StoreError> {
-        each!(self, store => store.put_task(task, now).await)
+        work!(self, desk => desk.put_task(&task, now))
     }
 
     /// The tasks of a kind that are not done, the oldest first, at most
@@ -529,7 +549,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn tasks(&self, kind: &'static str) -> Result<Vec<Task>, StoreError> {
-        each!(self, store => store.tasks(kind).await)
+        work!(self, desk => desk.tasks(kind))
     }
 
     /// Writes down how far a task is; done, it is on no list any more.
@@ -544,7 +564,7 @@ impl Store {
         body: String,
         done_at: Option<UnixMillis>,
     ) -> Result<(), StoreError> {
-        each!(self, store => store.update_task(kind, key, body, done_at).await)
+        work!(self, desk => desk.update_task(kind, &key, &body, done_at))
     }
 
     /// The key that an account pays a provider with, as it was sealed.
@@ -557,7 +577,7 @@ impl Store {
         account: AccountId,
         provider: String,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        each!(self, store => store.provider_key(account, provider).await)
+        work!(self, desk => desk.provider_key(account, &provider))
     }
 
     /// Keeps a sealed key that an account pays a provider with, or forgets it.
@@ -572,7 +592,7 @@ impl Store {
         sealed: Option<Vec<u8>>,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        each!(self, store => store.set_provider_key(account, provider, sealed, now).await)
+        work!(self, desk => desk.set_provider_key(account, &provider, sealed.as_deref(), now))
     }
 
     /// The account in figures. In SQLite, what is held is known to the gateway's own store only.
@@ -585,7 +605,7 @@ impl Store {
         account: AccountId,
         now: UnixMillis,
     ) -> Result<Summary, StoreError> {
-        each!(self, store => store.summary(account, now).await)
+        work!(self, desk => desk.summary(account, now))
     }
 
     /// What was charged for a request, and where it stands in the ledger.
@@ -598,7 +618,7 @@ impl Store {
         account: AccountId,
         request: RequestId,
     ) -> Result<Option<Booked>, StoreError> {
-        each!(self, store => store.booked(account, request).await)
+        work!(self, desk => desk.booked(account, request))
     }
 
     /// An account's ledger from an entry on, at most
@@ -608,7 +628,7 @@ impl Store {
     ///
     /// The store is unavailable.
     pub async fn entries(&self, account: AccountId, from: u64) -> Result<Vec<Stored>, StoreError> {
-        each!(self, store => store.entries(account, from).await)
+        work!(self, desk => desk.entries(account, from))
     }
 
     /// How much the writer has done.

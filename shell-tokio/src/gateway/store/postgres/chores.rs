@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_core::billing::account::order::{due, lapsed};
+use mesh_core::billing::account::order::{Reference, due, lapsed};
 use mesh_core::billing::account::{Account, Lose, Month};
 use mesh_core::billing::ledger::Record;
 use mesh_core::billing::ledger::seal::Head;
@@ -29,7 +29,7 @@ impl Desk {
     }
 
     /// The months of all accounts that are over and not invoiced, the earliest of each first.
-    pub(super) async fn months_due(
+    pub(in crate::gateway::store) async fn months_due(
         &mut self,
         now: UnixMillis,
     ) -> Result<Vec<(AccountId, Month)>, StoreError> {
@@ -47,7 +47,9 @@ impl Desk {
         Ok(over.map(|(id, _)| id).collect())
     }
 
-    pub(super) async fn heads(&mut self) -> Result<BTreeMap<AccountId, Head>, StoreError> {
+    pub(in crate::gateway::store) async fn heads(
+        &mut self,
+    ) -> Result<BTreeMap<AccountId, Head>, StoreError> {
         let heads = self.list(
             "SELECT id, state, entries, head FROM accounts",
             &[],
@@ -59,7 +61,7 @@ impl Desk {
         Ok(heads.await?.into_iter().collect())
     }
 
-    pub(super) async fn usage(
+    pub(in crate::gateway::store) async fn usage(
         &mut self,
         account: AccountId,
         span: Span,
@@ -74,12 +76,12 @@ impl Desk {
         .await
     }
 
-    pub(super) async fn ordered(
+    pub(in crate::gateway::store) async fn ordered(
         &mut self,
         account: AccountId,
-        reference: &str,
+        reference: &Reference,
     ) -> Result<Option<Record>, StoreError> {
-        let (account, reference) = (vec![uuid(account.as_u128())], vec![reference]);
+        let (account, reference) = (vec![uuid(account.as_u128())], vec![reference.as_str()]);
         let stored = self
             .find(statements::ORDERED, &[&account, &reference], |row| {
                 rows::stored(row, 2)
@@ -89,7 +91,7 @@ impl Desk {
         Ok(entry.map(|entry| entry.record))
     }
 
-    pub(super) async fn put_task(
+    pub(in crate::gateway::store) async fn put_task(
         &mut self,
         task: &NewTask,
         now: UnixMillis,
@@ -103,7 +105,10 @@ impl Desk {
         Ok(())
     }
 
-    pub(super) async fn tasks(&mut self, kind: &str) -> Result<Vec<Task>, StoreError> {
+    pub(in crate::gateway::store) async fn tasks(
+        &mut self,
+        kind: &str,
+    ) -> Result<Vec<Task>, StoreError> {
         let sql = "SELECT kind, key, account, body, created_at FROM tasks \
                    WHERE kind = $1 AND done_at IS NULL ORDER BY created_at, key LIMIT $2";
         let most = i64::try_from(STORE_LIST_MAX).unwrap_or(i64::MAX);
@@ -120,7 +125,7 @@ impl Desk {
     }
 
     /// Writes down how far a task is; done, it is on no list any more.
-    pub(super) async fn update_task(
+    pub(in crate::gateway::store) async fn update_task(
         &mut self,
         kind: &str,
         key: &str,
@@ -136,7 +141,7 @@ impl Desk {
 
     /// Remembers what would be lost of a request that this gateway holds. It need not be on disk: what a
     /// crash of the server takes of it is said again, a little later.
-    pub(super) async fn checkpoint(
+    pub(in crate::gateway::store) async fn checkpoint(
         &mut self,
         id: AccountId,
         lose: &Lose,
@@ -157,7 +162,7 @@ impl Desk {
         Ok(())
     }
 
-    pub(super) async fn provider_key(
+    pub(in crate::gateway::store) async fn provider_key(
         &mut self,
         id: AccountId,
         provider: &str,
@@ -170,7 +175,7 @@ impl Desk {
     }
 
     /// Keeps an account's key, or forgets it.
-    pub(super) async fn set_provider_key(
+    pub(in crate::gateway::store) async fn set_provider_key(
         &mut self,
         id: AccountId,
         provider: &str,

@@ -24,7 +24,7 @@ use crate::gateway::store::place::Database;
 pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A connection for one job at a time.
-pub(super) struct Desk {
+pub(in crate::gateway::store) struct Desk {
     me: GatewayId,
     door: Door,
     /// A gateway's only.
@@ -228,7 +228,10 @@ impl Desk {
     }
 
     /// Books what gateways were in the middle of that have gone, and says how much that was.
-    pub(super) async fn lose_all(&mut self, now: UnixMillis) -> Result<usize, StoreError> {
+    pub(in crate::gateway::store) async fn lose_all(
+        &mut self,
+        now: UnixMillis,
+    ) -> Result<usize, StoreError> {
         let judge = self.judge().await?;
         let sql = "SELECT r.account, r.gateway, g.renewed_at, r.lose FROM running r \
                    LEFT JOIN gateways g ON g.id = r.gateway";

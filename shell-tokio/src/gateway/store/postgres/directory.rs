@@ -25,7 +25,7 @@ fn list_max() -> i64 {
 
 impl Desk {
     /// Opens an account: its row, and the first entry of its ledger.
-    pub(super) async fn create_account(
+    pub(in crate::gateway::store) async fn create_account(
         &mut self,
         account: &NewAccount,
         now: UnixMillis,
@@ -61,7 +61,9 @@ impl Desk {
         Ok(())
     }
 
-    pub(super) async fn accounts(&mut self) -> Result<Vec<AccountRow>, StoreError> {
+    pub(in crate::gateway::store) async fn accounts(
+        &mut self,
+    ) -> Result<Vec<AccountRow>, StoreError> {
         let sql = concat!(
             "SELECT ",
             account_columns!(),
@@ -70,7 +72,10 @@ impl Desk {
         self.list(sql, &[&list_max()], rows::account_row).await
     }
 
-    pub(super) async fn account_named(&mut self, name: &str) -> Result<AccountRow, StoreError> {
+    pub(in crate::gateway::store) async fn account_named(
+        &mut self,
+        name: &str,
+    ) -> Result<AccountRow, StoreError> {
         // What can be no name is nobody's, and not everything can be asked for.
         check_name(name).map_err(|_| StoreError::UnknownAccount)?;
         let sql = concat!(
@@ -83,7 +88,7 @@ impl Desk {
             .ok_or(StoreError::UnknownAccount)
     }
 
-    pub(super) async fn create_key(
+    pub(in crate::gateway::store) async fn create_key(
         &mut self,
         key: &NewKey,
         now: UnixMillis,
@@ -110,7 +115,7 @@ impl Desk {
         Ok(())
     }
 
-    pub(super) async fn keys(
+    pub(in crate::gateway::store) async fn keys(
         &mut self,
         account: Option<AccountId>,
     ) -> Result<Vec<KeyRow>, StoreError> {
@@ -124,12 +129,15 @@ impl Desk {
             .await
     }
 
-    pub(super) async fn key_by_hash(&mut self, hash: &KeyHash) -> Result<KeyRow, StoreError> {
+    pub(in crate::gateway::store) async fn key_by_hash(
+        &mut self,
+        hash: &KeyHash,
+    ) -> Result<KeyRow, StoreError> {
         let sql = concat!("SELECT ", key_columns!(), " FROM keys WHERE hash = $1");
         unrevoked(self.find(sql, &[&hash.as_slice()], rows::key_row).await?)
     }
 
-    pub(super) async fn revoke_key(
+    pub(in crate::gateway::store) async fn revoke_key(
         &mut self,
         key: KeyId,
         devices_too: bool,
@@ -164,7 +172,7 @@ impl Desk {
         Ok(devices)
     }
 
-    pub(super) async fn enrol(
+    pub(in crate::gateway::store) async fn enrol(
         &mut self,
         device: &NewDevice,
         now: UnixMillis,
@@ -216,7 +224,7 @@ impl Desk {
         Ok(key.account)
     }
 
-    pub(super) async fn devices(
+    pub(in crate::gateway::store) async fn devices(
         &mut self,
         account: Option<AccountId>,
     ) -> Result<Vec<DeviceRow>, StoreError> {
@@ -230,7 +238,7 @@ impl Desk {
             .await
     }
 
-    pub(super) async fn revoke_device(
+    pub(in crate::gateway::store) async fn revoke_device(
         &mut self,
         device: DeviceId,
         now: UnixMillis,
@@ -263,7 +271,10 @@ impl Desk {
         Ok(())
     }
 
-    pub(super) async fn revocations(&mut self, after: u64) -> Result<Vec<Revocation>, StoreError> {
+    pub(in crate::gateway::store) async fn revocations(
+        &mut self,
+        after: u64,
+    ) -> Result<Vec<Revocation>, StoreError> {
         let sql = "SELECT sequence, device FROM revocations WHERE sequence > $1 \
                    ORDER BY sequence LIMIT $2";
         self.list(sql, &[&signed(after), &list_max()], |row| {
@@ -273,18 +284,20 @@ impl Desk {
         .await
     }
 
-    pub(super) async fn last_revocation(&mut self) -> Result<u64, StoreError> {
+    pub(in crate::gateway::store) async fn last_revocation(&mut self) -> Result<u64, StoreError> {
         let sql = "SELECT coalesce(max(sequence), 0) FROM revocations";
         let last = self.find(sql, &[], |row| rows::unsigned(row, 0)).await?;
         Ok(last.unwrap_or_default())
     }
 
-    pub(super) async fn authorities(&mut self) -> Result<Option<Fingerprint>, StoreError> {
+    pub(in crate::gateway::store) async fn authorities(
+        &mut self,
+    ) -> Result<Option<Fingerprint>, StoreError> {
         let sql = "SELECT fingerprint FROM authorities";
         self.find(sql, &[], |row| rows::fingerprint(row, 0)).await
     }
 
-    pub(super) async fn claim_authorities(
+    pub(in crate::gateway::store) async fn claim_authorities(
         &mut self,
         own: Fingerprint,
     ) -> Result<Fingerprint, StoreError> {
@@ -293,14 +306,17 @@ impl Desk {
         Ok(self.authorities().await?.unwrap_or(own))
     }
 
-    pub(super) async fn adopt_authorities(&mut self, own: Fingerprint) -> Result<(), StoreError> {
+    pub(in crate::gateway::store) async fn adopt_authorities(
+        &mut self,
+        own: Fingerprint,
+    ) -> Result<(), StoreError> {
         let sql = "INSERT INTO authorities (fingerprint) VALUES ($1) \
                    ON CONFLICT (one) DO UPDATE SET fingerprint = excluded.fingerprint";
         self.write(sql, &[&own.0.as_slice()]).await?;
         Ok(())
     }
 
-    pub(super) async fn admit(
+    pub(in crate::gateway::store) async fn admit(
         &mut self,
         device: DeviceId,
         certificate: Fingerprint,

@@ -20,7 +20,7 @@ const STANDING: &str = "SELECT a.state, a.entries, a.head, h.request, h.gateway,
      WHERE a.id = $1";
 
 impl Desk {
-    pub(super) async fn summary(
+    pub(in crate::gateway::store) async fn summary(
         &mut self,
         id: AccountId,
         now: UnixMillis,
@@ -44,7 +44,7 @@ impl Desk {
         Ok(standing.account.summary(now)?)
     }
 
-    pub(super) async fn booked(
+    pub(in crate::gateway::store) async fn booked(
         &mut self,
         id: AccountId,
         request: RequestId,
@@ -59,7 +59,7 @@ impl Desk {
         stored.as_ref().map_or(Ok(None), books::booked)
     }
 
-    pub(super) async fn entries(
+    pub(in crate::gateway::store) async fn entries(
         &mut self,
         id: AccountId,
         from: u64,

@@ -152,7 +152,7 @@ impl Work<'_> {
         })
     }
 
-    pub(super) fn ordered(
+    pub(in crate::gateway::store) fn ordered(
         &self,
         id: AccountId,
         reference: &Reference,
@@ -187,11 +187,15 @@ impl Work<'_> {
         stored.iter().map(books::entry).collect()
     }
 
-    pub(super) fn summary(&self, id: AccountId, now: UnixMillis) -> Result<Summary, StoreError> {
+    pub(in crate::gateway::store) fn summary(
+        &self,
+        id: AccountId,
+        now: UnixMillis,
+    ) -> Result<Summary, StoreError> {
         Ok(self.standing_with_holds(id)?.account.summary(now)?)
     }
 
-    pub(super) fn booked(
+    pub(in crate::gateway::store) fn booked(
         &self,
         id: AccountId,
         request: RequestId,
@@ -209,7 +213,11 @@ impl Work<'_> {
         stored.as_ref().map_or(Ok(None), books::booked)
     }
 
-    pub(super) fn entries(&self, id: AccountId, from: u64) -> Result<Vec<Stored>, StoreError> {
+    pub(in crate::gateway::store) fn entries(
+        &self,
+        id: AccountId,
+        from: u64,
+    ) -> Result<Vec<Stored>, StoreError> {
         let mut query = self.connection.prepare_cached(
             "SELECT sequence, canonical, hash FROM entries \
              WHERE account = ?1 AND sequence >= ?2 ORDER BY sequence LIMIT ?3",

@@ -26,7 +26,7 @@ impl Work<'_> {
     }
 
     /// The months of all accounts that are over and not invoiced, the earliest of each first.
-    pub(super) fn months_due(
+    pub(in crate::gateway::store) fn months_due(
         &self,
         now: UnixMillis,
     ) -> Result<Vec<(AccountId, Month)>, StoreError> {
@@ -46,7 +46,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub(super) fn heads(&self) -> Result<BTreeMap<AccountId, Head>, StoreError> {
+    pub(in crate::gateway::store) fn heads(&self) -> Result<BTreeMap<AccountId, Head>, StoreError> {
         let mut query = self
             .connection
             .prepare_cached("SELECT id, entries, head FROM accounts")?;
@@ -58,7 +58,11 @@ impl Work<'_> {
         Ok(heads.collect::<Result<_, _>>()?)
     }
 
-    pub(super) fn put_task(&self, task: &NewTask, now: UnixMillis) -> Result<(), StoreError> {
+    pub(in crate::gateway::store) fn put_task(
+        &self,
+        task: &NewTask,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
         self.connection
             .prepare_cached(
                 "INSERT INTO tasks (kind, key, account, body, created_at) \
@@ -74,7 +78,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub(super) fn tasks(&self, kind: &str) -> Result<Vec<Task>, StoreError> {
+    pub(in crate::gateway::store) fn tasks(&self, kind: &str) -> Result<Vec<Task>, StoreError> {
         let mut query = self.connection.prepare_cached(
             "SELECT kind, key, account, body, created_at FROM tasks \
              WHERE kind = ?1 AND done_at IS NULL ORDER BY created_at, key LIMIT ?2",
@@ -93,7 +97,7 @@ impl Work<'_> {
     }
 
     /// Writes down how far a task is; done, it is on no list any more.
-    pub(super) fn update_task(
+    pub(in crate::gateway::store) fn update_task(
         &self,
         kind: &str,
         key: &str,
@@ -110,7 +114,11 @@ impl Work<'_> {
     }
 
     /// Remembers what would be lost of a request that is held.
-    pub(super) fn checkpoint(&mut self, id: AccountId, lose: &Lose) -> Result<(), StoreError> {
+    pub(in crate::gateway::store) fn checkpoint(
+        &mut self,
+        id: AccountId,
+        lose: &Lose,
+    ) -> Result<(), StoreError> {
         if !self.holds.has(id, lose.request) {
             return Ok(());
         }
@@ -137,7 +145,10 @@ impl Work<'_> {
     }
 
     /// Books what the last gateway was in the middle of when it went down, and says how much that was.
-    pub(super) fn lose_all(&mut self, now: UnixMillis) -> Result<usize, StoreError> {
+    pub(in crate::gateway::store) fn lose_all(
+        &mut self,
+        now: UnixMillis,
+    ) -> Result<usize, StoreError> {
         let lost: Vec<(AccountId, String)> = {
             let mut query = self
                 .connection
@@ -161,7 +172,7 @@ impl Work<'_> {
         Ok(self.provider_key(id, provider)?.is_some())
     }
 
-    pub(super) fn provider_key(
+    pub(in crate::gateway::store) fn provider_key(
         &self,
         id: AccountId,
         provider: &str,
@@ -176,7 +187,7 @@ impl Work<'_> {
     }
 
     /// Keeps an account's key, or forgets it.
-    pub(super) fn set_provider_key(
+    pub(in crate::gateway::store) fn set_provider_key(
         &self,
         id: AccountId,
         provider: &str,

@@ -46,7 +46,7 @@ impl Work<'_> {
         Ok(self.connection.prepare_cached(sql)?.execute(params)?)
     }
 
-    pub(super) fn create_account(
+    pub(in crate::gateway::store) fn create_account(
         &mut self,
         account: &NewAccount,
         now: UnixMillis,
@@ -59,18 +59,25 @@ impl Work<'_> {
         }
     }
 
-    pub(super) fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
+    pub(in crate::gateway::store) fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
         let sql = format!("SELECT {} FROM accounts ORDER BY name", rows::ACCOUNT);
         self.list(&sql, [], rows::account_row)
     }
 
-    pub(super) fn account_named(&self, name: &str) -> Result<AccountRow, StoreError> {
+    pub(in crate::gateway::store) fn account_named(
+        &self,
+        name: &str,
+    ) -> Result<AccountRow, StoreError> {
         let sql = format!("SELECT {} FROM accounts WHERE name = ?1", rows::ACCOUNT);
         self.find(&sql, [name], rows::account_row)?
             .ok_or(StoreError::UnknownAccount)
     }
 
-    pub(super) fn create_key(&self, key: &NewKey, now: UnixMillis) -> Result<(), StoreError> {
+    pub(in crate::gateway::store) fn create_key(
+        &self,
+        key: &NewKey,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
         check_name(&key.label)?;
         let account = blob(key.account.as_u128());
         let known = self.find(
@@ -94,7 +101,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub(super) fn keys(&self, account: Option<AccountId>) -> Result<Vec<KeyRow>, StoreError> {
+    pub(in crate::gateway::store) fn keys(
+        &self,
+        account: Option<AccountId>,
+    ) -> Result<Vec<KeyRow>, StoreError> {
         let sql = format!(
             "SELECT {} FROM keys WHERE ?1 IS NULL OR account = ?1 ORDER BY created_at, id",
             rows::KEY
@@ -102,7 +112,10 @@ impl Work<'_> {
         self.list(&sql, [account.map(|id| blob(id.as_u128()))], rows::key_row)
     }
 
-    pub(super) fn key_by_hash(&self, hash: &KeyHash) -> Result<KeyRow, StoreError> {
+    pub(in crate::gateway::store) fn key_by_hash(
+        &self,
+        hash: &KeyHash,
+    ) -> Result<KeyRow, StoreError> {
         let sql = format!("SELECT {} FROM keys WHERE hash = ?1", rows::KEY);
         unrevoked(self.find(&sql, [hash], rows::key_row)?)
     }
@@ -112,7 +125,7 @@ impl Work<'_> {
         self.find(&sql, [blob(key.as_u128())], rows::key_row)
     }
 
-    pub(super) fn revoke_key(
+    pub(in crate::gateway::store) fn revoke_key(
         &mut self,
         key: KeyId,
         devices_too: bool,
@@ -137,7 +150,7 @@ impl Work<'_> {
         Ok(devices)
     }
 
-    pub(super) fn enrol(
+    pub(in crate::gateway::store) fn enrol(
         &self,
         device: &NewDevice,
         now: UnixMillis,
@@ -170,7 +183,10 @@ impl Work<'_> {
         Ok(key.account)
     }
 
-    pub(super) fn devices(&self, account: Option<AccountId>) -> Result<Vec<DeviceRow>, StoreError> {
+    pub(in crate::gateway::store) fn devices(
+        &self,
+        account: Option<AccountId>,
+    ) -> Result<Vec<DeviceRow>, StoreError> {
         let sql = format!(
             "SELECT {} FROM devices WHERE ?1 IS NULL OR account = ?1 ORDER BY enrolled_at, id",
             rows::DEVICE
@@ -187,7 +203,7 @@ impl Work<'_> {
         self.find(&sql, [blob(device.as_u128())], rows::device_row)
     }
 
-    pub(super) fn revoke_device(
+    pub(in crate::gateway::store) fn revoke_device(
         &mut self,
         device: DeviceId,
         now: UnixMillis,
@@ -205,7 +221,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub(super) fn revocations(&self, after: u64) -> Result<Vec<Revocation>, StoreError> {
+    pub(in crate::gateway::store) fn revocations(
+        &self,
+        after: u64,
+    ) -> Result<Vec<Revocation>, StoreError> {
         self.list(
             "SELECT sequence, device FROM revocations WHERE sequence > ?1 ORDER BY sequence",
             [signed(after)],
@@ -216,20 +235,23 @@ impl Work<'_> {
         )
     }
 
-    pub(super) fn last_revocation(&self) -> Result<u64, StoreError> {
+    pub(in crate::gateway::store) fn last_revocation(&self) -> Result<u64, StoreError> {
         let sql = "SELECT coalesce(max(sequence), 0) FROM revocations";
         Ok(self
             .find(sql, [], |row| rows::sequence(row, 0))?
             .unwrap_or_default())
     }
 
-    pub(super) fn authorities(&self) -> Result<Option<Fingerprint>, StoreError> {
+    pub(in crate::gateway::store) fn authorities(&self) -> Result<Option<Fingerprint>, StoreError> {
         self.find("SELECT fingerprint FROM authorities", [], |row| {
             Ok(Fingerprint(row.get(0)?))
         })
     }
 
-    pub(super) fn claim_authorities(&self, own: Fingerprint) -> Result<Fingerprint, StoreError> {
+    pub(in crate::gateway::store) fn claim_authorities(
+        &self,
+        own: Fingerprint,
+    ) -> Result<Fingerprint, StoreError> {
         self.write(
             "INSERT INTO authorities (one, fingerprint) VALUES (1, ?1) ON CONFLICT DO NOTHING",
             [own.0],
@@ -237,7 +259,10 @@ impl Work<'_> {
         Ok(self.authorities()?.unwrap_or(own))
     }
 
-    pub(super) fn adopt_authorities(&self, own: Fingerprint) -> Result<(), StoreError> {
+    pub(in crate::gateway::store) fn adopt_authorities(
+        &self,
+        own: Fingerprint,
+    ) -> Result<(), StoreError> {
         self.write(
             "INSERT INTO authorities (one, fingerprint) VALUES (1, ?1) \
              ON CONFLICT (one) DO UPDATE SET fingerprint = excluded.fingerprint",
@@ -246,7 +271,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub(super) fn admit(
+    pub(in crate::gateway::store) fn admit(
         &self,
         device: DeviceId,
         certificate: Fingerprint,

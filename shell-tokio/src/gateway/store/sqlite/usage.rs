@@ -114,7 +114,7 @@ fn row(row: &Row<'_>) -> Result<(Key, Sums), rusqlite::Error> {
 }
 
 impl Work<'_> {
-    pub(super) fn usage(
+    pub(in crate::gateway::store) fn usage(
         &self,
         account: AccountId,
         span: Span,

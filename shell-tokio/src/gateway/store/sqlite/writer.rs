@@ -144,7 +144,7 @@ where
 }
 
 /// What the calls of one batch work on.
-pub(super) struct Work<'a> {
+pub(in crate::gateway::store) struct Work<'a> {
     pub(super) connection: &'a Connection,
     pub(super) holds: &'a mut Holds,
     /// What answers had said was deleted: nothing of it may stay in the log either.

@@ -1,171 +1,24 @@
+//! Two endpoints on a wire in memory, and what the tests of them share.
+
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "a test picks out the one event it looks for"
 )]
 
+mod bulk;
+mod trust;
+mod world;
+
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, time_provider::TimeProvider};
 
+use self::world::roots;
+pub(crate) use self::world::{Leaf, WALL, World};
 use super::*;
-use crate::identity::{GATEWAY_NAME, device_dns_name};
-use crate::ids::DeviceId;
-use crate::time::{UnixMillis, origin};
+use crate::identity::GATEWAY_NAME;
+use crate::time::origin;
 use crate::wire::ALPN;
-
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-
-/// 2026-11-18, within the validity of the certificates below.
-pub(crate) const WALL: UnixMillis = UnixMillis(1_795_000_000_000);
-
-#[derive(Debug)]
-struct FixedTime;
-
-impl TimeProvider for FixedTime {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(
-            WALL.as_secs(),
-        )))
-    }
-}
-
-/// A name of its own for each: two CAs of one name are told apart by a bad signature only.
-fn ca(name: &str) -> Issuer {
-    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, name);
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, key).unwrap()
-}
-
-pub(crate) struct Leaf {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Leaf {
-    fn copy(&self) -> Self {
-        Self {
-            chain: self.chain.clone(),
-            key: self.key.clone_key(),
-        }
-    }
-}
-
-fn leaf(ca: &Issuer, name: &str, usage: ExtendedKeyUsagePurpose, last_year: i32) -> Leaf {
-    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    params.extended_key_usages = vec![usage];
-    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
-    let certificate = params.signed_by(&key, ca).unwrap();
-    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-    Leaf {
-        chain: vec![certificate.der().clone()],
-        key: key.into(),
-    }
-}
-
-fn roots(ca: &Issuer) -> Arc<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.der().clone()).unwrap();
-    Arc::new(roots)
-}
-
-/// The certificate authorities of one deployment, and endpoints that trust them.
-pub(crate) struct World {
-    server_ca: Issuer,
-    device_ca: Issuer,
-}
-
-impl World {
-    pub(crate) fn new() -> Self {
-        Self::named("home")
-    }
-
-    pub(crate) fn named(name: &str) -> Self {
-        let named = |kind: &str| ca(&format!("{name} {kind}"));
-        Self {
-            server_ca: named("server"),
-            device_ca: named("device"),
-        }
-    }
-
-    fn server_leaf(&self) -> Leaf {
-        let usage = ExtendedKeyUsagePurpose::ServerAuth;
-        leaf(&self.server_ca, GATEWAY_NAME, usage, 2040)
-    }
-
-    pub(crate) fn server(&self, seed: u8) -> Quic {
-        self.server_with(self.server_leaf(), seed)
-    }
-
-    fn server_with(&self, own: Leaf, seed: u8) -> Quic {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots(&self.device_ca), provider.clone())
-                .build()
-                .unwrap();
-        let mut tls = rustls::ServerConfig::builder_with_details(provider, Arc::new(FixedTime))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(own.chain, own.key)
-            .unwrap();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        tls.send_tls13_tickets = 0;
-        let config = ServerConfig {
-            tls: Arc::new(tls),
-            reset_key: [1; 32],
-            token_key: [2; 32],
-            shard: 7,
-        };
-        Quic::server(config, &Seed::new([seed; 32])).unwrap()
-    }
-
-    pub(crate) fn device_leaf(&self, last_year: i32) -> Leaf {
-        self.leaf_of(DeviceId::from_u128(1), last_year)
-    }
-
-    pub(crate) fn leaf_of(&self, device: DeviceId, last_year: i32) -> Leaf {
-        let name = device_dns_name(device);
-        leaf(
-            &self.device_ca,
-            &name,
-            ExtendedKeyUsagePurpose::ClientAuth,
-            last_year,
-        )
-    }
-
-    fn client(&self, own: Option<Leaf>) -> Quic {
-        self.seeded_client(own, &Seed::new([9; 32]))
-    }
-
-    /// Two clients of one seed would choose the same connection ids.
-    pub(crate) fn seeded_client(&self, own: Option<Leaf>, seed: &Seed) -> Quic {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_details(provider, Arc::new(FixedTime))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots(&self.server_ca));
-        let mut tls = match own {
-            Some(own) => builder.with_client_auth_cert(own.chain, own.key).unwrap(),
-            None => builder.with_no_client_auth(),
-        };
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        let config = ClientConfig {
-            tls: Arc::new(tls),
-            server_name: GATEWAY_NAME.to_owned(),
-        };
-        Quic::client(config, seed).unwrap()
-    }
-}
 
 /// Two endpoints, a wire with a delay each way, and a clock that jumps to the next event.
 struct Pair {
@@ -366,19 +219,6 @@ fn opened(pair: &Pair) -> Vec<StreamId> {
 }
 
 #[test]
-fn both_sides_authenticate_and_the_gateway_learns_the_devices_certificate() {
-    let (pair, ..) = Pair::connected();
-    let certificate = pair.events[SERVER].iter().find_map(|event| match event {
-        Event::Connected {
-            peer_certificate, ..
-        } => peer_certificate.clone(),
-        _ => None,
-    });
-    let device = crate::identity::device_id_of(&certificate.unwrap());
-    assert_eq!(device, Ok(DeviceId::from_u128(1)));
-}
-
-#[test]
 fn streams_carry_bytes_both_ways_through_loss_reordering_and_duplication() {
     let (mut pair, conn, peer) = Pair::connected();
     pair.lose_percent = 10;
@@ -404,57 +244,6 @@ fn streams_carry_bytes_both_ways_through_loss_reordering_and_duplication() {
 }
 
 #[test]
-fn a_certificate_problem_ends_the_connection_with_its_alert() {
-    let world = World::new();
-    let stranger = World::named("stranger");
-    // TLS alerts: RFC 8446 §6.
-    for (own, expected) in [
-        (None, 116),
-        (Some(stranger.device_leaf(2040)), 48),
-        (Some(world.device_leaf(2021)), 45),
-    ] {
-        let mut pair = Pair::new(world.client(own), world.server(1));
-        pair.connect();
-        pair.run(Duration::from_secs(20));
-        let reasons = pair.closed(CLIENT);
-        let [
-            CloseReason::Tls {
-                alert,
-                by_peer: true,
-                ..
-            },
-        ] = reasons[..]
-        else {
-            panic!("{reasons:?}")
-        };
-        assert_eq!(*alert, expected);
-        assert!(matches!(
-            pair.closed(SERVER)[..],
-            [CloseReason::Tls { by_peer: false, .. }]
-        ));
-        assert_eq!(pair.ends[SERVER].connections(), 0);
-    }
-}
-
-#[test]
-fn a_gateway_of_another_ca_is_refused_by_the_device() {
-    let (world, stranger) = (World::new(), World::named("stranger"));
-    let client = world.client(Some(world.device_leaf(2040)));
-    let mut pair = Pair::new(client, stranger.server(1));
-    pair.connect();
-    let [
-        CloseReason::Tls {
-            alert: 48,
-            by_peer: false,
-            ..
-        },
-    ] = pair.closed(CLIENT)[..]
-    else {
-        panic!("{:?}", pair.closed(CLIENT))
-    };
-}
-
-#[test]
 fn a_closed_connection_tells_the_peer_why_and_leaves_nothing_behind() {
     let (mut pair, conn, _) = Pair::connected();
     let stream = pair.ends[CLIENT].open(conn, Priority::Control).unwrap();
@@ -476,36 +265,6 @@ fn a_closed_connection_tells_the_peer_why_and_leaves_nothing_behind() {
     assert_eq!(pair.ends[CLIENT].read(conn, stream), Read::Gone);
     assert_eq!(pair.ends[CLIENT].writable(conn, stream), 0);
     assert!(pair.ends[CLIENT].stats(conn).is_none());
-}
-
-#[test]
-fn a_newcomer_may_be_refused_or_made_to_prove_its_address() {
-    let world = World::new();
-    let client = || world.client(Some(world.device_leaf(2040)));
-    let mut pair = Pair::new(client(), world.server(1));
-    pair.admit = |quic, now, conn, _| quic.refuse(now, conn);
-    pair.connect();
-    assert_eq!(pair.closed(CLIENT), [&CloseReason::Refused]);
-    assert!(pair.ends[SERVER].incoming.is_empty());
-
-    let mut pair = Pair::new(client(), world.server(1));
-    pair.admit = |quic, now, conn, validated| {
-        if validated {
-            quic.accept(now, conn)
-        } else {
-            quic.retry(now, conn)
-        }
-    };
-    let (_, peer) = pair.connect();
-    assert!(peer.is_some());
-    let validated: Vec<bool> = pair.events[SERVER]
-        .iter()
-        .filter_map(|event| match event {
-            Event::Incoming { validated, .. } => Some(*validated),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(validated, [false, true]);
 }
 
 #[test]
@@ -565,99 +324,6 @@ fn an_idle_connection_outlives_a_minute_of_silence_but_not_two() {
 }
 
 #[test]
-fn a_probe_gets_out_when_the_window_is_full_and_brings_bulk_back() {
-    let (mut pair, conn, peer) = Pair::connected();
-    let stream = pair.ends[CLIENT].open(conn, Priority::Upload).unwrap();
-    let bulk = vec![7; 64 * 1024];
-    let fill = |pair: &mut Pair| {
-        while pair.ends[CLIENT].writable(conn, stream) > 0 {
-            pair.ends[CLIENT].send(conn, stream, &bulk);
-        }
-    };
-    fill(&mut pair);
-    pair.run(Duration::from_millis(15));
-    pair.black = true;
-    pair.run(Duration::from_secs(60));
-    pair.black = false;
-    pair.wire.clear();
-    let healed = pair.now.instant;
-    assert!(pair.ends[CLIENT].stats(conn).unwrap().last_received < healed);
-    let sent = pair.datagrams[CLIENT];
-    pair.ends[CLIENT].probe(pair.now, conn);
-    pair.settle();
-    assert_eq!(pair.datagrams[CLIENT], sent + 1, "one datagram, no more");
-    pair.run(Duration::from_millis(300));
-    assert!(pair.ends[CLIENT].stats(conn).unwrap().last_received > healed);
-    let mut received = 0;
-    for _ in 0..20 {
-        fill(&mut pair);
-        pair.run(Duration::from_millis(50));
-        received += pair.read_all(SERVER, peer, stream).len();
-    }
-    assert!(
-        received > 256 * 1024,
-        "bulk goes on within a second: {received}"
-    );
-}
-
-#[test]
-fn a_heartbeat_passes_while_bulk_fills_every_window() {
-    let (mut pair, conn, peer) = Pair::connected();
-    let control = pair.ends[CLIENT].open(conn, Priority::Control).unwrap();
-    pair.ends[CLIENT].send(conn, control, b"hello");
-    pair.run(Duration::from_millis(50));
-    assert_eq!(pair.read_all(SERVER, peer, control), b"hello");
-    for _ in 0..3 {
-        let bulk = pair.ends[CLIENT].open(conn, Priority::Upload).unwrap();
-        pair.ends[CLIENT].send(conn, bulk, &vec![1; 4 * 1024 * 1024]);
-    }
-    // Nobody reads the bulk, so the send window and the stream windows are full.
-    pair.run(Duration::from_secs(3));
-    pair.ends[CLIENT].send(conn, control, b"beat");
-    pair.run(Duration::from_millis(100));
-    assert_eq!(pair.read_all(SERVER, peer, control), b"beat");
-}
-
-#[test]
-fn small_writes_are_gathered_into_few_packets() {
-    let (mut pair, conn, peer) = Pair::connected();
-    let stream = pair.ends[CLIENT].open(conn, Priority::Escalation).unwrap();
-    let before = pair.datagrams[CLIENT];
-    for _ in 0..2000 {
-        pair.ends[CLIENT].send(conn, stream, &[5; 100]);
-        pair.settle();
-    }
-    pair.run(Duration::from_secs(2));
-    assert_eq!(pair.read_all(SERVER, peer, stream).len(), 200_000);
-    // 200 000 bytes need 167 full packets of 1 200; one each would have been 2 000.
-    let packets = pair.datagrams[CLIENT] - before;
-    assert!(packets < 300, "{packets}");
-}
-
-#[test]
-fn a_full_queue_is_reported_writable_when_it_has_drained() {
-    let (mut pair, conn, peer) = Pair::connected();
-    let stream = pair.ends[CLIENT].open(conn, Priority::Upload).unwrap();
-    pair.ends[CLIENT].send(conn, stream, &vec![1; 4 * 1024 * 1024]);
-    pair.run(Duration::from_secs(1));
-    assert_eq!(pair.ends[CLIENT].writable(conn, stream), 0);
-    let writable = |pair: &Pair| {
-        pair.events[CLIENT]
-            .iter()
-            .filter(|e| matches!(e, Event::Writable { .. }))
-            .count()
-    };
-    assert_eq!(writable(&pair), 0);
-    for _ in 0..100 {
-        pair.read_all(SERVER, peer, stream);
-        pair.run(Duration::from_millis(50));
-    }
-
-    assert_eq!(writable(&pair), 1);
-    assert!(pair.ends[CLIENT].writable(conn, stream) > 0);
-}
-
-#[test]
 fn rubbish_is_dropped_and_the_connection_goes_on() {
     let (mut pair, conn, peer) = Pair::connected();
     for length in [0, 1, 5, 20, 21, 1199, 1200, 65_000] {
@@ -681,74 +347,6 @@ fn rubbish_is_dropped_and_the_connection_goes_on() {
     pair.ends[CLIENT].send(conn, stream, b"still here");
     pair.run(Duration::from_millis(100));
     assert_eq!(pair.read_all(SERVER, peer, stream), b"still here");
-}
-
-#[test]
-fn a_device_reads_every_stream_while_none_of_the_others_is_read() {
-    let (mut pair, conn, peer) = Pair::connected();
-    let mut streams = Vec::new();
-    for _ in 0..20 {
-        while let Some(stream) = pair.ends[CLIENT].open(conn, Priority::Escalation) {
-            pair.ends[CLIENT].send(conn, stream, b"?");
-            pair.ends[CLIENT].finish(conn, stream);
-            streams.push(stream);
-        }
-        pair.run(Duration::from_millis(50));
-    }
-    // Seven answers fill their windows and nobody reads them.
-    for &stream in &streams[..7] {
-        pair.ends[SERVER].send(peer, stream, &vec![1; 1024 * 1024]);
-    }
-    pair.run(Duration::from_secs(5));
-    pair.ends[SERVER].send(peer, streams[8], b"answer");
-    pair.run(Duration::from_millis(100));
-    assert_eq!(pair.read_all(CLIENT, conn, streams[8]), b"answer");
-}
-
-#[test]
-fn a_new_address_is_told_at_once_though_bulk_fills_the_window() {
-    let (mut pair, conn, _) = Pair::connected();
-    let stream = pair.ends[CLIENT].open(conn, Priority::Upload).unwrap();
-    pair.ends[CLIENT].send(conn, stream, &vec![1; 1024 * 1024]);
-    pair.run(Duration::from_millis(15));
-    pair.black = true;
-    pair.run(Duration::from_secs(10));
-    pair.black = false;
-    let healed = pair.now.instant;
-    pair.addrs[CLIENT] = "[::1]:2000".parse().unwrap();
-    pair.ends[CLIENT].handle_rebind(pair.now);
-    pair.run(Duration::from_millis(100));
-    let (_, server) = (&pair.ends[CLIENT], &pair.ends[SERVER]);
-    let peer = *server.conns.keys().next().unwrap();
-    assert_eq!(server.stats(peer).unwrap().remote, pair.addrs[CLIENT]);
-    assert!(pair.ends[CLIENT].stats(conn).unwrap().last_received > healed);
-}
-
-#[test]
-fn datagrams_that_arrive_together_are_reported_readable_once() {
-    let (mut pair, conn, peer) = Pair::connected();
-    let stream = pair.ends[CLIENT].open(conn, Priority::Upload).unwrap();
-    pair.ends[CLIENT].send(conn, stream, b"first");
-    pair.run(Duration::from_millis(50));
-    pair.read_all(SERVER, peer, stream);
-    pair.events[SERVER].clear();
-    pair.ends[CLIENT].send(conn, stream, &[1; 10_000]);
-    pair.settle();
-    pair.now = pair.now.after(Duration::from_millis(10));
-    for (_, (to, bytes)) in std::mem::take(&mut pair.wire) {
-        let datagram = Datagram {
-            remote: pair.addrs[1 - to],
-            local_ip: None,
-            ecn: None,
-            data: BytesMut::from(&bytes[..]),
-        };
-        pair.ends[to].handle_datagram(pair.now, datagram);
-    }
-    pair.settle();
-    let [Event::Readable { .. }] = pair.events[SERVER][..] else {
-        panic!("{:?}", pair.events[SERVER])
-    };
-    assert_eq!(pair.read_all(SERVER, peer, stream), [1; 10_000]);
 }
 
 #[test]
@@ -789,23 +387,6 @@ fn without_tls_chance_a_run_repeats_to_the_datagram() {
     let first = play();
     assert!(first.len() > 200);
     assert_eq!(first, play());
-}
-
-#[test]
-fn a_tls_configuration_for_another_protocol_is_refused() {
-    let world = World::new();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots(&world.server_ca))
-        .with_no_client_auth();
-    let config = ClientConfig {
-        tls: Arc::new(tls),
-        server_name: GATEWAY_NAME.to_owned(),
-    };
-    let refused = Quic::client(config, &Seed::new([1; 32])).unwrap_err();
-    assert_eq!(refused, BadTls::OtherProtocol);
 }
 
 #[test]

@@ -6,26 +6,30 @@
 //!        one round trip                                      one round trip
 //! ```
 
+mod book;
+mod columns;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::billing::account::order::{Known, Order, Subject};
-use mesh_core::billing::account::{Command, Facts, Lose, Prior};
-use mesh_core::billing::lease::{self, GatewayId, Judge, Lease};
-use mesh_core::billing::ledger::{self, Record};
-use mesh_core::billing::usage::{Key, Sums};
-use mesh_core::gateway::{Keep, Transcript};
-use mesh_core::ids::{AccountId, DeviceId, RequestId};
+use mesh_core::billing::account::order::{Order, Subject};
+use mesh_core::billing::account::{Command, Lose, Prior};
+use mesh_core::billing::lease::{GatewayId, Judge, Lease};
+use mesh_core::billing::ledger;
+use mesh_core::gateway::Keep;
+use mesh_core::ids::AccountId;
 use mesh_core::time::UnixMillis;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use self::book::Book;
+use self::columns::Columns;
 use super::connection::Link;
 use super::desk::Values;
 use super::rows::{self, signed, uuid};
-use super::{statements, usage};
-use crate::gateway::store::books::{self, Done, Line, Outcome, Standing};
+use super::statements;
+use crate::gateway::store::books::{self, Done, Standing};
 use crate::gateway::store::error::StoreError;
-use crate::gateway::store::types::{NewTask, Ordered};
+use crate::gateway::store::types::Ordered;
 
 /// What is asked about an account's money.
 #[derive(Clone, Debug)]
@@ -117,188 +121,6 @@ struct Batch {
     /// The server's clock, and this gateway's lease.
     clock: UnixMillis,
     lease: Option<Lease>,
-}
-
-/// What an answer said, to be kept.
-struct Spoken {
-    request: RequestId,
-    device: DeviceId,
-    ends_at: UnixMillis,
-    transcript: Transcript,
-}
-
-/// One account, locked.
-struct Book {
-    standing: Standing,
-    /// Whose each hold is, as it is in the database; void ones too.
-    holders: BTreeMap<RequestId, GatewayId>,
-    /// The providers that the account pays itself.
-    providers: Vec<String>,
-    /// What stands under requests' ids and orders' references.
-    priors: BTreeMap<String, Prior>,
-    records: BTreeMap<String, Record>,
-    /// What the only order of the batch undoes, and what has been undone of that.
-    subject: Option<(UnixMillis, Record)>,
-    undone: Vec<Record>,
-    /// To be added.
-    lines: Vec<Line>,
-    usage: Vec<(Key, Sums)>,
-    tasks: Vec<(NewTask, UnixMillis)>,
-    answers: Vec<Spoken>,
-    /// Requests that began or ended.
-    touched: BTreeSet<RequestId>,
-    /// Requests whose hold is void. What their gateway was in the middle of is booked by itself.
-    void: BTreeSet<RequestId>,
-}
-
-impl Book {
-    fn new(standing: Standing, providers: Vec<String>) -> Self {
-        Self {
-            standing,
-            holders: BTreeMap::new(),
-            providers,
-            priors: BTreeMap::new(),
-            records: BTreeMap::new(),
-            subject: None,
-            undone: Vec::new(),
-            lines: Vec::new(),
-            usage: Vec::new(),
-            tasks: Vec::new(),
-            answers: Vec::new(),
-            touched: BTreeSet::new(),
-            void: BTreeSet::new(),
-        }
-    }
-
-    fn command(
-        &mut self,
-        me: GatewayId,
-        asked: &Asked<'_>,
-        command: &Command,
-    ) -> Result<Done, StoreError> {
-        if self.is_of_another_life(me, command) {
-            return Ok(Done::default());
-        }
-        self.carry_out(me, asked, command)
-    }
-
-    /// An answer that is another gateway's meanwhile is left to it.
-    fn cut_off(
-        &mut self,
-        me: GatewayId,
-        asked: &Asked<'_>,
-        lose: &Lose,
-    ) -> Result<Done, StoreError> {
-        if self
-            .holders
-            .get(&lose.request)
-            .is_some_and(|&holder| holder != me)
-        {
-            return Ok(Done::default());
-        }
-        self.carry_out(me, asked, &Command::Lose(lose.clone()))
-    }
-
-    fn carry_out(
-        &mut self,
-        me: GatewayId,
-        asked: &Asked<'_>,
-        command: &Command,
-    ) -> Result<Done, StoreError> {
-        let request = command.request();
-        let prior = self.priors.get(&request.to_string()).cloned();
-        let (provider_key, ends) = match command {
-            Command::Hold(hold) => (self.providers.contains(&hold.provider), false),
-            Command::Settle(_) | Command::Release(_) | Command::Lose(_) => (false, true),
-        };
-        let facts = Facts {
-            now: asked.now,
-            prior: prior.clone(),
-            provider_key,
-        };
-        let outcome = self
-            .standing
-            .carry_out(asked.account, &facts, command.clone())?;
-        if ends {
-            self.touched.insert(request);
-        }
-        for (request, _) in &outcome.touched {
-            self.touched.insert(*request);
-            if self.standing.account.holds.contains_key(request) {
-                self.holders.insert(*request, me);
-            }
-        }
-        let done = Done::new(prior, &outcome);
-        self.take(outcome, asked.now);
-        Ok(done)
-    }
-
-    /// Keeps what an answer said, by the server's clock.
-    fn keep(&mut self, command: &Command, keep: Option<&Keep>, clock: UnixMillis) {
-        if let Some((keep, device)) = keep.zip(command.device()) {
-            self.answers.push(Spoken {
-                request: command.request(),
-                device,
-                ends_at: books::ends_at(clock, keep.kept),
-                transcript: keep.transcript.clone(),
-            });
-        }
-    }
-
-    /// Whether a command speaks of a hold that is not there any more, while the same question was asked
-    /// again and is held by somebody.
-    fn is_of_another_life(&self, me: GatewayId, command: &Command) -> bool {
-        let request = command.request();
-        let held = self.standing.account.holds.get(&request);
-        let Some((held, holder)) = held.zip(self.holders.get(&request)) else {
-            return false;
-        };
-        match command {
-            Command::Release(release) => !lease::means(me, release, *holder, held.id),
-            Command::Lose(_) => true,
-            Command::Hold(_) | Command::Settle(_) => false,
-        }
-    }
-
-    /// Whatever it does, holds stay.
-    fn order(&mut self, asked: &Asked<'_>, order: &Order) -> Result<Answer, StoreError> {
-        let reference = order.reference.as_str();
-        let known = Known {
-            now: asked.now,
-            prior: self.records.get(reference).cloned(),
-            subject: self.subject.clone(),
-            undone: self.undone.clone(),
-        };
-        let outcome = self.standing.order(asked.account, &known, order)?;
-        let record = outcome.lines.last();
-        let record = record.map(|line| line.entry.record.clone());
-        let repeated = record.is_none();
-        let lost = || StoreError::Damaged("an order was written and is not there".to_owned());
-        let record = record.or(known.prior).ok_or_else(lost)?;
-        self.take(outcome, asked.now);
-        self.records.insert(reference.to_owned(), record.clone());
-        Ok(Answer::Ordered(Box::new(Ordered { record, repeated })))
-    }
-
-    fn lapse(&mut self, asked: &Asked<'_>) -> Result<Answer, StoreError> {
-        let outcome = self.standing.lapse(asked.account, asked.now)?;
-        self.take(outcome, asked.now);
-        Ok(Answer::Lapsed)
-    }
-
-    /// Keeps what has to be written, and what later calls of the batch have to know.
-    fn take(&mut self, outcome: Outcome, now: UnixMillis) {
-        for line in outcome.lines {
-            let record = &line.entry.record;
-            if let Some((request, prior)) = books::filed_under(record).zip(Prior::of(record)) {
-                self.priors.insert(request, prior);
-            }
-            self.lines.push(line);
-        }
-        self.usage.extend(outcome.usage);
-        let tasks = outcome.tasks.into_iter().map(|task| (task, now));
-        self.tasks.extend(tasks);
-    }
 }
 
 impl Batch {
@@ -496,99 +318,6 @@ async fn load_subject(
         book.undone.push(entry(&row, 0)?.record);
     }
     Ok(())
-}
-
-/// Everything that is to be written, as columns.
-#[derive(Default)]
-struct Columns<'a> {
-    touched_accounts: Vec<Uuid>,
-    touched_requests: Vec<Uuid>,
-    gone_accounts: Vec<Uuid>,
-    gone_requests: Vec<Uuid>,
-    held_accounts: Vec<Uuid>,
-    held_requests: Vec<Uuid>,
-    helds: Vec<String>,
-    entry_accounts: Vec<Uuid>,
-    sequences: Vec<i64>,
-    canonicals: Vec<&'a str>,
-    hashes: Vec<&'a [u8]>,
-    usage: usage::Columns,
-    accounts: Vec<Uuid>,
-    states: Vec<String>,
-    entries: Vec<i64>,
-    heads: Vec<&'a [u8]>,
-    answer_accounts: Vec<Uuid>,
-    answer_requests: Vec<Uuid>,
-    answer_devices: Vec<Uuid>,
-    answer_ends: Vec<i64>,
-    transcripts: Vec<&'a [u8]>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(batch: &'a Batch) -> Result<Self, StoreError> {
-        let mut columns = Self::default();
-        for (id, book) in &batch.books {
-            if let Ok(book) = book {
-                columns.take(*id, book)?;
-            }
-        }
-        Ok(columns)
-    }
-
-    fn take(&mut self, id: AccountId, book: &'a Book) -> Result<(), StoreError> {
-        let account = uuid(id.as_u128());
-        for line in &book.lines {
-            self.entry_accounts.push(account);
-            self.sequences.push(signed(line.entry.sequence));
-            self.canonicals.push(&line.canonical);
-            self.hashes.push(&line.hash.0);
-        }
-        if !book.lines.is_empty() {
-            self.accounts.push(account);
-            self.states.push(book.standing.state()?);
-            self.entries.push(signed(book.standing.entries));
-            self.heads.push(&book.standing.head.0);
-        }
-        let mut sums: BTreeMap<&Key, Sums> = BTreeMap::new();
-        for (key, more) in &book.usage {
-            let sum = sums.entry(key).or_default();
-            *sum = sum.plus(more)?;
-        }
-        for (key, sums) in sums {
-            self.usage.push(account, key, &sums);
-        }
-        for spoken in &book.answers {
-            self.answer_accounts.push(account);
-            self.answer_requests.push(uuid(spoken.request.as_u128()));
-            self.answer_devices.push(uuid(spoken.device.as_u128()));
-            self.answer_ends.push(signed(spoken.ends_at.0));
-            self.transcripts.push(spoken.transcript.as_bytes());
-        }
-        for request in &book.touched {
-            self.touched_accounts.push(account);
-            self.touched_requests.push(uuid(request.as_u128()));
-        }
-        for request in book.touched.union(&book.void) {
-            let name = uuid(request.as_u128());
-            if let Some(held) = book.standing.account.holds.get(request) {
-                self.held_accounts.push(account);
-                self.held_requests.push(name);
-                let text = serde_json::to_string(held);
-                self.helds
-                    .push(text.map_err(|error| StoreError::Failed(error.to_string()))?);
-            } else {
-                self.gone_accounts.push(account);
-                self.gone_requests.push(name);
-            }
-        }
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.gone_accounts.is_empty()
-            && self.held_accounts.is_empty()
-            && self.entry_accounts.is_empty()
-    }
 }
 
 /// Writes and commits, all of it sent at once. Also what is only set aside waits for the disk: a hold that

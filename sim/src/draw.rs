@@ -4,6 +4,7 @@
 mod drain;
 mod endings;
 mod money;
+mod rates;
 
 use crate::chance::Chance;
 use crate::net::{Bursts, Link};
@@ -65,6 +66,8 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
     };
     draw.happenings
         .extend(drain::drains(seed, draw.until, &fleet));
+    let rates = rates::rates(seed, draw.until, devices.len(), &draw.happenings);
+    draw.happenings.extend(rates.happenings);
     draw.happenings.sort_by_key(|timed| timed.at);
     Plan {
         seed,
@@ -74,6 +77,7 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
         faults_until: draw.until,
         wall_ms: money.wall_ms,
         kept_secs: endings.kept_secs,
+        rates: rates.rates,
         gateways: u32::try_from(gateways).unwrap_or(1),
         ceilings,
         devices,

@@ -7,12 +7,20 @@
 pub mod at_end;
 mod drain;
 pub mod money;
+mod rates;
 
 use self::drain::{
     a_device_is_not_sent_away_before_its_turn,
     a_gateway_that_goes_away_takes_in_nobody_and_nothing,
     an_answer_is_cut_off_only_when_the_time_of_its_gateway_is_over,
     devices_are_sent_away_one_after_another,
+};
+use self::rates::{
+    no_more_answers_run_at_once_than_may,
+    nobody_asks_more_of_a_gateway_than_a_bucket_of_a_minutes_worth_gives,
+    nothing_is_refused_for_a_rate_that_it_is_within, what_is_beyond_a_rate_is_refused,
+    what_is_refused_for_a_rate_is_asked_again_while_there_is_time,
+    what_was_refused_for_a_rate_is_not_asked_again_before_its_time,
 };
 use mesh_core::device::{AskError, State, Why};
 use mesh_core::error::ErrorCode;
@@ -21,6 +29,7 @@ use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::FinishReason;
 
 use crate::queue::{Micros, SECOND};
+use crate::record::rates::Asking;
 use crate::record::{Outcome, Record, Violation};
 
 /// Something that is about to be recorded.
@@ -48,6 +57,10 @@ pub enum Seen<'a> {
     SentAway(usize, Micros),
     /// A gateway gave an answer up.
     CutOff(usize),
+    /// A gateway begins with a question.
+    Begun(&'a Asking),
+    /// A gateway refuses a question: its device or account asks too much.
+    Refused(&'a Asking),
     /// A device holds so many undrained outputs.
     Outputs(usize),
 }
@@ -84,6 +97,12 @@ const ALWAYS: &[(&str, Check)] = sentences![
     an_answer_is_cut_off_only_when_the_time_of_its_gateway_is_over,
     devices_are_sent_away_one_after_another,
     a_device_is_not_sent_away_before_its_turn,
+    nobody_asks_more_of_a_gateway_than_a_bucket_of_a_minutes_worth_gives,
+    what_is_beyond_a_rate_is_refused,
+    no_more_answers_run_at_once_than_may,
+    what_was_refused_for_a_rate_is_not_asked_again_before_its_time,
+    nothing_is_refused_for_a_rate_that_it_is_within,
+    what_is_refused_for_a_rate_is_asked_again_while_there_is_time,
 ];
 
 /// Asks every invariant.
@@ -220,6 +239,8 @@ fn an_honest_gateway_is_never_accused_of_breaking_the_protocol(
         | Seen::TakenIn(_)
         | Seen::SentAway(..)
         | Seen::CutOff(_)
+        | Seen::Begun(_)
+        | Seen::Refused(_)
         | Seen::Outputs(_) => Ok(()),
     }
 }
@@ -248,6 +269,8 @@ fn sequence_numbers_never_go_back_and_no_honest_device_is_accused_of_breaking_th
         | Seen::TakenIn(_)
         | Seen::SentAway(..)
         | Seen::CutOff(_)
+        | Seen::Begun(_)
+        | Seen::Refused(_)
         | Seen::Outputs(_) => Ok(()),
     }
 }
@@ -373,6 +396,8 @@ fn no_backlog_grows_beyond_its_limit(_: &Record, _: Micros, seen: &Seen<'_>) -> 
         | Seen::TakenIn(_)
         | Seen::SentAway(..)
         | Seen::CutOff(_)
+        | Seen::Begun(_)
+        | Seen::Refused(_)
         | Seen::Prewarmed(_) => Ok(()),
     }
 }
@@ -452,7 +477,13 @@ fn a_question_is_not_given_up_while_there_is_a_tunnel(
     else {
         return Ok(());
     };
-    let device = record.questions.get(id).map(|asked| asked.device);
+    let asked = record.questions.get(id);
+    let device = asked.map(|asked| asked.device);
+    let untaken = asked.is_some_and(|asked| asked.refused && asked.produced.is_empty());
+    let mute = device.and_then(|device| record.mute_until.get(&device));
+    if untaken && mute.is_some_and(|until| now < until.saturating_add(GOES_ON_WITHIN)) {
+        return Ok(());
+    }
     let narrow = device.and_then(|device| record.narrow_until.get(&device));
     if narrow.is_some_and(|until| now < until.saturating_add(GOES_ON_WITHIN)) {
         return Ok(());

@@ -40,6 +40,9 @@ pub struct Plan {
     /// How long answers are kept after their end, seconds.
     #[serde(default = "kept_secs")]
     pub kept_secs: u32,
+    /// How much may be asked; what a gateway allows if nothing is said, if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<RatesPlan>,
     /// Gateways of the deployment: with several, devices try them in turn.
     pub gateways: u32,
     /// What each account may spend in a month, nano-dollars.
@@ -52,6 +55,29 @@ pub struct Plan {
     pub upstream_us: (Micros, Micros),
     /// Everything that happens, in order of time.
     pub happenings: Vec<Timed>,
+}
+
+/// How much may be asked of each gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RatesPlan {
+    /// Questions of one device in a minute.
+    pub device_per_minute: u32,
+    /// Questions of one account in a minute.
+    pub account_per_minute: u32,
+    /// Answers of one device at once.
+    pub device_at_once: u32,
+    /// Answers of one account at once.
+    pub account_at_once: u32,
+}
+
+impl RatesPlan {
+    /// What the documentation says of a gateway that is told nothing.
+    pub const UNTOLD: Self = Self {
+        device_per_minute: 100,
+        account_per_minute: 100,
+        device_at_once: 32,
+        account_at_once: 1024,
+    };
 }
 
 /// One device.

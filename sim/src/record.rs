@@ -1,6 +1,8 @@
 //! What is known of a run from outside the machines: the questions and what became of them, the
 //! devices' tunnels. The invariants judge by it.
 
+pub mod rates;
+
 use std::collections::BTreeMap;
 
 use mesh_core::device::{AskError, State, Why};
@@ -68,6 +70,8 @@ pub struct Asked {
     pub cut: Option<Micros>,
     /// When another process of its device went on with it last.
     pub restored: Option<Micros>,
+    /// Whether a gateway refused it for a rate, or for too many answers at once.
+    pub refused: bool,
     /// When it was charged, if the provider had counted it whole.
     pub counted: Option<Micros>,
     /// How it ended.
@@ -97,6 +101,10 @@ pub struct TunnelRecord {
     pub doubted: Option<Micros>,
     /// When the oldest heartbeat without an answer went out.
     pub beat: Option<Micros>,
+    /// How often its device's process had begun.
+    pub life: u32,
+    /// How often its state has changed in this life of its device's process.
+    pub changes: u32,
 }
 
 impl TunnelRecord {
@@ -135,6 +143,7 @@ impl TunnelRecord {
             State::Disconnected | State::Failed => self.waiting_since = None,
         }
         self.state = to;
+        self.changes += 1;
     }
 }
 
@@ -151,6 +160,8 @@ impl Default for TunnelRecord {
             moves_from: None,
             doubted: None,
             beat: None,
+            life: 0,
+            changes: 0,
         }
     }
 }
@@ -176,6 +187,9 @@ pub struct Record {
     /// Until when a device's link was too narrow for QUIC, which needs 1 200 bytes (RFC 9000 §14):
     /// heartbeats pass, and keep a tunnel alive that no question fits through.
     pub narrow_until: BTreeMap<usize, Micros>,
+    /// Until when nothing came through that a device sent, though it may have heard its gateway: what had not
+    /// been taken yet finds no stream then.
+    pub mute_until: BTreeMap<usize, Micros>,
     /// When devices began an attempt to connect, virtual µs.
     pub attempts: Vec<Micros>,
     /// When gateways had established a session, virtual µs.
@@ -196,6 +210,8 @@ pub struct Record {
     pub going_away: BTreeMap<usize, GoingAway>,
     /// Gateways there are.
     pub gateways: usize,
+    /// What gateways have let devices ask.
+    pub rates: rates::Rates,
     /// For how long devices had a session, all together, µs.
     pub up_us: Micros,
 }
@@ -205,6 +221,15 @@ impl Record {
     #[must_use]
     pub fn question_of(&self, id: RequestId) -> RequestId {
         self.wires.get(&id).copied().unwrap_or(id)
+    }
+
+    /// Which process of its device hears what is said of a question now, and over which state of its
+    /// tunnel, each by number.
+    #[must_use]
+    pub fn heard_by(&self, id: RequestId) -> (u32, u32) {
+        let asked = self.questions.get(&self.question_of(id));
+        let tunnel = asked.and_then(|asked| self.tunnels.get(asked.device));
+        tunnel.map_or((0, 0), |tunnel| (tunnel.life, tunnel.changes))
     }
 }
 

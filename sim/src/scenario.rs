@@ -27,6 +27,7 @@ pub fn fleet(transport: &str, devices: usize) -> Plan {
         faults_until: Micros::MAX / 4,
         wall_ms: WALL_MS,
         kept_secs: 600,
+        rates: None,
         gateways: 1,
         ceilings: vec![RICH],
         devices: (0..devices).map(device).collect(),

@@ -13,6 +13,7 @@
 //! * `device`, `gateway`: a node's step and what its outputs lead to.
 //! * `happen`: what a plan lets happen, and the healing.
 //! * `recall`: answers that outlive their gateway.
+//! * `rates`: how much is asked, and what is refused for that.
 //! * `money`: orders, the gateways' regular work on accounts, and who watches the ledgers.
 //!
 //! There are no threads. The first invariant that does not hold stops the run.
@@ -24,6 +25,7 @@ mod gateway;
 mod happen;
 mod money;
 mod observe;
+mod rates;
 mod recall;
 
 use std::collections::BTreeMap;
@@ -91,7 +93,8 @@ enum Event {
     Happening(usize),
     Undo(usize),
     Heal,
-    Probe,
+    /// A device asks whether all is well again, or everyone does.
+    Probe(Option<usize>),
     StoreDone(Box<StoreJob>),
     /// A gateway looks after the accounts.
     Rounds(usize),
@@ -186,6 +189,7 @@ impl<W: Wire> World<W> {
             healed: false,
             record: Record {
                 kept: Micros::from(plan.kept_secs) * SECOND,
+                rates: crate::record::rates::Rates::new(plan.rates),
                 ..Record::default()
             },
             probes: Vec::new(),
@@ -224,7 +228,7 @@ impl<W: Wire> World<W> {
         }
         let healing = world.plan.faults_until;
         world.queue.put(healing, Event::Heal);
-        world.queue.put(healing + BACK_WITHIN, Event::Probe);
+        world.put_probes(healing + BACK_WITHIN);
         Ok(world)
     }
 
@@ -234,7 +238,7 @@ impl<W: Wire> World<W> {
     ///
     /// [`Unbuildable`] when a node cannot be started anew.
     pub fn run(&mut self) -> Result<Finished, Unbuildable> {
-        let end = self.plan.faults_until + BACK_WITHIN + AT_REST_WITHIN;
+        let end = self.plan.faults_until + BACK_WITHIN + self.probes_take() + AT_REST_WITHIN;
         while self.violation.is_none() {
             let Some(event) = self.queue.take(end) else {
                 self.check_end();
@@ -328,7 +332,7 @@ impl<W: Wire> World<W> {
                 self.undo(index, &what)?;
             }
             Event::Heal => self.heal()?,
-            Event::Probe => self.probe(),
+            Event::Probe(device) => self.probe(device),
             Event::StoreDone(job) => self.store_done(*job),
             Event::Rounds(gateway) => self.rounds(gateway),
             Event::Upstream(call) => self.upstream(call),

@@ -553,6 +553,8 @@ impl<T: Transport> Device<T> {
         question.pieces = Reassembly::new();
         question.acked = 0;
         let place = question.leave_stream();
+        // Another process that knew the old id alone would ask once more.
+        self.touched = true;
         self.leave(Lane::Question(id), place);
         self.waiting.push_front(Lane::Question(id));
         true

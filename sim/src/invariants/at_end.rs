@@ -47,6 +47,7 @@ const AT_END: &[(&str, Check)] = sentences![
     nothing_is_charged_that_was_never_asked_of_a_model,
     an_answer_that_was_charged_is_never_reported_lost,
     an_expired_answer_comes_with_its_receipt,
+    a_question_that_was_refused_for_a_rate_costs_nothing,
 ];
 
 /// Asks every invariant.
@@ -179,6 +180,15 @@ fn an_expired_answer_comes_with_its_receipt(end: &End<'_>) -> Verdict {
         let stands = charge.map(|charge| charge.charge.0);
         if told != stands || told.is_none() {
             return Err(format!("{id}: told {told:?}, the ledger says {stands:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn a_question_that_was_refused_for_a_rate_costs_nothing(end: &End<'_>) -> Verdict {
+    for (id, _, charge) in refused_with(end, &[ErrorCode::RateLimited]) {
+        if charge.is_some() {
+            return Err(format!("{id} was refused for a rate, and was charged"));
         }
     }
     Ok(())

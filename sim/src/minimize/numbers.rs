@@ -76,6 +76,7 @@ pub(super) fn smaller(search: &mut Search<'_>) {
     search.keep_change(|plan| plan.store_us = (100, 100));
     search.keep_change(|plan| plan.upstream_us = (MILLI, MILLI));
     search.keep_change(|plan| plan.wall_ms = WALL_MS);
+    search.keep_change(|plan| plan.rates = None);
     let least = last_moment(&search.plan).map_or(FAULTS_LEAST, |last| last + HEALS_AFTER);
     lower(search, least, |plan| Some(&mut plan.faults_until));
     for at in 0..search.plan.happenings.len() {

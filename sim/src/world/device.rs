@@ -134,7 +134,10 @@ impl<W: Wire> World<W> {
         node.machine = Some(Device::new(transport, config, &seed));
         node.prewarmed_at = None;
         node.beats = (0, 0);
-        self.record.tunnels[at] = crate::record::TunnelRecord::default();
+        self.record.tunnels[at] = crate::record::TunnelRecord {
+            life: self.devices[at].life,
+            ..crate::record::TunnelRecord::default()
+        };
         self.give_device(at, Input::Connect);
         self.go_on_with_questions(at);
         Ok(())
@@ -518,6 +521,7 @@ impl<W: Wire> World<W> {
 
     pub(super) fn ended(&mut self, request: RequestId, outcome: Outcome) {
         self.see(&Seen::Ended(request, &outcome));
+        self.count_refused(request, &outcome);
         self.count_ending(&outcome);
         self.record_text(request, Text::Ended);
         if let Some(asked) = self.record.questions.get_mut(&request) {

@@ -58,7 +58,7 @@ pub(super) struct StoreJob {
     ask: Ask,
 }
 
-fn config(kept_secs: u32) -> Config {
+fn config(kept_secs: u32, rates: Rates) -> Config {
     let model = |name: &str, dialect| Model {
         name: name.to_owned(),
         provider: name.to_owned(),
@@ -78,7 +78,7 @@ fn config(kept_secs: u32) -> Config {
             kept: Duration::from_secs(kept_secs.into()),
             ..Keeping::default()
         },
-        rates: Rates::default(),
+        rates,
     }
 }
 
@@ -96,8 +96,8 @@ impl<W: Wire> World<W> {
         let seed = seed.child(&format!("life {}", node.life));
         let shard = u8::try_from(at).map_err(Unbuildable::new)?;
         let transport = W::gateway(&self.authority, shard, &node.clock, &seed)?;
-        let machine =
-            Gateway::new(transport, config(self.plan.kept_secs)).map_err(Unbuildable::new)?;
+        let config = config(self.plan.kept_secs, super::rates::rates(self.plan.rates));
+        let machine = Gateway::new(transport, config).map_err(Unbuildable::new)?;
         node.machine = Some(machine);
         node.armed = None;
         self.settle_gateway(at);
@@ -116,6 +116,7 @@ impl<W: Wire> World<W> {
             self.sometimes
                 .saw("a gateway crashed while it worked on an answer");
         }
+        self.record.rates.forget(at);
         self.lose_all_of(at);
         for asked in self.record.questions.values_mut() {
             if asked.called_at == Some(at) && asked.counted.is_none() {
@@ -279,7 +280,12 @@ impl<W: Wire> World<W> {
                     format!("{request} charged {charged}"),
                 );
             }
-            Happened::Failed { request, code, .. } => {
+            Happened::Failed {
+                device,
+                request,
+                code,
+            } => {
+                self.question_refused(at, (*device, *request), *code);
                 if *code == ErrorCode::ShuttingDown {
                     self.sometimes
                         .saw("a question was asked of a gateway that went away");
@@ -324,7 +330,10 @@ impl<W: Wire> World<W> {
             return self.call_model(at, life, id, &body, prompt);
         }
         match &ask {
-            Ask::Hold { .. } => self.see(&Seen::TakenIn(at)),
+            Ask::Hold { .. } => {
+                self.see(&Seen::TakenIn(at));
+                self.question_begins(at, &ask);
+            }
             Ask::Lose { .. } => self.cut_off(at),
             Ask::Admit { .. }
             | Ask::Settle { .. }
@@ -383,6 +392,7 @@ impl<W: Wire> World<W> {
                 asked.counted.get_or_insert(now);
             }
         }
+        self.running_told(gateway, &ask, told.as_ref());
         self.record_told(&ask, told.as_ref());
         self.money_told(gateway, &ask, told.as_ref());
         if matches!(&told, Some(Told::Held(Err(HoldFailed::Denied(_))))) {
@@ -417,6 +427,7 @@ impl<W: Wire> World<W> {
         asked.produced.push(String::new());
         asked.called_at = Some(at);
         asked.calling = true;
+        self.record.rates.called(at, asked.wire);
         self.money.called(self.queue.now(), request);
         let usage = asked.usage;
         if attempt > 0 {

@@ -76,6 +76,9 @@ impl<W: Wire> World<W> {
             } => {
                 self.devices[device].up.cut(up);
                 self.devices[device].down.cut(down);
+                if up {
+                    self.record.mute_until.insert(device, Micros::MAX);
+                }
                 self.queue.put(until, Event::Undo(index));
             }
             Happening::SmallMtu {
@@ -176,10 +179,7 @@ impl<W: Wire> World<W> {
                 }
                 self.give_device(device, Input::Unpause(request_id(question)));
             }
-            Happening::Cut { device, .. } => {
-                self.devices[device].up.cut(false);
-                self.devices[device].down.cut(false);
-            }
+            Happening::Cut { device, .. } => self.mend(device),
             Happening::SmallMtu { device, .. } => self.set_mtu(device, 0),
             Happening::CrashDevice { device, .. } => self.revive_device(device)?,
             Happening::Suspend { device, .. } => self.wake_device(device),
@@ -210,6 +210,15 @@ impl<W: Wire> World<W> {
             | Happening::Expire { .. } => {}
         }
         Ok(())
+    }
+
+    /// A device's link is whole again.
+    fn mend(&mut self, device: usize) {
+        self.devices[device].up.cut(false);
+        self.devices[device].down.cut(false);
+        if let Some(until) = self.record.mute_until.get_mut(&device) {
+            *until = self.queue.now().min(*until);
+        }
     }
 
     fn revive_device(&mut self, device: usize) -> Result<(), Unbuildable> {
@@ -275,6 +284,7 @@ impl<W: Wire> World<W> {
                 answered_as: None,
                 cut: None,
                 restored: None,
+                refused: false,
                 counted: None,
                 outcome: None,
             },
@@ -315,13 +325,13 @@ impl<W: Wire> World<W> {
         for device in 0..self.devices.len() {
             let node = &mut self.devices[device];
             for pipe in [&mut node.up, &mut node.down] {
-                pipe.cut(false);
                 let link = Link {
                     jitter_us: pipe.link().jitter_us,
                     ..Link::of_latency(pipe.link().latency_us)
                 };
                 pipe.set(link);
             }
+            self.mend(device);
             // A heartbeat under way may have been lost on the link as it was.
             self.record.tunnels[device].beat = None;
             self.revive_device(device)?;
@@ -362,9 +372,10 @@ impl<W: Wire> World<W> {
         }
     }
 
-    /// Every device that may asks one more question.
-    pub(super) fn probe(&mut self) {
-        for device in 0..self.devices.len() {
+    /// Every device that may asks one more question, or this one.
+    pub(super) fn probe(&mut self, only: Option<usize>) {
+        let all = 0..self.devices.len();
+        for device in all.filter(|&device| only.is_none_or(|only| only == device)) {
             if self.devices[device].banned || self.is_poor(device) {
                 continue;
             }

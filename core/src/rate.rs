@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //!
-//! 1. In any span of `t` seconds, at most `per_minute × (1 + t / 60)` uses are granted.
+//! 1. In any span of `t` seconds, at most `per_minute × (1 + t / 60)` uses are granted and not given
+//!    back.
 //! 2. After a refusal the use is granted once the wait it named has passed, if nobody else used the
 //!    bucket meanwhile.
 
@@ -74,6 +75,14 @@ impl<K: Ord + Copy> Buckets<K> {
         if let Some(each) = MINUTE.checked_div(per_minute) {
             let full_at = self.full_at.entry(key).or_insert(now);
             *full_at = (*full_at).max(now) + each;
+        }
+    }
+
+    /// Gives one use back that was taken at the same rate.
+    pub fn give_back(&mut self, key: K, per_minute: u32) {
+        let each = MINUTE.checked_div(per_minute);
+        if let (Some(each), Some(full_at)) = (each, self.full_at.get_mut(&key)) {
+            *full_at = full_at.checked_sub(each).unwrap_or(*full_at);
         }
     }
 
@@ -150,6 +159,26 @@ mod tests {
         assert_eq!(use_one(&mut buckets, t + wait.0, 100), Ok(()));
         assert!(use_one(&mut buckets, t + wait.0, 100).is_err());
         assert_eq!(buckets.look(t, 2, 100), Ok(()), "another's is another's");
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_for_the_next_and_no_more_than_was_taken() {
+        let t = origin();
+        let mut buckets = Buckets::default();
+        for _ in 0..2 {
+            use_one(&mut buckets, t, 2).unwrap();
+        }
+        assert_eq!(use_one(&mut buckets, t, 2), Err(Wait(MINUTE / 2)));
+        buckets.give_back(1, 2);
+        assert_eq!(use_one(&mut buckets, t, 2), Ok(()));
+        assert_eq!(use_one(&mut buckets, t, 2), Err(Wait(MINUTE / 2)));
+        // A minute later all have come back, and one too many is not kept.
+        buckets.give_back(1, 2);
+        buckets.give_back(9, 2);
+        for _ in 0..2 {
+            assert_eq!(use_one(&mut buckets, t + MINUTE, 2), Ok(()));
+        }
+        assert!(use_one(&mut buckets, t + MINUTE, 2).is_err());
     }
 
     #[test]

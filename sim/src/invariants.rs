@@ -484,6 +484,12 @@ fn a_question_is_not_given_up_while_there_is_a_tunnel(
     if untaken && mute.is_some_and(|until| now < until.saturating_add(GOES_ON_WITHIN)) {
         return Ok(());
     }
+    // It was cut, and may not come back before its time is over.
+    let refused = asked.and_then(|asked| record.rates.refusal(asked.wire));
+    let again = refused.map(|refusal| refusal.at + Micros::from(refusal.secs) * SECOND);
+    if again.zip(asked).is_some_and(|(at, asked)| at >= asked.at + WAITS_FOR_A_TUNNEL) {
+        return Ok(());
+    }
     let narrow = device.and_then(|device| record.narrow_until.get(&device));
     if narrow.is_some_and(|until| now < until.saturating_add(GOES_ON_WITHIN)) {
         return Ok(());

@@ -70,6 +70,8 @@ pub struct Asked {
     pub cut: Option<Micros>,
     /// When another process of its device went on with it last.
     pub restored: Option<Micros>,
+    /// Whether another process of its device, which did not know that it had ended, asked it on.
+    pub revived: bool,
     /// Whether a gateway refused it for a rate, or for too many answers at once.
     pub refused: bool,
     /// When it was charged, if the provider had counted it whole.

@@ -557,7 +557,7 @@ impl<T: Transport> Device<T> {
         self.wake_resting(now);
     }
 
-    fn give_up(&mut self, lane: Lane, otherwise: AskError) {
+    pub(super) fn give_up(&mut self, lane: Lane, otherwise: AskError) {
         let parked = matches!(lane, Lane::Question(id) if self.is_to_be_parked(id, &otherwise));
         let error = match lane {
             Lane::Question(id) => match self.questions.get(&id) {

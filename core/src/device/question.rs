@@ -486,6 +486,9 @@ impl<T: Transport> Device<T> {
         if error.code == ErrorCode::Interrupted && self.ask_anew(now, id) {
             return;
         }
+        if error.code == ErrorCode::RateLimited && self.lost_sight_of(id, &error) {
+            return;
+        }
         self.fail_question(id, AskError::Remote(Box::new(error)));
     }
 
@@ -522,6 +525,22 @@ impl<T: Transport> Device<T> {
         question.rests_until = Some(until);
         self.leave(Lane::Question(id), place);
         true
+    }
+
+    /// No gateway lets a question come back that it, or another, may have taken before the tunnel was lost: that
+    /// it was refused is not what became of it.
+    fn lost_sight_of(&mut self, id: RequestId, error: &ErrorMessage) -> bool {
+        let Some(question) = self.questions.get_mut(&id) else {
+            return false;
+        };
+        let cut = question.cut.is_some();
+        if cut {
+            let place = question.leave_stream();
+            self.leave(Lane::Question(id), place);
+            let otherwise = AskError::Remote(Box::new(error.clone()));
+            self.give_up(Lane::Question(id), otherwise);
+        }
+        cut
     }
 
     /// Whether the question is on a session that is being left, so that the next is another's.

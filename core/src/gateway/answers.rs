@@ -199,6 +199,18 @@ impl<T: Transport> Gateway<T> {
         Ok(())
     }
 
+    /// The store knows the question: it has been counted by the gateway that took it, and whoever comes back
+    /// for its answer every second asks nothing new.
+    pub(super) fn give_turn_back(&mut self, id: AnswerId) {
+        if let Some(running) = self.answers.get(&id) {
+            let rates = self.config.rates;
+            self.asked_by_device
+                .give_back(running.device, rates.device_per_minute);
+            self.asked_by_account
+                .give_back(running.account, rates.account_per_minute);
+        }
+    }
+
     /// Takes one from the asker's requests of this minute.
     fn within_rates(
         &mut self,

@@ -102,6 +102,7 @@ impl<T: Transport> Gateway<T> {
     /// The store knows the question that was to be held: who asks it is told what became of it, if they
     /// still listen.
     pub(super) fn recall_instead(&mut self, now: Now, id: AnswerId) -> bool {
+        self.give_turn_back(id);
         let Some((conn, stream)) = self.kept.get(&id).and_then(Kept::place) else {
             return false;
         };

@@ -147,12 +147,15 @@ fn nothing_is_charged_that_was_never_asked_of_a_model(end: &End<'_>) -> Verdict 
     Ok(())
 }
 
-/// The questions that ended with one of these codes, and what stands in the ledger under their last id.
+/// The questions that ended with one of these codes for good, and what stands in the ledger under their
+/// last id.
 fn refused_with<'a>(
     end: &'a End<'a>,
     codes: &'a [ErrorCode],
 ) -> impl Iterator<Item = (RequestId, &'a ErrorMessage, Option<&'a Charge>)> {
-    end.record.questions.values().filter_map(|asked| {
+    let asked = end.record.questions.values();
+    let for_good = asked.filter(|asked| !asked.revived);
+    for_good.filter_map(|asked| {
         let Some(Outcome::Failed(AskError::Remote(error))) = &asked.outcome else {
             return None;
         };

@@ -55,8 +55,11 @@ struct Bucket {
 struct Running {
     asking: Asking,
     hold: HoldId,
+    at: Micros,
     /// Whether a model has been called for it: until then its gateway may have given it up unseen.
     called: bool,
+    /// Whether the store has written its end, and its gateway may have heard of that too late and asks again.
+    ending: bool,
 }
 
 impl Running {
@@ -143,7 +146,7 @@ impl Rates {
     #[must_use]
     pub fn too_many(&self, asking: &Asking, surely: bool) -> Option<Whose> {
         asking.whose().into_iter().find(|&whose| {
-            let runs = |one: &&Running| one.is_of(asking.gateway, whose) && (one.called || !surely);
+            let runs = |one: &&Running| one.is_of(asking.gateway, whose) && (one.called && !one.ending || !surely);
             self.running.iter().filter(runs).count() >= self.limits_of(whose).1 as usize
         })
     }
@@ -200,7 +203,9 @@ impl Rates {
         self.running.push(Running {
             asking,
             hold,
+            at: now,
             called: false,
+            ending: false,
         });
     }
 
@@ -228,17 +233,51 @@ impl Rates {
         }
     }
 
-    /// The store said no to this hold, or it is void again.
+    /// The store said no to this hold.
     pub fn unheld(&mut self, gateway: usize, hold: HoldId) {
         self.running
             .retain(|one| one.asking.gateway != gateway || one.hold != hold);
     }
 
+    /// The store knows the question, which is another gateway's: it is none of this one.
+    pub fn known(&mut self, now: Micros, gateway: usize, hold: HoldId) {
+        let of = |one: &&Running| one.asking.gateway == gateway && one.hold == hold;
+        let Some(&Running { asking, at, .. }) = self.running.iter().find(of) else {
+            return;
+        };
+        for whose in asking.whose() {
+            let full = u64::from(self.limits_of(whose).0) * TOKEN;
+            let mut bucket = self.bucket(now, gateway, whose);
+            bucket.parts = full.min(bucket.parts + TOKEN);
+            self.buckets.insert((gateway, whose), bucket);
+            if let Some(begun) = self.begun.get_mut(&(gateway, whose))
+                && let Some(index) = begun.iter().rposition(|&begun| begun == at)
+            {
+                begun.remove(index);
+            }
+        }
+        self.unheld(gateway, hold);
+    }
+
     /// The store has written what was charged or lost.
-    pub fn written(&mut self, gateway: usize, request: RequestId) {
-        self.running.retain(|one| {
-            one.asking.gateway != gateway || one.asking.request != request || !one.called
+    pub fn written(&mut self, gateway: usize, request: RequestId, late: bool) {
+        self.end(late, |one| {
+            one.asking.gateway == gateway && one.asking.request == request && one.called
         });
+    }
+
+    /// The store has taken this hold back.
+    pub fn released(&mut self, gateway: usize, hold: HoldId, late: bool) {
+        self.end(late, |one| one.asking.gateway == gateway && one.hold == hold);
+    }
+
+    fn end(&mut self, late: bool, is: impl Fn(&Running) -> bool) {
+        if late {
+            let ending = self.running.iter_mut().filter(|one| is(one));
+            ending.for_each(|one| one.ending = true);
+        } else {
+            self.running.retain(|one| !is(one));
+        }
     }
 
     /// A gateway's process has ended.
@@ -297,7 +336,10 @@ mod tests {
         assert_eq!(rates.too_many(&asking(2), false), Some(device));
         rates.called(0, RequestId::from_u128(1));
         assert_eq!(rates.too_many(&asking(2), true), Some(device));
-        rates.written(0, RequestId::from_u128(1));
+        rates.written(0, RequestId::from_u128(1), true);
+        assert_eq!(rates.too_many(&asking(2), true), None);
+        assert_eq!(rates.too_many(&asking(2), false), Some(device));
+        rates.written(0, RequestId::from_u128(1), false);
         assert_eq!(rates.too_many(&asking(2), false), None);
     }
 }

@@ -113,16 +113,15 @@ impl<W: Wire> World<W> {
             .unwrap_or_default();
         for id in ids {
             let known = listed.iter().find(|one| one.id == id);
-            let open = self
-                .record
-                .questions
-                .get_mut(&id)
-                .filter(|asked| asked.outcome.is_none());
-            let Some(asked) = open else {
-                // Its reader had the end before the process died.
-                self.give_device(at, Input::Taken(id));
+            let Some(asked) = self.record.questions.get_mut(&id) else {
                 continue;
             };
+            if asked.outcome.is_some() {
+                // Its reader had the end before the process died, and that was not on the disk yet.
+                asked.revived = known.is_some_and(|one| one.open);
+                self.give_device(at, Input::Taken(id));
+                continue;
+            }
             if !asked.delivered.is_empty() && known.is_some_and(|one| one.open && one.bytes > 0) {
                 self.sometimes
                     .saw("a device that died went on in the middle of an answer");

@@ -56,6 +56,7 @@ pub(super) struct StoreJob {
     life: u32,
     id: AskId,
     ask: Ask,
+    at: Micros,
 }
 
 fn config(kept_secs: u32, rates: Rates) -> Config {
@@ -354,6 +355,7 @@ impl<W: Wire> World<W> {
             life,
             id,
             ask,
+            at: self.queue.now(),
         };
         self.queue
             .put(self.queue.now() + takes, Event::StoreDone(Box::new(job)));
@@ -365,6 +367,7 @@ impl<W: Wire> World<W> {
             life,
             id,
             ask,
+            at,
         } = job;
         let alive = self.gateways[gateway].life == life && self.gateways[gateway].machine.is_some();
         // What a dead gateway had asked and was not carried out is gone with its connection.
@@ -392,7 +395,8 @@ impl<W: Wire> World<W> {
                 asked.counted.get_or_insert(now);
             }
         }
-        self.running_told(gateway, &ask, told.as_ref());
+        let took = self.queue.now() - at;
+        self.running_told(gateway, (&ask, took), told.as_ref());
         self.record_told(&ask, told.as_ref());
         self.money_told(gateway, &ask, told.as_ref());
         if matches!(&told, Some(Told::Held(Err(HoldFailed::Denied(_))))) {

@@ -284,6 +284,7 @@ impl<W: Wire> World<W> {
                 answered_as: None,
                 cut: None,
                 restored: None,
+                revived: false,
                 refused: false,
                 counted: None,
                 outcome: None,

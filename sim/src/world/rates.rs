@@ -1,7 +1,8 @@
 //! How much is asked of gateways, and what they refuse for that.
 
+use mesh_core::billing::account::Denied;
 use mesh_core::error::ErrorCode;
-use mesh_core::gateway::{Ask, Rates, SettleFailed, Told};
+use mesh_core::gateway::{Ask, HoldFailed, Rates, SettleFailed, Told};
 use mesh_core::ids::{AccountId, DeviceId, RequestId};
 
 use super::{Event, World, account_id, device_id};
@@ -16,6 +17,9 @@ use crate::wire::Wire;
 /// come one by one.
 const PROBES_AFTER: Micros = 60 * SECOND;
 const PROBES_EVERY: Micros = 10 * SECOND;
+
+/// A gateway waits so long for the store's word.
+const WAITS_FOR_THE_STORE: Micros = 10 * SECOND;
 
 /// What a gateway is told of it.
 pub(super) fn rates(plan: Option<RatesPlan>) -> Rates {
@@ -103,20 +107,33 @@ impl<W: Wire> World<W> {
         Some(account_id(self.plan.devices[at].account))
     }
 
-    /// The store gives its word: what it has ended runs no more.
-    pub(super) fn running_told(&mut self, gateway: usize, ask: &Ask, told: Option<&Told>) {
+    /// The store gives its word, after so long: what it has ended runs no more, if its gateway still waits
+    /// for the word; else it asks again.
+    pub(super) fn running_told(
+        &mut self,
+        gateway: usize,
+        (ask, took): (&Ask, Micros),
+        told: Option<&Told>,
+    ) {
+        let (now, late) = (self.queue.now(), took >= WAITS_FOR_THE_STORE);
         let rates = &mut self.record.rates;
         match (ask, told) {
+            (
+                Ask::Hold { hold, .. },
+                Some(Told::Held(Err(HoldFailed::Denied(
+                    Denied::InProgress | Denied::Expired { .. },
+                )))),
+            ) if !late => rates.known(now, gateway, hold.id),
             (Ask::Hold { hold, .. }, Some(Told::Held(Err(_)))) => rates.unheld(gateway, hold.id),
             (Ask::Release { release, .. }, Some(Told::Released(Ok(())))) => {
-                rates.unheld(gateway, release.hold);
+                rates.released(gateway, release.hold, late);
             }
             (
                 Ask::Settle { settle, .. },
                 Some(Told::Settled(Ok(_) | Err(SettleFailed::Denied(_)))),
-            ) => rates.written(gateway, settle.request),
+            ) => rates.written(gateway, settle.request, late),
             (Ask::Lose { lose, .. }, Some(Told::Lost(Ok(())))) => {
-                rates.written(gateway, lose.request);
+                rates.written(gateway, lose.request, late);
             }
             _ => {}
         }

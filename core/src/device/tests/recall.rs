@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::net::{DEVICE, Net, UP, Upstream};
+use super::net::{DEVICE, Net, UP, Upstream, gateway_config};
 use super::resume::{SKY, asked, attached, black_out, count, in_the_middle, light};
 use super::*;
 use crate::gateway::{Event, Return, Transcript};
@@ -202,6 +202,55 @@ fn a_question_that_another_gateway_works_on_is_sent_again_until_it_has_ended() {
         (net.gateway.answers_under_way(), net.gateway.answers_kept()),
         (0, 0)
     );
+}
+
+/// From now on the gateway lets each device and account ask so often.
+fn allow(net: &mut Net, per_minute: u32) {
+    let mut config = gateway_config();
+    config.rates.device_per_minute = per_minute;
+    config.rates.account_per_minute = per_minute;
+    net.tell(gateway::Input::Configured(config));
+}
+
+#[test]
+fn who_asks_for_an_answer_every_second_asks_one_question() {
+    let mut net = Net::connected();
+    net.outside.upstreams.push_back(Upstream::Hang(&[]));
+    net.ask(1, Ask::new("Why?").timeout_secs(120));
+    net.run(secs(1));
+    net.black = true;
+    let _first = net.other_gateway();
+    net.outside.elsewhere = true;
+    allow(&mut net, 3);
+    net.run(secs(60));
+    light(&mut net);
+    net.run(secs(20));
+    assert!(count(&net, "hold") > 15, "{}", count(&net, "hold"));
+    assert_eq!(refused(&net), Some(ErrorCode::InProgress));
+}
+
+#[test]
+fn what_may_be_under_way_is_not_told_as_refused_for_a_rate() {
+    let mut net = Net::keeping();
+    net.outside.upstreams.push_back(Upstream::Hang(&[]));
+    let id = net.ask(1, Ask::new("Why?"));
+    net.run(secs(1));
+    net.black = true;
+    let first = net.other_gateway();
+    allow(&mut net, 0);
+    net.run_to(secs(140), |net| net.ends[0].cuts == 1);
+    light(&mut net);
+    net.run(secs(3));
+    assert_eq!(refused(&net), Some(ErrorCode::RateLimited));
+    let lost = matches!(net.ends[0].failed.remove(&id), Some(AskError::TunnelLost(_)));
+    assert!(lost && net.ends[0].kept.len() == 1);
+    // Where it is under way it can be had.
+    let _second = net.swap_gateway(first);
+    net.upstream_says(&[SKY]);
+    net.give(0, Input::Attach(id));
+    net.run_to(secs(140), |net| net.ends[0].ended.contains_key(&id));
+    assert_eq!(net.ends[0].texts[&id], SKY);
+    assert_eq!(count(&net, "call"), 1);
 }
 
 #[test]

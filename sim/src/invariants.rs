@@ -479,7 +479,7 @@ fn a_question_is_not_given_up_while_there_is_a_tunnel(
     };
     let asked = record.questions.get(id);
     let device = asked.map(|asked| asked.device);
-    let untaken = asked.is_some_and(|asked| asked.refused && asked.produced.is_empty());
+    let untaken = asked.is_some_and(|asked| asked.produced.is_empty());
     let mute = device.and_then(|device| record.mute_until.get(&device));
     if untaken && mute.is_some_and(|until| now < until.saturating_add(GOES_ON_WITHIN)) {
         return Ok(());
@@ -487,7 +487,10 @@ fn a_question_is_not_given_up_while_there_is_a_tunnel(
     // It was cut, and may not come back before its time is over.
     let refused = asked.and_then(|asked| record.rates.refusal(asked.wire));
     let again = refused.map(|refusal| refusal.at + Micros::from(refusal.secs) * SECOND);
-    if again.zip(asked).is_some_and(|(at, asked)| at >= asked.at + WAITS_FOR_A_TUNNEL) {
+    if again
+        .zip(asked)
+        .is_some_and(|(at, asked)| at >= asked.at + WAITS_FOR_A_TUNNEL)
+    {
         return Ok(());
     }
     let narrow = device.and_then(|device| record.narrow_until.get(&device));

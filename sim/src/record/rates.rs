@@ -146,7 +146,9 @@ impl Rates {
     #[must_use]
     pub fn too_many(&self, asking: &Asking, surely: bool) -> Option<Whose> {
         asking.whose().into_iter().find(|&whose| {
-            let runs = |one: &&Running| one.is_of(asking.gateway, whose) && (one.called && !one.ending || !surely);
+            let runs = |one: &&Running| {
+                one.is_of(asking.gateway, whose) && (one.called && !one.ending || !surely)
+            };
             self.running.iter().filter(runs).count() >= self.limits_of(whose).1 as usize
         })
     }
@@ -268,7 +270,9 @@ impl Rates {
 
     /// The store has taken this hold back.
     pub fn released(&mut self, gateway: usize, hold: HoldId, late: bool) {
-        self.end(late, |one| one.asking.gateway == gateway && one.hold == hold);
+        self.end(late, |one| {
+            one.asking.gateway == gateway && one.hold == hold
+        });
     }
 
     fn end(&mut self, late: bool, is: impl Fn(&Running) -> bool) {

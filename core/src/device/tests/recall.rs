@@ -242,7 +242,10 @@ fn what_may_be_under_way_is_not_told_as_refused_for_a_rate() {
     light(&mut net);
     net.run(secs(3));
     assert_eq!(refused(&net), Some(ErrorCode::RateLimited));
-    let lost = matches!(net.ends[0].failed.remove(&id), Some(AskError::TunnelLost(_)));
+    let lost = matches!(
+        net.ends[0].failed.remove(&id),
+        Some(AskError::TunnelLost(_))
+    );
     assert!(lost && net.ends[0].kept.len() == 1);
     // Where it is under way it can be had.
     let _second = net.swap_gateway(first);

@@ -1,7 +1,8 @@
 //! Durable settled charges a second through the store: many clients at once, whose entries share
 //! transactions, beside one client, whose every entry is a transaction of its own. In one file, and on a
-//! PostgreSQL server of its own where one is installed, with every commit flushed to the same disk. Then
-//! each whole ledger is verified.
+//! PostgreSQL server of its own where one is installed, with every commit flushed to the same disk. The
+//! last crowd keeps each answer's text with its charge, as a gateway does that is left at its settings.
+//! Then each whole ledger is verified.
 //!
 //! `cargo run --release -p mesh-bench --bin ledger -- [ENTRIES] [sqlite | postgres | postgres://…]`
 
@@ -13,10 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use mesh_bench::harness::{Table, machine, median};
 use mesh_core::billing::account::{Hold, HoldId, Settle};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::Price;
+use mesh_core::gateway::{Keep, Transcript};
 use mesh_core::ids::{AccountId, RequestId};
 use mesh_core::time::UnixMillis;
 use mesh_core::wire::message::TokensUsed;
@@ -29,8 +32,13 @@ use tokio::task::JoinSet;
 const ENTRIES_DEFAULT: u64 = 100_000;
 /// One by one takes long.
 const ALONE: u64 = 2_000;
-/// Clients at once, and the accounts that they are spread over.
-const CROWDS: [(u64, u128); 3] = [(64, 1), (64, 16), (512, 16)];
+/// Clients at once, the accounts that they are spread over, and bytes of text kept of each answer.
+const CROWDS: [(u64, u128, usize); 4] =
+    [(64, 1, 0), (64, 16, 0), (512, 16, 0), (512, 16, TEXT_BYTES)];
+/// Of an answer of 500 tokens.
+const TEXT_BYTES: usize = 2048;
+/// As a gateway keeps it.
+const KEPT: Duration = mesh_core::limits::ANSWER_KEPT;
 const ACCOUNTS: u128 = 16;
 const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
 /// Flushes measured for comparison.
@@ -55,6 +63,7 @@ fn main() -> Result<(), Failed> {
         "store",
         "clients",
         "accounts",
+        "text, bytes",
         "entries",
         "entries/s",
         "ratio",
@@ -101,10 +110,11 @@ async fn measure(
         };
         store.create_account(account, NOW).await?;
     }
-    let alone = rate(ALONE, charge(&store, 1, 1, 0..ALONE).await?);
+    let alone = rate(ALONE, charge(&store, (1, 1, 0), 0..ALONE).await?);
     let words = [
         "1",
         "1",
+        "0",
         &ALONE.to_string(),
         &format!("{alone:.0}"),
         "1.0×",
@@ -113,9 +123,10 @@ async fn measure(
     table.row(row(name, words));
     let share = entries.saturating_sub(ALONE) / u64::try_from(CROWDS.len())?;
     let mut done = ALONE;
-    for (clients, accounts) in CROWDS {
+    for crowd in CROWDS {
+        let (clients, accounts, text) = crowd;
         let before = store.load();
-        let took = charge(&store, clients, accounts, done..done + share).await?;
+        let took = charge(&store, crowd, done..done + share).await?;
         let after = store.load();
         done += share;
         let together = rate(share, took);
@@ -123,6 +134,7 @@ async fn measure(
         let words = [
             &clients.to_string(),
             &accounts.to_string(),
+            &text.to_string(),
             &share.to_string(),
             &format!("{together:.0}"),
             &format!("{:.1}×", together / alone),
@@ -146,23 +158,24 @@ async fn measure(
     Ok(())
 }
 
-fn row(name: &str, words: [&str; 6]) -> [String; 7] {
-    let [a, b, c, d, e, f] = words;
-    [name, a, b, c, d, e, f].map(str::to_owned)
+fn row(name: &str, words: [&str; 7]) -> [String; 8] {
+    let [a, b, c, d, e, f, g] = words;
+    [name, a, b, c, d, e, f, g].map(str::to_owned)
 }
 
 /// Holds and settles each number once, shared out among so many clients and accounts.
 async fn charge(
     store: &Store,
-    clients: u64,
-    accounts: u128,
+    (clients, accounts, text): (u64, u128, usize),
     numbers: std::ops::Range<u64>,
 ) -> Result<Duration, Failed> {
+    let text = Bytes::from(vec![b'x'; text]);
     let next = Arc::new(AtomicU64::new(numbers.start));
     let began = Instant::now();
     let mut running = JoinSet::new();
     for _ in 0..clients {
         let (store, next, end) = (store.clone(), Arc::clone(&next), numbers.end);
+        let text = text.clone();
         running.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +213,13 @@ async fn charge(
                     device: None,
                     project: None,
                 };
-                store.settle(account, settle, NOW).await?;
+                let keep = (!text.is_empty()).then(|| {
+                    Box::new(Keep {
+                        transcript: Transcript::from_bytes(text.clone()),
+                        kept: KEPT,
+                    })
+                });
+                store.settle_and_keep(account, settle, keep, NOW).await?;
             }
         });
     }

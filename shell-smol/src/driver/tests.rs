@@ -1,3 +1,5 @@
+//! A driver with machines of the test's own over loopback: what it hands in, when, and how often.
+
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 

@@ -56,7 +56,7 @@ impl Backoff {
 
     /// Counts one more retry, and waits as if many had gone before it: for who shall not fight for
     /// a place that another has taken.
-    pub fn yielding_wait(&mut self) -> Duration {
+    pub(crate) fn yielding_wait(&mut self) -> Duration {
         self.retries = self.retries.saturating_add(1);
         self.jitter(limits::BACKOFF_MAX)
     }

@@ -149,7 +149,7 @@ impl Heartbeat {
 
     /// The same, taken for silent after another time of probing without an answer.
     #[must_use]
-    pub const fn with_silence(mut self, silence: Duration) -> Self {
+    pub(crate) const fn with_silence(mut self, silence: Duration) -> Self {
         self.silence = silence;
         self
     }

@@ -49,7 +49,7 @@ impl Seed {
     /// Whether rare cases are wanted.
     #[cfg(feature = "buggify")]
     #[must_use]
-    pub const fn is_buggified(&self) -> bool {
+    pub(crate) const fn is_buggified(&self) -> bool {
         self.buggified
     }
 
@@ -65,7 +65,7 @@ impl Seed {
     /// Whether waits are the longest instead of drawn.
     #[cfg(feature = "buggify")]
     #[must_use]
-    pub const fn is_unjittered(&self) -> bool {
+    pub(crate) const fn is_unjittered(&self) -> bool {
         self.unjittered
     }
 

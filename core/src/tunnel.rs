@@ -145,14 +145,14 @@ impl Tunnel {
 
     /// The same, whose sessions are taken for silent after another time of probing.
     #[must_use]
-    pub const fn with_silence(mut self, silence: Duration) -> Self {
+    pub(crate) const fn with_silence(mut self, silence: Duration) -> Self {
         self.silence = silence;
         self
     }
 
     /// The same, which beats at least so often.
     #[must_use]
-    pub const fn with_beats(mut self, at_most: Duration) -> Self {
+    pub(crate) const fn with_beats(mut self, at_most: Duration) -> Self {
         self.beat_max = at_most;
         self
     }
@@ -197,7 +197,7 @@ impl Tunnel {
 
     /// Whether nothing is to be begun on the session in use: the gateway asked to leave it.
     #[must_use]
-    pub const fn is_asked_to_move(&self) -> bool {
+    pub(crate) const fn is_asked_to_move(&self) -> bool {
         matches!(&self.phase, Phase::Connected(session) if session.leave.is_some())
     }
 

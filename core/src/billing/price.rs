@@ -59,7 +59,7 @@ impl Rates {
 
     /// Whether no token costs less than in `other`.
     #[must_use]
-    pub const fn at_least(&self, other: &Self) -> bool {
+    pub(crate) const fn at_least(&self, other: &Self) -> bool {
         self.input >= other.input
             && self.output >= other.output
             && self.cache_read >= other.cache_read
@@ -139,7 +139,7 @@ impl Price {
 
     /// Whether nothing costs anything.
     #[must_use]
-    pub const fn is_free(&self) -> bool {
+    pub(crate) const fn is_free(&self) -> bool {
         match &self.long {
             Some(long) => self.rates.are_free() && long.rates.are_free(),
             None => self.rates.are_free(),

@@ -52,7 +52,7 @@ impl Route {
 
     /// Whether it is the tunnel.
     #[must_use]
-    pub const fn is_cloud(&self) -> bool {
+    pub(crate) const fn is_cloud(&self) -> bool {
         matches!(self, Self::Cloud)
     }
 }

@@ -174,7 +174,7 @@ pub enum AskError {
     #[error("the question with its context is too large for one message; send less context")]
     TooLarge,
     /// A question with this id is under way.
-    #[error("this question is under way already")]
+    #[error("this question is under way already; its answer goes to whoever asked it first")]
     Duplicate,
     /// Too much is under way; nothing was sent.
     #[error("too many questions wait already; wait for one to end")]
@@ -186,13 +186,13 @@ pub enum AskError {
     #[error("the tunnel was lost in the middle of the answer: {0}")]
     TunnelLost(Failure),
     /// Nothing came in time.
-    #[error("no answer came in time")]
+    #[error("no answer came in time; ask again, or allow more time")]
     TimedOut,
     /// The answer had begun, its tunnel lived, and nothing more came of it for so long.
-    #[error("nothing more of the answer came for {} seconds", .0.as_secs())]
+    #[error("nothing more of the answer came for {} seconds; ask again", .0.as_secs())]
     Silent(Duration),
     /// Another process of the device asked, longer ago than an answer is to be had.
-    #[error("the device was away for too long to have the rest of the answer")]
+    #[error("the device was away for too long to have the rest of the answer; ask again")]
     TooLate,
     /// No such question is kept.
     #[error("there is no such unfinished question on this device")]

@@ -258,12 +258,6 @@ impl Exchange {
         matches!(self.state, State::Done)
     }
 
-    /// What has been counted so far, for an answer that is cut short.
-    #[must_use]
-    pub const fn usage_so_far(&self) -> Option<TokensUsed> {
-        self.answer.usage_so_far()
-    }
-
     fn finish(&mut self) {
         self.state = State::Done;
         self.terminal = Some(Output::Finished {

@@ -390,10 +390,6 @@ impl Answer {
         self.pieces.pop_front()
     }
 
-    pub(super) const fn usage_so_far(&self) -> Option<TokensUsed> {
-        self.usage
-    }
-
     /// What the server counted of the whole answer, if it said so.
     pub(super) const fn usage_at_last(&self) -> Option<TokensUsed> {
         if self.usage_is_last { self.usage } else { None }

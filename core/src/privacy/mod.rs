@@ -35,7 +35,8 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use self::patterns::{BadPattern, Custom, Kind, Patterns};
-pub use self::redact::{Mapping, NotSent, hide, hide_in_body};
+pub(crate) use self::redact::hide_in_body;
+pub use self::redact::{Mapping, NotSent, hide};
 
 /// What to do with private data in what goes out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -76,7 +76,7 @@ impl Mapping {
 
     /// Whether a token begins with `text` and goes on after it.
     #[must_use]
-    pub fn begins_token(&self, text: &str) -> bool {
+    pub(crate) fn begins_token(&self, text: &str) -> bool {
         let from = (Bound::Included(text), Bound::Unbounded);
         let next = self.values.range::<str, _>(from).next();
         next.is_some_and(|(token, _)| token.len() > text.len() && token.starts_with(text))
@@ -160,7 +160,7 @@ pub fn hide(policy: &Policy, request: &mut EscalationRequest) -> Result<Mapping,
 /// # Errors
 ///
 /// [`NotSent`]; the body is not to be used then.
-pub fn hide_in_body(policy: &Policy, body: &mut Box<RawValue>) -> Result<(), NotSent> {
+pub(crate) fn hide_in_body(policy: &Policy, body: &mut Box<RawValue>) -> Result<(), NotSent> {
     if policy.mode == Mode::Off {
         return Ok(());
     }

@@ -56,7 +56,7 @@ impl Restorer {
 
     /// In the middle of a text, with what was held back of it.
     #[must_use]
-    pub const fn going_on(mapping: Arc<Mapping>, form: Form, held: String) -> Self {
+    pub(crate) const fn going_on(mapping: Arc<Mapping>, form: Form, held: String) -> Self {
         Self {
             mapping,
             form,

@@ -258,7 +258,7 @@ impl Reader {
 
     /// Whether every piece there is has been sent.
     #[must_use]
-    pub const fn has_all(&self, journal: &Journal) -> bool {
+    pub(crate) const fn has_all(&self, journal: &Journal) -> bool {
         self.next >= journal.pieces()
     }
 

@@ -122,7 +122,7 @@ impl Reassembly {
     /// A reassembly that another process began: what came before `next` is known to have been released,
     /// not what it was.
     #[must_use]
-    pub fn going_on(next: u64, whole: bool) -> Self {
+    pub(crate) fn going_on(next: u64, whole: bool) -> Self {
         Self {
             next,
             first_seen: next,
@@ -150,7 +150,7 @@ impl Reassembly {
     /// # Errors
     ///
     /// As [`Self::accept`].
-    pub fn accept_with(
+    pub(crate) fn accept_with(
         &mut self,
         sequence: u64,
         content: &str,
@@ -283,7 +283,7 @@ impl Reassembly {
     }
 
     /// The same with what came beside text, each at its place.
-    pub fn take_all(&mut self) -> Vec<Released> {
+    pub(crate) fn take_all(&mut self) -> Vec<Released> {
         let deltas = std::mem::take(&mut self.deltas);
         let text = self.take();
         let mut parts = Vec::with_capacity(2 * deltas.len() + 1);

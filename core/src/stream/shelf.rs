@@ -52,7 +52,7 @@ impl<K: Ord + Copy> Shelf<K> {
     }
 
     /// From now on so many bytes may be held; what is too much goes when something grows next.
-    pub const fn set_bytes_max(&mut self, bytes_max: usize) {
+    pub(crate) const fn set_bytes_max(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
     }
 

@@ -14,7 +14,9 @@ pub enum FailureKind {
     #[error("the gateway's address cannot be found; check its name and this machine's DNS")]
     Unresolved,
     /// No address could even be tried.
-    #[error("the gateway cannot be reached from this network")]
+    #[error(
+        "the gateway cannot be reached from this network; check its address and this machine's connection"
+    )]
     Unreachable,
     /// Nothing came back in time.
     #[error("the gateway did not answer in time; check its address and that UDP is let through")]
@@ -59,7 +61,9 @@ pub enum FailureKind {
     #[error("the gateway refused this device's certificate; enrol the device again")]
     CertificateRefused,
     /// This device does not trust the gateway's certificate.
-    #[error("the gateway's certificate is not the one this device was enrolled with")]
+    #[error(
+        "the gateway's certificate is not the one this device was enrolled with; if its authority was replaced, enrol this device again"
+    )]
     GatewayUntrusted,
     /// The gateway's store does not know the device.
     #[error("the gateway does not know this device; enrol it again")]
@@ -173,7 +177,7 @@ impl Failure {
 
     /// What the end of a connection means.
     #[must_use]
-    pub fn of_close(reason: &CloseReason) -> Self {
+    pub(crate) fn of_close(reason: &CloseReason) -> Self {
         match reason {
             CloseReason::Local => FailureKind::Ended.into(),
             CloseReason::Application { code, reason } => {
@@ -194,7 +198,7 @@ impl Failure {
 
     /// What an error on the control stream means.
     #[must_use]
-    pub fn of_error(error: &ErrorMessage) -> Self {
+    pub(crate) fn of_error(error: &ErrorMessage) -> Self {
         let kind = match error.code {
             ErrorCode::Unauthorized | ErrorCode::Forbidden | ErrorCode::NotFound => {
                 FailureKind::Unauthorized

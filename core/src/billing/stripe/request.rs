@@ -123,15 +123,6 @@ impl Request {
         )
     }
 
-    /// The refunds of a payment, as a list.
-    #[must_use]
-    pub fn refunds_of_payment(payment: &IntentId) -> Self {
-        Self::get(
-            "/v1/refunds".to_owned(),
-            &[("payment_intent", payment.as_str()), ("limit", PAGE)],
-        )
-    }
-
     /// A dispute.
     #[must_use]
     pub fn dispute(id: &DisputeId) -> Self {

@@ -267,7 +267,7 @@ pub struct StreamChunk {
 impl EscalationResponse {
     /// The text as the one piece of a stream, and that stream's end.
     #[must_use]
-    pub fn into_parts(self) -> (String, StreamEnd) {
+    pub(crate) fn into_parts(self) -> (String, StreamEnd) {
         let end = StreamEnd {
             request_id: self.request_id,
             tokens_used: self.tokens_used,

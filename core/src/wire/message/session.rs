@@ -199,7 +199,7 @@ impl Notice {
 
     /// That of an answer that failed and was charged all the same.
     #[must_use]
-    pub fn of_failed(error: &ErrorMessage) -> Option<Self> {
+    pub(crate) fn of_failed(error: &ErrorMessage) -> Option<Self> {
         let notice = error.details.as_ref()?.get(Self::IN_DETAILS)?;
         serde_json::from_value(notice.clone()).ok()
     }

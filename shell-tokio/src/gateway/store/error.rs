@@ -77,19 +77,19 @@ pub enum StoreError {
     #[error(transparent)]
     NotAdmitted(NotAdmitted),
     /// There is no such account.
-    #[error("there is no such account")]
+    #[error("there is no such account; `synesis admin account list` has all there are")]
     UnknownAccount,
     /// There is no such key.
-    #[error("there is no such API key")]
+    #[error("there is no such API key; `synesis admin key list` has all there are")]
     UnknownKey,
     /// The key was revoked.
-    #[error("the API key was revoked")]
+    #[error("the API key was revoked; `synesis admin key create` makes another")]
     KeyRevoked,
     /// There is no such device.
-    #[error("there is no such device")]
+    #[error("there is no such device; `synesis admin device list` has all there are")]
     UnknownDevice,
     /// Another account has the name.
-    #[error("there is an account of that name already")]
+    #[error("there is an account of that name already; choose another name")]
     NameTaken,
     /// Not a name.
     #[error(

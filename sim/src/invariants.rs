@@ -442,6 +442,8 @@ fn a_heartbeat_never_starves_behind_bulk(record: &Record, now: Micros, seen: &Se
 const WAITS_FOR_A_TUNNEL: Micros = 30 * SECOND;
 /// What is left of an answer when a tunnel comes back may need a moment.
 const GOES_ON_WITHIN: Micros = 40 * SECOND;
+/// Streams are used up for so long at most on a path that loses much, while its tunnel is not in doubt.
+const FINDS_A_STREAM: Micros = 10 * SECOND;
 /// After so long a question may be overdue as soon as its tunnel is lost.
 const OLD: Micros = 600 * SECOND;
 
@@ -484,12 +486,12 @@ fn a_question_is_not_given_up_while_there_is_a_tunnel(
     if untaken && mute.is_some_and(|until| now < until.saturating_add(GOES_ON_WITHIN)) {
         return Ok(());
     }
-    // It was cut, and may not come back before its time is over.
+    // It may not come back before its time is over, or only just.
     let refused = asked.and_then(|asked| record.rates.refusal(asked.wire));
     let again = refused.map(|refusal| refusal.at + Micros::from(refusal.secs) * SECOND);
     if again
         .zip(asked)
-        .is_some_and(|(at, asked)| at >= asked.at + WAITS_FOR_A_TUNNEL)
+        .is_some_and(|(at, asked)| at >= asked.at + WAITS_FOR_A_TUNNEL || now < at + FINDS_A_STREAM)
     {
         return Ok(());
     }

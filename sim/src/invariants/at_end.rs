@@ -125,6 +125,10 @@ fn the_device_is_told_what_the_ledger_says(end: &End<'_>) -> Verdict {
         else {
             continue;
         };
+        // What it was told was not its end: its next process asked it on, for whoever wants it.
+        if asked.revived {
+            continue;
+        }
         let charged_as = asked.answered_as.unwrap_or(id);
         let entry = end.store.charge(asked.account, charged_as);
         let agrees = entry.map_or(*charged == 0, |entry| {

@@ -39,7 +39,7 @@ struct Envelope<'a> {
 #[derive(Deserialize)]
 struct Data<'a> {
     #[serde(borrow)]
-    object: Named<'a>,
+    object: &'a RawValue,
 }
 
 #[derive(Deserialize)]
@@ -48,17 +48,26 @@ struct Named<'a> {
     id: Cow<'a, str>,
 }
 
+/// Reads a JSON object. An array would be read too, its values by their order.
+fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, NotAnEvent> {
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err(NotAnEvent);
+    }
+    serde_json::from_slice(json).map_err(|_| NotAnEvent)
+}
+
 /// Reads the raw body of a webhook, whose signature has been verified.
 ///
 /// # Errors
 ///
 /// [`NotAnEvent`].
 pub fn parse(body: &[u8]) -> Result<Event, NotAnEvent> {
-    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|_| NotAnEvent)?;
+    let envelope: Envelope<'_> = read(body)?;
     let id = || {
         let data = envelope.data.ok_or(NotAnEvent)?;
-        let data: Data<'_> = serde_json::from_str(data.get()).map_err(|_| NotAnEvent)?;
-        Ok(data.object.id.into_owned())
+        let data: Data<'_> = read(data.get().as_bytes())?;
+        let named: Named<'_> = read(data.object.get().as_bytes())?;
+        Ok(named.id.into_owned())
     };
     let named = |_| NotAnEvent;
     Ok(match &*envelope.kind {
@@ -92,6 +101,20 @@ mod tests {
             "data": {"object": {"id": id, "amount_total": 1_000_000, "payment_status": "paid"}},
         });
         parse(body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn an_array_is_no_event_whatever_its_order() {
+        for body in [
+            r#"["unknown.kind"]"#,
+            r#"["refund.created", {"object": {"id": "re_1"}}]"#,
+            r#"{"type": "refund.created", "data": [{"id": "re_1"}]}"#,
+            r#"{"type": "refund.created", "data": {"object": ["re_1"]}}"#,
+        ] {
+            assert_eq!(parse(body.as_bytes()), Err(NotAnEvent), "{body}");
+        }
+        let spaced = b" {\"type\": \"unknown.kind\"}";
+        assert_eq!(parse(spaced), Ok(Event::Other));
     }
 
     #[test]

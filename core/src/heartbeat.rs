@@ -12,11 +12,15 @@
 //! A QUIC sender's own probe timer doubles without bound (RFC 9002 §6.2.1), so a tunnel that was
 //! quiet during an outage would stay dead long after the network healed. This clock does not double.
 //!
+//! Whoever waits for an answer has nothing in flight and suspects nothing, while a router that has
+//! forgotten the way back, or a gateway that has gone, lets them wait. So silence is probed then too, with
+//! no doubt yet.
+//!
 //! # Invariants
 //!
 //! 1. Sequence numbers grow by one from 0 and never repeat.
 //! 2. In doubt there is a probe every [`limits::PROBE_EVERY`]; without doubt there is none but those
-//!    asked for.
+//!    asked for, and one for every [`limits::AWAITED_SILENCE`] while an answer is awaited.
 //! 3. A session that fell silent gets no beats until it is heard again, and then one at once if it
 //!    was due.
 //! 4. `Doubt(true)` and `Doubt(false)` alternate, and `Silent` comes between them at most once.
@@ -49,6 +53,8 @@ pub enum Input {
     },
     /// The transport's facts, after every step of its owner.
     Traffic(Traffic),
+    /// Whether anything is expected of the gateway.
+    Awaited(bool),
     /// Something happened that may have killed the path: probe now.
     ProbeNow,
     /// The peer must have given the session up, for a reason outside: as if it had been silent under
@@ -117,6 +123,8 @@ pub struct Heartbeat {
     latency: Option<Duration>,
     traffic: Traffic,
     in_flight_since: Option<Instant>,
+    /// Since when an answer is awaited, or silence was last probed for its sake.
+    awaited_since: Option<Instant>,
     trust: Trust,
     outputs: VecDeque<Output>,
 }
@@ -142,6 +150,7 @@ impl Heartbeat {
                 rtt: Duration::ZERO,
             },
             in_flight_since: None,
+            awaited_since: None,
             trust: Trust::Sure,
             outputs: VecDeque::new(),
         }
@@ -246,6 +255,13 @@ impl Heartbeat {
         Some(quiet_since + patience)
     }
 
+    /// When silence is probed because an answer is awaited.
+    fn quiet_at(&self) -> Option<Instant> {
+        // What is in flight already makes the peer answer.
+        let since = self.awaited_since.filter(|_| !self.traffic.in_flight)?;
+        Some(since.max(self.traffic.last_received) + limits::AWAITED_SILENCE)
+    }
+
     /// A session that fell silent is probed, not told how the device fares: a beat would only wait
     /// in its queue.
     fn beat_due(&self) -> Option<Instant> {
@@ -268,6 +284,9 @@ impl Heartbeat {
             Trust::Sure => {
                 if missed || due(self.doubt_at()) {
                     self.doubt(now);
+                } else if due(self.quiet_at()) {
+                    self.awaited_since = Some(now);
+                    self.outputs.push_back(Output::Probe);
                 }
             }
             Trust::Doubt {
@@ -310,6 +329,10 @@ impl Machine for Heartbeat {
         match input {
             Input::Acked { sequence } => self.acknowledge(now.instant, sequence),
             Input::Traffic(traffic) => self.learn(now.instant, traffic),
+            Input::Awaited(awaited) => {
+                let since = self.awaited_since.unwrap_or(now.instant);
+                self.awaited_since = awaited.then_some(since);
+            }
             Input::ProbeNow => self.outputs.push_back(Output::Probe),
             Input::PresumeSilent => self.presume_silent(now.instant),
             Input::Timeout => {}
@@ -325,7 +348,10 @@ impl Machine for Heartbeat {
     /// A handful of comparisons: nothing to cache.
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let suspicion = match self.trust {
-            Trust::Sure => self.doubt_at().map(|at| (at, "suspicion")),
+            Trust::Sure => earliest(
+                self.doubt_at().map(|at| (at, "suspicion")),
+                self.quiet_at().map(|at| (at, "an answer is awaited")),
+            ),
             Trust::Doubt {
                 next_probe,
                 since,

@@ -148,7 +148,7 @@ pub const SETTLE_RETRY_BASE: Duration = Duration::from_millis(200);
 /// How old what is known of an answer's usage may be when its gateway goes down.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait before a settle is tried again.
-pub const SETTLE_RETRY_MAX: Duration = Duration::from_secs(30);
+pub const SETTLE_RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Datagrams in one transmit (generic segmentation offload).
 pub const QUIC_SEGMENTS_MAX: usize = 44;
@@ -203,9 +203,14 @@ pub const STORE_RECONNECT_BASE: Duration = Duration::from_millis(50);
 pub const STORE_RECONNECT_MAX: Duration = Duration::from_secs(5);
 /// Times that a transaction is run again that others kept from being carried out. Over it: refused.
 pub const STORE_RETRIES_MAX: u32 = 5;
-/// How long holds of a gateway outlive its last sign of life in the store. Over it: void.
+/// How long holds of a gateway outlive its last sign of life in the store when nothing is said. Over it:
+/// void. Where the store was away, everybody has this time again.
 pub const GATEWAY_LEASE: Duration = Duration::from_secs(60);
-/// How often a gateway gives that sign.
+/// The shortest of these: a transaction that takes its time is no end of a gateway.
+pub const GATEWAY_LEASE_MIN: Duration = Duration::from_secs(15);
+/// The longest.
+pub const GATEWAY_LEASE_MAX: Duration = Duration::from_secs(3600);
+/// How often a gateway gives that sign, at least; one whose lease is shorter six times in it.
 pub const GATEWAY_LEASE_RENEWAL: Duration = Duration::from_secs(10);
 /// Rows of a list of accounts, keys, devices or revocations. Over it: cut, the first are shown.
 pub const STORE_LIST_MAX: usize = 10_000;
@@ -245,6 +250,9 @@ pub const HEARTBEAT_ACK_TIMEOUT: Duration = Duration::from_secs(10);
 pub const SUSPICION_SILENCE_MIN: Duration = Duration::from_secs(1);
 /// See [`SUSPICION_SILENCE_MIN`].
 pub const SUSPICION_RTTS: u32 = 4;
+/// While an answer is awaited and nothing is heard, the device probes after so long: a router that has
+/// forgotten it lets nothing of the answer through until it says something.
+pub const AWAITED_SILENCE: Duration = Duration::from_secs(3);
 /// Between two probes of a tunnel in doubt.
 pub const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Silence under probing after which a new session is tried beside the old one.
@@ -344,6 +352,9 @@ pub const CONTROL_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 pub const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Answers under way at a gateway that goes away may take so long to end.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// Once nothing runs any more, a store that is away may take so long to come back and have written down
+/// what a gateway that goes away still has to say. Over it: the gateway ends, and leaves that.
+pub const DRAIN_STORE: Duration = Duration::from_secs(20);
 /// All devices of a gateway that goes away have been sent elsewhere after this time.
 pub const DRAIN_SPREAD: Duration = Duration::from_secs(10);
 /// Of two devices that are sent away one after the other, the second follows at most so much later.
@@ -428,8 +439,8 @@ pub const MODELS_LISTED_MAX: usize = 1000;
 /// A client's body on a device's local endpoint. Over it: `TOO_LARGE`. Leaves room for the envelope
 /// within [`FRAME_ESCALATION_BYTES_MAX`].
 pub const ENDPOINT_BODY_BYTES_MAX: usize = FRAME_ESCALATION_BYTES_MAX - 64 * 1024;
-/// A body that is only to be counted: fits the frame of a call, with room for what hides private
-/// data. Over it: refused.
+/// A body that the gateway is only to have counted: fits the frame of a call, with room for what hides
+/// private data. Over it: `TOO_LARGE`. One that the device's own server counts is bounded as a question is.
 pub const COUNT_BODY_BYTES_MAX: usize = FRAME_MEDIUM_BYTES_MAX - 16 * 1024;
 /// Connections to a device's local endpoint at once. Over it: they wait in the listener's queue.
 pub const ENDPOINT_CONNECTIONS_MAX: usize = 256;

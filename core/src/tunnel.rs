@@ -561,7 +561,9 @@ impl Tunnel {
                         leave.at = leave.at.min(now.instant);
                     }
                 }
+                // What was heard counts before any timer.
                 self.heart(now, heartbeat::Input::Traffic(traffic));
+                self.heart(now, heartbeat::Input::Awaited(busy));
             }
             Input::Traffic {
                 attempt,

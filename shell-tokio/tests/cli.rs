@@ -72,12 +72,42 @@ fn each_kind_of_failure_has_its_documented_exit_code() {
         (&["gateway", "--config", "none.toml"], 14, "none.toml"),
         (&["--log", "mesh=loudest", "doctor"], 20, "loudest"),
         (&["ledger", "verify"], 14, "gateway.sqlite"),
+        (&["ledger", "head"], 14, "gateway.sqlite"),
+        (&["ledger", "export"], 14, "gateway.sqlite"),
     ] {
         let ended = home.run(args);
         assert_eq!(ended.code, Some(code), "{args:?}: {ended:?}");
         assert!(ended.stderr.contains(words), "{args:?}: {ended:?}");
         assert_eq!(ended.stdout, "", "{args:?}: errors belong to stderr");
     }
+    assert!(
+        !home.path().join("data/gateway").exists(),
+        "who looks makes nothing"
+    );
+}
+
+/// A copy of the books is looked at on another machine, which has none of the gateway's keys.
+#[test]
+fn books_without_their_keys_are_looked_at_and_no_keys_are_made_for_them() {
+    let gateway = Gateway::start();
+    let home = &gateway.home;
+    let seal = home.run(&["ledger", "head", "--json"]).ok();
+    let elsewhere = home.path().join("seal.json");
+    std::fs::write(&elsewhere, seal).unwrap();
+    let ca = home.path().join("data/gateway/ca");
+    std::fs::rename(&ca, home.path().join("away")).unwrap();
+    let seal = elsewhere.display().to_string();
+    for args in [
+        &["ledger", "head"][..],
+        &["ledger", "verify", "--seal", &seal],
+    ] {
+        let ended = home.run(args);
+        assert_eq!(ended.code, Some(14), "{ended:?}");
+        assert!(ended.stderr.contains("books.json"), "{ended:?}");
+        assert!(ended.stderr.contains("missing here"), "{ended:?}");
+    }
+    assert!(!ca.exists());
+    assert!(home.run(&["ledger", "export"]).ok().contains("opened"));
 }
 
 #[test]

@@ -396,6 +396,7 @@ fn decide_lose(facts: &Facts, lose: Lose) -> Result<Vec<Entry>, Denied> {
         model,
         price,
         tokens,
+        device,
     } = lose;
     Ok(vec![Entry::Lost(Loss {
         request,
@@ -405,6 +406,7 @@ fn decide_lose(facts: &Facts, lose: Lose) -> Result<Vec<Entry>, Denied> {
         price,
         tier,
         base,
+        device,
     })])
 }
 

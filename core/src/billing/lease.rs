@@ -1,8 +1,11 @@
 //! Several gateways on one store: whose a hold is, and when it is void.
 //!
-//! A gateway that is alive renews its lease. Holds of one that has not for [`GATEWAY_LEASE`] are void, and
-//! whoever comes across them takes them away: a gateway that died sets nothing aside for ever. All times
-//! are the store's own clock, which every gateway reads alike.
+//! A gateway that is alive renews its lease. Holds of one that let it end are void, and whoever comes across
+//! them takes them away: a gateway that died sets nothing aside for ever. All times are the store's own clock,
+//! which every gateway reads alike.
+//!
+//! A lease lasts [`GATEWAY_LEASE`] from the moment that is written down as its renewal. A gateway whose own
+//! lasts shorter or longer ([`Term`]) writes an earlier or a later one, so that nobody has to know of others'.
 //!
 //! Where the store itself was away, nobody could renew anything. So nobody judges others who has not held a
 //! lease for as long without a gap: after an outage everybody gets the time again.
@@ -13,10 +16,12 @@
 //! 2. A release voids a hold of its own gateway's and no other: each numbers its holds by itself.
 //! 3. Whoever came back later than another voids nothing of the other's for a whole lease's time.
 
+use std::time::Duration;
+
 use rand::Rng;
 
 use super::account::{HoldId, Release};
-use crate::limits::{GATEWAY_LEASE, GATEWAY_LEASE_RENEWAL};
+use crate::limits::{GATEWAY_LEASE, GATEWAY_LEASE_MAX, GATEWAY_LEASE_MIN, GATEWAY_LEASE_RENEWAL};
 use crate::time::UnixMillis;
 
 /// One life of a gateway.
@@ -45,29 +50,68 @@ impl GatewayId {
     }
 }
 
+/// How long a gateway's lease lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term(Duration);
+
+impl Default for Term {
+    fn default() -> Self {
+        Self(GATEWAY_LEASE)
+    }
+}
+
+impl Term {
+    /// So many seconds; `None` outside of [`GATEWAY_LEASE_MIN`] and [`GATEWAY_LEASE_MAX`].
+    #[must_use]
+    pub fn secs(secs: u64) -> Option<Self> {
+        let term = Duration::from_secs(secs);
+        (GATEWAY_LEASE_MIN..=GATEWAY_LEASE_MAX)
+            .contains(&term)
+            .then_some(Self(term))
+    }
+
+    /// How often it is renewed.
+    #[must_use]
+    pub fn renewal(self) -> Duration {
+        (self.0 / 6).min(GATEWAY_LEASE_RENEWAL)
+    }
+
+    /// What is written down for a renewal at a moment.
+    const fn written(self, at: UnixMillis) -> UnixMillis {
+        let at = at.0.saturating_add(ms(self.0));
+        UnixMillis(at.saturating_sub(ms(GATEWAY_LEASE)))
+    }
+
+    /// The moment for which that was written.
+    const fn read(self, written: UnixMillis) -> UnixMillis {
+        let at = written.0.saturating_add(ms(GATEWAY_LEASE));
+        UnixMillis(at.saturating_sub(ms(self.0)))
+    }
+}
+
 /// A gateway's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Renewed without a gap since then.
     pub since: UnixMillis,
-    /// The last time.
+    /// The last time, as it is written down: it ends [`GATEWAY_LEASE`] after this.
     pub renewed_at: UnixMillis,
 }
 
 impl Lease {
     /// The lease that is renewed now.
     #[must_use]
-    pub fn renewed(before: Option<Self>, now: UnixMillis) -> Self {
+    pub fn renewed(before: Option<Self>, now: UnixMillis, term: Term) -> Self {
         let unbroken = before.filter(|lease| age_ms(lease.renewed_at, now) <= ms(GATEWAY_LEASE));
         let since = unbroken.map_or(now, |lease| lease.since);
-        let renewed_at = now;
+        let renewed_at = term.written(now);
         Self { since, renewed_at }
     }
 
-    /// Whether a gateway has to renew its lease now.
+    /// Whether a gateway has to renew its own lease now.
     #[must_use]
-    pub fn is_due(lease: Option<Self>, now: UnixMillis) -> bool {
-        lease.is_none_or(|lease| age_ms(lease.renewed_at, now) >= ms(GATEWAY_LEASE_RENEWAL))
+    pub fn is_due(lease: Option<Self>, now: UnixMillis, term: Term) -> bool {
+        lease.is_none_or(|lease| age_ms(term.read(lease.renewed_at), now) >= ms(term.renewal()))
     }
 }
 
@@ -106,8 +150,10 @@ const fn age_ms(at: UnixMillis, now: UnixMillis) -> u64 {
     now.0.saturating_sub(at.0)
 }
 
-fn ms(span: std::time::Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+/// Of an hour at most.
+#[expect(clippy::cast_possible_truncation, reason = "it fits by far")]
+const fn ms(span: Duration) -> u64 {
+    span.as_millis() as u64
 }
 
 #[cfg(test)]
@@ -156,17 +202,17 @@ mod tests {
             since: ago(3600),
             renewed_at: ago(300),
         };
-        let back = Lease::renewed(Some(before), NOW);
+        let back = Lease::renewed(Some(before), NOW, Term::default());
         assert_eq!((back.since, back.renewed_at), (NOW, NOW));
         let at = |seconds: u64| {
             let now = UnixMillis(NOW.0 + seconds * 1000);
-            let lease = Some(Lease::renewed(Some(back), now));
+            let lease = Some(Lease::renewed(Some(back), now, Term::default()));
             Judge { me: ME, lease, now }
         };
         assert!(!at(60).is_gone(OTHER, Some(ago(300))));
         // A minute and a second later, with a sign in between.
         let now = UnixMillis(NOW.0 + 61_000);
-        let lease = Some(Lease::renewed(at(10).lease, now));
+        let lease = Some(Lease::renewed(at(10).lease, now, Term::default()));
         let later = Judge { me: ME, lease, now };
         assert!(later.is_gone(OTHER, Some(ago(300))));
         // Nor does somebody judge who has no lease.
@@ -188,9 +234,42 @@ mod tests {
                 renewed_at,
             })
         };
-        assert!(Lease::is_due(None, NOW));
-        assert!(!Lease::is_due(lease(9_999), NOW));
-        assert!(Lease::is_due(lease(10_000), NOW));
+        let is_due = |lease| Lease::is_due(lease, NOW, Term::default());
+        assert!(is_due(None));
+        assert!(!is_due(lease(9_999)));
+        assert!(is_due(lease(10_000)));
+    }
+
+    #[test]
+    fn a_lease_of_another_length_ends_then_for_everybody() {
+        assert_eq!(Term::secs(60), Some(Term::default()));
+        assert_eq!([14, 3601, u64::MAX].map(Term::secs), [None; 3]);
+        for (secs, renewed_every_ms) in [(15, 2_500), (60, 10_000), (600, 10_000)] {
+            let term = Term::secs(secs).unwrap();
+            let lease = Lease::renewed(None, NOW, term);
+            assert_eq!(lease.since, NOW);
+            let later = |ms: u64| UnixMillis(NOW.0 + ms);
+            assert!(!Lease::is_due(
+                Some(lease),
+                later(renewed_every_ms - 1),
+                term
+            ));
+            assert!(Lease::is_due(Some(lease), later(renewed_every_ms), term));
+            // Whoever judges knows nothing of it.
+            let gone_at = |ms: u64| {
+                let judge = Judge {
+                    now: later(ms),
+                    ..judge(ME, ago(7200))
+                };
+                judge.is_gone(OTHER, Some(lease.renewed_at))
+            };
+            assert!(!gone_at(secs * 1000), "{secs}");
+            assert!(gone_at(secs * 1000 + 1), "{secs}");
+            // A gap that is longer breaks it.
+            let since = |ms: u64| Lease::renewed(Some(lease), later(ms), term).since;
+            assert_eq!(since(secs * 1000), NOW);
+            assert_eq!(since(secs * 1000 + 1), later(secs * 1000 + 1));
+        }
     }
 
     #[test]
@@ -213,7 +292,7 @@ mod tests {
             let now = UnixMillis(at.0 + later);
             let lease = Lease { since: at, renewed_at: at };
             let judge = Judge { me: ME, lease: Some(Lease { since: UnixMillis(0), renewed_at: now }), now };
-            prop_assert!(Lease::is_due(Some(lease), now) || !judge.is_gone(OTHER, Some(at)));
+            prop_assert!(Lease::is_due(Some(lease), now, Term::default()) || !judge.is_gone(OTHER, Some(at)));
         }
 
         #[test]

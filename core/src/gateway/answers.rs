@@ -59,17 +59,12 @@ impl Running {
             model: self.model.clone(),
             price: self.hold.price,
             tokens,
+            device: Some(self.device),
         }
     }
 
     const fn key(&self) -> KeyOf {
-        match self.tier {
-            // What costs nothing has nobody to be paid with a key of one's own.
-            Some(Tier::Byok { .. }) if !self.hold.price.is_free() => KeyOf::Account(self.account),
-            Some(Tier::Free { .. } | Tier::Managed { .. } | Tier::Byok { .. }) | None => {
-                KeyOf::Operator
-            }
-        }
+        KeyOf::of(self.account, self.tier, &self.hold.price)
     }
 }
 
@@ -83,7 +78,9 @@ pub(super) enum Pending {
     Lose(AnswerId),
     Checkpoint(AnswerId),
     Call(AnswerId),
-    /// A device asks how many tokens something is.
+    /// A device asks how many tokens something is, and who pays its provider is not known yet.
+    CountFor(Box<count::Wanted>),
+    /// The same, asked of the model's server.
     Count(Box<count::Asked>),
     Service {
         conn: ConnId,
@@ -506,6 +503,9 @@ impl<T: Transport> Gateway<T> {
                 self.served(now, conn, stream, call, Err(terms::store_down()));
             }
             Pending::Recall(recalling) => self.recalled(now, &recalling, Err(Unavailable)),
+            Pending::CountFor(wanted) => {
+                self.count_for(now, *wanted, Err(terms::store_down()));
+            }
             Pending::Count(asked) => self.count_overdue(now, id, *asked),
             Pending::GiveBack { account, release } => self.give_back(now, account, release),
             Pending::GiveBackLater { account, release } => {
@@ -542,7 +542,9 @@ impl<T: Transport> Gateway<T> {
             // Another gateway, or another life of this one, has had the question: what became of it?
             (
                 Pending::Hold(answer),
-                Told::Held(Err(HoldFailed::Denied(Denied::Expired { .. } | Denied::InProgress))),
+                Told::Held(Err(HoldFailed::Denied(
+                    Denied::Expired { .. } | Denied::InProgress | Denied::Interrupted { .. },
+                ))),
             ) if self.recall_instead(now, answer) => {}
             (Pending::Hold(answer), Told::Held(word)) => {
                 let word = match word {
@@ -581,6 +583,7 @@ impl<T: Transport> Gateway<T> {
                 self.step_answer(now, answer, Input::Ended(end));
             }
             (Pending::Count(asked), Told::Called(end)) => self.counted(now, *asked, end),
+            (Pending::CountFor(wanted), Told::Served(word)) => self.count_for(now, *wanted, word),
             (Pending::Service { conn, stream, call }, Told::Served(word)) => {
                 self.served(now, conn, stream, call, word);
             }

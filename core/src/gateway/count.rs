@@ -1,13 +1,19 @@
 //! How many tokens a device's body would be: asked of the model's own server, free, and never of one
-//! whose format has no such question.
+//! whose format has no such question. It is asked with the key that a question would go with, so that the
+//! account's tier is looked up first, unless the model is free.
+
+use serde_json::value::RawValue;
 
 use super::answers::Pending;
 use super::outside::{Ask, AskId, KeyOf, Progress};
 use super::{Due, Gateway, Output, terms};
-use crate::api::{self, CountTokens, Params, TokenCount};
-use crate::dialect::Target;
+use crate::api::{self, CountTokens, Method, Params, TokenCount};
+use crate::billing::account::Summary;
+use crate::billing::price::Price;
 use crate::dialect::chat::tokens::{self, Counting};
 use crate::dialect::exchange::Broken;
+use crate::dialect::{ModelRequest, Target};
+use crate::ids::AccountId;
 use crate::limits;
 use crate::time::Now;
 use crate::transport::{ConnId, StreamId, Transport};
@@ -21,6 +27,15 @@ pub(super) struct Asked {
     call: u64,
     provider: String,
     counting: Counting,
+}
+
+/// A count to be asked for, once it is known with whose key.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    asked: Asked,
+    request: ModelRequest,
+    account: AccountId,
+    price: Price,
 }
 
 impl<T: Transport> Gateway<T> {
@@ -50,24 +65,73 @@ impl<T: Transport> Gateway<T> {
         };
         let asked = tokens::request(&target, wanted.body.get());
         let request = asked.map_err(|why| terms::uncounted(&why))?;
-        let provider = model.provider.clone();
+        let (provider, price) = (model.provider.clone(), model.price);
         self.take_a_turn(now, conn)?;
-        let counting = Asked {
+        let Some((account, device)) = self.asker(conn) else {
+            return Ok(());
+        };
+        let asked = Asked {
             conn,
             stream,
             call,
-            provider: provider.clone(),
+            provider,
             counting: Counting::default(),
         };
+        if price.is_free() {
+            self.count_with(now, asked, KeyOf::Operator, request);
+            return Ok(());
+        }
+        let wanted = Wanted {
+            asked,
+            request,
+            account,
+            price,
+        };
+        let ask = Ask::Service {
+            account,
+            device,
+            method: Method::AccountSummary,
+            params: Params::NONE,
+        };
+        self.ask_store(now, Pending::CountFor(Box::new(wanted)), ask);
+        Ok(())
+    }
+
+    /// How the account stands is known: its tier says with whose key its provider is asked.
+    pub(super) fn count_for(
+        &mut self,
+        now: Now,
+        wanted: Wanted,
+        word: Result<Box<RawValue>, ErrorMessage>,
+    ) {
+        let Wanted {
+            asked,
+            request,
+            account,
+            price,
+        } = wanted;
+        let summary = word.and_then(|told| {
+            serde_json::from_str::<Summary>(told.get()).map_err(|_| terms::store_down())
+        });
+        match summary {
+            Ok(summary) => {
+                let key = KeyOf::of(account, Some(summary.tier), &price);
+                self.count_with(now, asked, key, request);
+            }
+            Err(error) => self.served(now, asked.conn, asked.stream, asked.call, Err(error)),
+        }
+    }
+
+    fn count_with(&mut self, now: Now, asked: Asked, key: KeyOf, call: ModelRequest) {
+        let provider = asked.provider.clone();
         let ask = Ask::Call {
             provider,
-            key: KeyOf::Operator,
-            call: request,
+            key,
+            call,
         };
-        let id = self.ask(Pending::Count(Box::new(counting)), ask);
+        let id = self.ask(Pending::Count(Box::new(asked)), ask);
         let by = now.instant + limits::COUNT_TIMEOUT;
         self.deadlines.set(Due::Ask(id), Some(by));
-        Ok(())
     }
 
     /// The server says something.

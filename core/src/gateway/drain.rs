@@ -4,8 +4,9 @@
 //! ```text
 //!            Drain                    limit, or Stop           no answer runs, nobody listens
 //!  serving ─────────▶ GoAway to each ────────────────▶ cut off ─────────────────────────────▶ Stopped
-//!                          │                                                          ▲
-//!                          └── no answer runs, and devices have gone or had their turn┘
+//!                          │                                                          ▲ ▲
+//!                          └── no answer runs, and devices have gone or had their turn┘ │
+//!                              nothing can be written down for too long: left ──────────┘
 //! ```
 //!
 //! # Invariants
@@ -16,6 +17,8 @@
 //!    operator's loss before its device is told.
 //! 3. Devices are told to reconnect at moments that are spread evenly.
 //! 4. Tunnels are closed once no answer runs and what was said has arrived, or its time is over.
+//! 5. It comes to its end whether the store answers or not. What could not be written down is left as a
+//!    crash leaves it, is said ([`Event::Unbooked`]), and its device is told nothing.
 
 use std::time::{Duration, Instant};
 
@@ -39,6 +42,8 @@ pub struct Drain {
     /// All devices have been sent away after this time. A small fleet is sent away faster, each
     /// device at most [`limits::DRAIN_STEP`] after the one before.
     pub spread: Duration,
+    /// What is over may take so long to be written down, from when `limit` is over; then it is left.
+    pub store: Duration,
     /// Where they are sent, `host:port`, in turn; where they came from if there is none.
     pub alternates: Vec<String>,
 }
@@ -48,6 +53,7 @@ impl Default for Drain {
         Self {
             limit: limits::DRAIN_LIMIT,
             spread: limits::DRAIN_SPREAD,
+            store: limits::DRAIN_STORE,
             alternates: Vec::new(),
         }
     }
@@ -60,9 +66,17 @@ pub(super) struct Draining {
     answers_until: Instant,
     /// Devices may stay until then, once no answer runs.
     devices_until: Instant,
+    /// The store has so long from then on.
+    store: Duration,
     cut_off: bool,
     /// What was said last has so long to arrive.
     last_words_by: Option<Instant>,
+}
+
+impl Draining {
+    fn store_until(&self) -> Instant {
+        self.answers_until + self.store
+    }
 }
 
 impl<T: Transport> Gateway<T> {
@@ -94,6 +108,7 @@ impl<T: Transport> Gateway<T> {
         self.draining = Some(Draining {
             answers_until: now.instant + limit,
             devices_until: now.instant + (reconnect_in + limits::DRAIN_GRACE).min(limit),
+            store: drain.store.min(limits::RETRY_AFTER_MAX),
             cut_off: false,
             last_words_by: None,
         });
@@ -107,6 +122,7 @@ impl<T: Transport> Gateway<T> {
         let draining = self.draining.get_or_insert(Draining {
             answers_until: now.instant,
             devices_until: now.instant,
+            store: limits::DRAIN_STORE,
             cut_off: false,
             last_words_by: None,
         });
@@ -148,6 +164,7 @@ impl<T: Transport> Gateway<T> {
             draining.cut_off = true;
             self.cut_off(now);
         }
+        self.leave_unbooked(now);
         let wait = self.waits_for(now);
         self.deadlines.set(Due::Drain, wait);
         if wait.is_some() || !self.answers.is_empty() {
@@ -171,12 +188,36 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
+    /// What the store has not taken in all this time is not waited for any longer.
+    fn leave_unbooked(&mut self, now: Now) {
+        let Some(draining) = &self.draining else {
+            return;
+        };
+        if now.instant < draining.store_until() {
+            return;
+        }
+        let ids: Vec<AnswerId> = self.answers.keys().copied().collect();
+        for id in ids {
+            self.deadlines.set(Due::Answer(id), None);
+            self.deadlines.set(Due::Kept(id), None);
+            self.runs_no_more(id);
+            self.shelf.remove(id);
+            if let Some(kept) = self.kept.remove(&id) {
+                let (account, device, request) = kept.whose();
+                self.requests.remove(&(account, request));
+                self.event(Event::Unbooked { device, request });
+            }
+        }
+    }
+
     /// Until when to wait before the tunnels are closed, if it is time alone that is waited for.
     fn waits_for(&mut self, now: Now) -> Option<Instant> {
         let draining = self.draining.as_mut()?;
         if !self.answers.is_empty() {
-            let until = draining.answers_until;
-            return (!draining.cut_off).then_some(until);
+            return Some(match draining.cut_off {
+                true => draining.store_until(),
+                false => draining.answers_until,
+            });
         }
         // Closing a connection drops what is queued on it.
         let last_words_by = *draining

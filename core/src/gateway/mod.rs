@@ -279,6 +279,13 @@ pub enum Event {
         /// Which question's.
         request: RequestId,
     },
+    /// A gateway that goes away could not write down how an answer ended: it is left as after a crash.
+    Unbooked {
+        /// Whose.
+        device: DeviceId,
+        /// Which question's.
+        request: RequestId,
+    },
     /// The outside world answered after the deadline.
     LateAnswer,
 }

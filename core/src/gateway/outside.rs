@@ -15,6 +15,7 @@ use crate::api::{Method, Params};
 use crate::billing::account::alert::Alert;
 use crate::billing::account::{Denied, Hold, Lose, Release, Settle};
 use crate::billing::ledger::Charge;
+use crate::billing::price::Price;
 use crate::billing::tier::Tier;
 use crate::dialect::ModelRequest;
 use crate::dialect::exchange::{Broken, Head};
@@ -123,6 +124,20 @@ pub enum KeyOf {
     Operator,
     /// The account, with the key that it gave.
     Account(AccountId),
+}
+
+impl KeyOf {
+    /// By the account's tier, if that is known, and the model's price. What costs nothing has nobody to be
+    /// paid with a key of one's own.
+    #[must_use]
+    pub const fn of(account: AccountId, tier: Option<Tier>, price: &Price) -> Self {
+        match tier {
+            Some(Tier::Byok { .. }) if !price.is_free() => Self::Account(account),
+            Some(Tier::Free { .. } | Tier::Managed { .. } | Tier::Byok { .. }) | None => {
+                Self::Operator
+            }
+        }
+    }
 }
 
 /// The outside world's one answer to an [`Ask`].

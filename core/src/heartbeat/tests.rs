@@ -72,6 +72,35 @@ fn it_beats_at_once_and_every_thirty_seconds_and_counts_answers() {
 }
 
 #[test]
+fn silence_is_probed_every_three_seconds_while_an_answer_is_awaited() {
+    let mut heart = Heart::new();
+    heart.at(0, Input::Timeout);
+    heart.at(1, Input::Acked { sequence: 0 });
+    // Long after anything was heard, it begins with the question and not with the silence before it.
+    let quiet = heart.traffic(1, false, 20);
+    assert_eq!(heart.at(20_000, quiet), []);
+    assert_eq!(heart.at(20_000, Input::Awaited(true)), []);
+    assert_eq!(heart.due_ms(), (23_000, "an answer is awaited"));
+    assert_eq!(heart.at(22_999, Input::Timeout), []);
+    assert_eq!(heart.at(23_000, Input::Timeout), [PROBE]);
+    // The probe is in flight, and answered.
+    let probing = heart.traffic(1, true, 20);
+    assert_eq!(heart.at(23_001, probing), []);
+    assert_eq!(heart.due_ms(), (24_001, "suspicion"));
+    let heard = heart.traffic(23_020, false, 20);
+    assert_eq!(heart.at(23_020, heard), []);
+    assert_eq!(heart.at(24_000, Input::Awaited(true)), []);
+    assert_eq!(heart.due_ms(), (26_020, "an answer is awaited"));
+    assert_eq!(heart.at(26_020, Input::Timeout), [PROBE]);
+    assert!(!heart.heart.in_doubt());
+    // Answered: there is nothing more to wait for.
+    let heard = heart.traffic(26_040, false, 20);
+    heart.at(26_040, heard);
+    heart.at(26_041, Input::Awaited(false));
+    assert_eq!(heart.due_ms(), (30_000, "heartbeat"));
+}
+
+#[test]
 fn an_answer_to_a_beat_never_sent_counts_for_nothing() {
     let mut heart = Heart::new();
     heart.at(0, Input::Timeout);

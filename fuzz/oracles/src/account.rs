@@ -481,6 +481,7 @@ impl World {
                     completion: completion.tokens(),
                     ..TokensUsed::default()
                 },
+                device: None,
             }),
             Step::Order { number, said } => self.order(*number, *said),
             Step::Lapse => self.lapse(),

@@ -309,6 +309,7 @@ impl World {
                 let drain = Drain {
                     limit: limit.duration(),
                     spread: spread.duration(),
+                    store: Drain::default().store,
                     alternates: (0..*alternates % 3).map(named).collect(),
                 };
                 self.go_away(Input::Drain(drain));

@@ -8,7 +8,7 @@ use super::args::Gateway;
 use super::{Scene, Stop};
 use crate::error::Error;
 use crate::gateway::config::{Config, DOCUMENTED, Sources};
-use crate::gateway::server::Server;
+use crate::gateway::server::{Reloaded, Server};
 use crate::log;
 
 /// Runs it.
@@ -57,7 +57,14 @@ pub(super) async fn run(gateway: &Gateway, scene: &Scene) -> Result<(), Stop> {
             }
         }
     }
+    let unbooked = server.unbooked();
     server.stop().await;
+    if unbooked > 0 {
+        return Err(Stop::Failed(Error::Billing(format!(
+            "the store stayed away: the ends of {unbooked} answers are not written down. Their accounts \
+             are charged nothing; when a gateway is there again, what they used is booked as a loss"
+        ))));
+    }
     Ok(())
 }
 
@@ -107,8 +114,12 @@ async fn reload(server: &mut Server, gateway: &Gateway, scene: &Scene) {
         Err(_) => return,
     };
     match taken {
-        Ok(fixed) => {
-            tracing::info!("the settings were read anew and are in force");
+        Ok(Reloaded { taken, fixed }) => {
+            let changed = match taken[..] {
+                [] => "nothing".to_owned(),
+                _ => taken.join(", "),
+            };
+            tracing::info!(changed, "the settings were read anew and are in force");
             for setting in fixed {
                 tracing::warn!(setting, "changed, but needs a new start of the gateway");
             }

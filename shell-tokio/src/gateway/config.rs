@@ -13,12 +13,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mesh_core::billing::lease::Term;
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::litellm::Table;
 use mesh_core::billing::price::{Price, Rates};
 use mesh_core::billing::tier::{Tier, TierName};
 use mesh_core::dialect::MaxTokensField;
 use mesh_core::gateway::{self, Drain, Keeping};
+use mesh_core::limits::{GATEWAY_LEASE_MAX, GATEWAY_LEASE_MIN};
 
 pub use self::payments::{Meter, Stripe};
 use self::shape::{
@@ -338,13 +340,17 @@ fn shown(error: &toml::de::Error, text: &str) -> String {
 }
 
 fn database(file: &StoreFile) -> Result<Option<Database>, String> {
+    let term = Term::secs(file.lease_secs).ok_or_else(|| {
+        let (least, most) = (GATEWAY_LEASE_MIN.as_secs(), GATEWAY_LEASE_MAX.as_secs());
+        format!("store.lease_secs must be from {least} to {most}")
+    })?;
     if file.url.is_empty() {
         return Ok(None);
     }
     let ca_file = Some(file.ca_file.as_path()).filter(|path| !path.as_os_str().is_empty());
     let database = Database::parse(&file.url, ca_file, file.allow_plain);
     database
-        .map(Some)
+        .map(|database| Some(database.with_term(term)))
         .map_err(|what| format!("store.url: {what}"))
 }
 
@@ -487,6 +493,7 @@ fn drain(file: &DrainFile) -> Result<Drain, String> {
     Ok(Drain {
         limit: Duration::from_secs(file.limit_secs.into()),
         spread: Duration::from_secs(file.spread_secs.into()),
+        store: Duration::from_secs(file.store_secs.into()),
         alternates: file.alternates.clone(),
     })
 }

@@ -40,6 +40,20 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
+    /// Reads the keys. Makes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with what is missing, or when the file cannot be read or holds something else.
+    pub fn open_existing(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(FILE);
+        let text = files::read_private(&path).map_err(|error| {
+            let missing = error.kind() == ErrorKind::NotFound;
+            Error::file(&path, if missing { no_keys() } else { error })
+        })?;
+        Self::understood(&path, &text)
+    }
+
     /// Reads the keys, or makes them where there are none.
     ///
     /// # Errors
@@ -62,13 +76,17 @@ impl Keys {
             }
             Err(error) => return Err(Error::file(&path, error)),
         };
-        Self::read(&text).ok_or_else(|| {
+        Self::understood(&path, &text)
+    }
+
+    fn understood(path: &Path, text: &str) -> Result<Self, Error> {
+        Self::read(text).ok_or_else(|| {
             let broken = std::io::Error::new(
                 ErrorKind::InvalidData,
                 "not the keys of the books; restore the file from a backup: without it, accounts \
                  must give their provider keys again",
             );
-            Error::file(&path, broken)
+            Error::file(path, broken)
         })
     }
 
@@ -129,6 +147,14 @@ impl Keys {
     }
 }
 
+fn no_keys() -> std::io::Error {
+    std::io::Error::new(
+        ErrorKind::NotFound,
+        "the gateway's own keys, which seals are signed with, are missing here; run this in the gateway's \
+         data folder, or copy its `ca` folder, which is secret",
+    )
+}
+
 fn bound_to(account: AccountId, provider: &str) -> Vec<u8> {
     let account = account.as_u128().to_be_bytes();
     [DOMAIN, &account, provider.as_bytes()].concat()
@@ -184,12 +210,29 @@ mod tests {
     }
 
     #[test]
+    fn who_only_reads_makes_nothing_and_is_told_what_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("ca");
+        let refused = Keys::open_existing(&own).unwrap_err().to_string();
+        assert!(
+            refused.contains("books.json") && refused.contains("`ca`"),
+            "{refused}"
+        );
+        assert!(!own.exists());
+        let made = Keys::open_or_make(&own).unwrap();
+        let read = Keys::open_existing(&own).unwrap();
+        assert_eq!(read.seals().public(), made.seals().public());
+    }
+
+    #[test]
     fn a_file_of_something_else_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         for text in ["", "{}", r#"{"provider_keys":"00","seals":"00"}"#] {
             files::write_private(&path, text).unwrap();
             let refused = Keys::open_or_make(folder.path()).unwrap_err().to_string();
+            assert!(refused.contains("restore the file"), "{refused}");
+            let refused = Keys::open_existing(folder.path()).unwrap_err().to_string();
             assert!(refused.contains("restore the file"), "{refused}");
             assert_eq!(files::read_private(&path).unwrap(), text);
         }

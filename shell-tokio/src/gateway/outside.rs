@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mesh_core::gateway::{
@@ -48,11 +49,12 @@ pub(super) struct Outside {
     upstreams: Upstreams,
     calls: BTreeMap<AskId, Call>,
     inbox: mpsc::Sender<Command>,
+    unbooked: Arc<AtomicUsize>,
 }
 
 impl Outside {
     /// With nothing under way; what is asked outside is told through the `inbox`.
-    pub(super) const fn new(
+    pub(super) fn new(
         services: Services,
         keys: Arc<Keys>,
         upstreams: Upstreams,
@@ -64,7 +66,13 @@ impl Outside {
             upstreams,
             calls: BTreeMap::new(),
             inbox,
+            unbooked: Arc::default(),
         }
+    }
+
+    /// How many answers' ends could not be written down, as it is counted.
+    pub(super) fn unbooked(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.unbooked)
     }
 
     fn ask(&mut self, now: Now, id: AskId, ask: Ask) {
@@ -231,7 +239,12 @@ impl Host for Outside {
                 self.calls.remove(&id);
             }
             Output::Warm { provider } => self.upstreams.warm(&provider),
-            Output::Event(event) => log(&event),
+            Output::Event(event) => {
+                if matches!(event, Event::Unbooked { .. }) {
+                    self.unbooked.fetch_add(1, Ordering::Relaxed);
+                }
+                log(&event);
+            }
             Output::Stopped => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
@@ -289,6 +302,10 @@ fn log(event: &Event) {
         Event::Forgotten { device, request } => {
             tracing::debug!(%device, %request, "the answer's text is no longer kept");
         }
+        Event::Unbooked { device, request } => tracing::error!(
+            %device, %request,
+            "the store stayed away: how this answer ended is not written down, and left as after a crash"
+        ),
         Event::LateAnswer => tracing::warn!("the store or a model server answered too late"),
     }
 }

@@ -14,7 +14,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mesh_core::gateway::Gateway;
@@ -48,6 +48,8 @@ const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Server {
     config: Config,
+    /// Of the operator's certificate and its key, as they were read at the start.
+    certificate: Option<[u8; 32]>,
     tunnel_addr: SocketAddr,
     http: http::Serving,
     http_url: String,
@@ -60,10 +62,21 @@ pub struct Server {
     inbox: mpsc::Sender<Command>,
     /// `None` once it has ended.
     driver: Option<Running>,
+    /// Answers whose ends could not be written down.
+    unbooked: Arc<AtomicUsize>,
     revocations: JoinHandle<()>,
     chores: JoinHandle<()>,
     /// Looks after payments.
     watching: Option<JoinHandle<()>>,
+}
+
+/// What has changed of a gateway's settings, by their names in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Is in force.
+    pub taken: Vec<&'static str>,
+    /// Needs a new start.
+    pub fixed: Vec<&'static str>,
 }
 
 impl Server {
@@ -180,6 +193,7 @@ impl Server {
             payments: payments.clone(),
         };
         let outside = Outside::new(services, Arc::clone(&keys), upstreams, inbox.clone());
+        let unbooked = outside.unbooked();
         let driver = thread
             .run(Driver::new(socket, machine, outside), commands)
             .map_err(|error| Error::io("starting a thread", error))?;
@@ -196,6 +210,7 @@ impl Server {
         };
         let chores = tokio::spawn(chores.run(move || clock.now().wall));
         Ok(Self {
+            certificate: config.http.certificate_seen(),
             config,
             going,
             tunnel_addr: bound,
@@ -207,6 +222,7 @@ impl Server {
             findings,
             inbox,
             driver: Some(driver),
+            unbooked,
             revocations,
             chores,
             watching,
@@ -249,8 +265,7 @@ impl Server {
         &self.findings
     }
 
-    /// Takes new settings without touching a tunnel or a running answer, and says which of them need
-    /// a new start, by their names in the file.
+    /// Takes new settings without touching a tunnel or a running answer, and says what has changed.
     ///
     /// # Errors
     ///
@@ -259,7 +274,7 @@ impl Server {
         &mut self,
         config: Config,
         env: impl Fn(&str) -> Option<String>,
-    ) -> Result<Vec<&'static str>, Error> {
+    ) -> Result<Reloaded, Error> {
         let found = discover::discover(&env, &discover::USUAL_PORTS).await;
         let (upstreams, table) = models(&config, &found)?;
         let terms = Terms {
@@ -278,12 +293,16 @@ impl Server {
                 "the default model {model:?} is not in the model table, or its provider is not there"
             )));
         }
-        let fixed = self.config.fixed_settings_that_differ(&config);
+        let mut fixed = self.config.fixed_settings_that_differ(&config);
+        if config.http.certificate_seen() != self.certificate {
+            fixed.push("what is in http.certificate and http.key");
+        }
+        let taken = self.config.live_settings_that_differ(&config);
         self.config = self.config.with_changes_of(config);
         table.default_model().clone_into(&mut self.default_model);
         // If the driver has ended, there is nothing to change any more.
         let _ended = self.inbox.send(Command::Reload(Box::new(terms))).await;
-        Ok(fixed)
+        Ok(Reloaded { taken, fixed })
     }
 
     /// Begins to go away in good order, as the settings say: nobody new is taken in, devices are
@@ -311,6 +330,12 @@ impl Server {
             tracing::error!("the gateway's driver failed: a bug");
         }
         self.driver = None;
+    }
+
+    /// Answers whose ends the store did not take in the time it was given; known once it has ended.
+    #[must_use]
+    pub fn unbooked(&self) -> usize {
+        self.unbooked.load(Ordering::Relaxed)
     }
 
     /// Stops now: running answers are cut off, tunnels closed, the store flushed.

@@ -165,6 +165,7 @@ impl Store {
                     None => Recalled::Charged(charge),
                 }
             }
+            (Some(Prior::Lost(loss)), _) if of_another(loss.device) => Recalled::NotYours,
             (Some(Prior::Lost(_)), _) => Recalled::Lost,
             (None, Some(held)) if of_another(held.device) => Recalled::NotYours,
             (None, Some(_)) => Recalled::Elsewhere,

@@ -27,6 +27,7 @@ impl<W: Wire> World<W> {
         let drain = Drain {
             limit: Duration::from_micros(limit_us),
             spread: Duration::from_micros(spread_us),
+            store: Drain::default().store,
             alternates: others.map(alternate_name).collect(),
         };
         self.goes_away(gateway, limit_us, spread_us);

@@ -320,6 +320,10 @@ impl<W: Wire> World<W> {
                 );
             }
             Happened::Forgotten { .. } => self.sometimes.saw("an answer was kept no longer"),
+            Happened::Unbooked { request, .. } => {
+                let words = format!("{request} is left unbooked: the store stayed away");
+                self.note(format!("gateway {at}"), words);
+            }
             Happened::HandshakeRefused { .. } => self.record.refused.push(self.queue.now()),
         }
     }

@@ -71,6 +71,9 @@ pub struct Lose {
     pub price: Price,
     /// What had been used by then, as far as is known.
     pub tokens: TokensUsed,
+    /// The device that asked, which alone is told what became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
 }
 
 /// Void a hold; the request's id is free again.

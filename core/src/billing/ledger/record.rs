@@ -76,6 +76,9 @@ pub struct Loss {
     pub tier: Tier,
     /// The provider's price of it.
     pub base: Nanos,
+    /// The device that asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
 }
 
 impl Charge {

@@ -39,6 +39,16 @@ impl WebhookSecret {
     }
 }
 
+impl PartialEq for WebhookSecret {
+    /// Whether both sign alike.
+    fn eq(&self, other: &Self) -> bool {
+        let sign = |secret: &Self| hmac::sign(&secret.0, PREFIX.as_bytes());
+        sign(self).as_ref() == sign(other).as_ref()
+    }
+}
+
+impl Eq for WebhookSecret {}
+
 impl fmt::Debug for WebhookSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WebhookSecret(..)")

@@ -11,6 +11,7 @@ fn drain(limit_secs: u64, alternates: &[&str]) -> gateway::Input {
     gateway::Input::Drain(Drain {
         limit: secs(limit_secs),
         spread: secs(10),
+        store: secs(30),
         alternates: alternates.iter().map(|&name| name.to_owned()).collect(),
     })
 }
@@ -88,15 +89,58 @@ fn stopped_twice_it_does_not_wait_for_the_limit() {
 }
 
 #[test]
-fn the_loss_is_booked_before_the_gateway_goes_however_long_the_store_is_away() {
+fn the_loss_is_booked_before_the_gateway_goes_if_the_store_comes_back_in_time() {
     let (mut net, id) = in_the_middle(true);
     net.outside.silent = true;
     net.tell(gateway::Input::Stop);
-    net.run(secs(20));
+    net.run(secs(15));
     assert!(!net.outside.stopped && net.ends[0].failed.is_empty());
     net.outside.silent = false;
     net.run(secs(40));
     assert!(net.outside.stopped && net.outside.lost.contains_key(&id));
+    assert_eq!(unbooked(&net), []);
+}
+
+fn unbooked(net: &Net) -> Vec<RequestId> {
+    let events = net.outside.events.iter();
+    let unbooked = events.filter_map(|event| {
+        let Event::Unbooked { device, request } = event else {
+            return None;
+        };
+        assert_eq!(*device, DEVICE);
+        Some(*request)
+    });
+    unbooked.collect()
+}
+
+#[test]
+fn a_store_that_stays_away_holds_a_gateway_up_for_a_time_and_no_longer() {
+    // Stopped at once, and drained with an answer that ends by itself and cannot be charged.
+    for (going, most) in [(gateway::Input::Stop, 20), (drain(40, &[]), 70)] {
+        let (mut net, id) = in_the_middle(true);
+        net.outside.silent = true;
+        net.tell(going);
+        net.run(secs(1));
+        if most == 70 {
+            net.upstream_says(&["is ", "blue."]);
+        }
+        net.run(secs(most - 3));
+        assert!(!net.outside.stopped, "{most}");
+        assert_eq!(unbooked(&net), []);
+        let took = net.run_to(secs(10), |net| net.outside.stopped);
+        assert!(took < secs(6), "{most}: {took:?}");
+        assert_eq!(unbooked(&net), [id]);
+        assert_eq!(
+            (net.gateway.tunnels(), net.gateway.answers_under_way()),
+            (0, 0)
+        );
+        assert_eq!(
+            (net.gateway.answers_kept(), net.gateway.kept_bytes()),
+            (0, 0)
+        );
+        assert!(net.ends[0].failed.is_empty() && net.ends[0].ended.is_empty());
+        assert!(net.outside.ledger.is_empty() && net.outside.lost.is_empty());
+    }
 }
 
 #[test]

@@ -103,6 +103,9 @@ pub(super) struct Net {
     pub(super) black: bool,
     /// What arrives at a device at one moment is read at once, as by a process that was busy.
     pub(super) reads_at_once: bool,
+    /// How often the devices' router has forgotten them: each time they come from other addresses, and
+    /// what is sent to the old ones is lost.
+    pub(super) rebinds: u16,
     /// What a resolver says.
     pub(super) addresses: Result<Vec<SocketAddr>, String>,
     /// What it says of any other name than the gateway's.
@@ -116,13 +119,6 @@ pub(super) const DELAY: Duration = Duration::from_millis(10);
 
 fn gateway_address() -> SocketAddr {
     "[::1]:4443".parse().unwrap()
-}
-
-fn device_address(index: usize) -> SocketAddr {
-    SocketAddr::from((
-        [0, 0, 0, 0, 0, 0, 0, 1],
-        1000 + u16::try_from(index).unwrap(),
-    ))
 }
 
 impl Net {
@@ -149,6 +145,7 @@ impl Net {
             origin,
             black: false,
             reads_at_once: false,
+            rebinds: 0,
             addresses: Ok(vec![gateway_address()]),
             alternate: Err("no such name".to_owned()),
             wire: BTreeMap::new(),
@@ -364,7 +361,7 @@ impl Net {
             while let Some(transmit) = self.ends[end].device.poll_transmit(self.now, &mut buf) {
                 let segment = transmit.segment_size.unwrap_or(transmit.size);
                 self.send(
-                    device_address(end),
+                    self.device_address(end),
                     transmit.remote,
                     &buf[..transmit.size],
                     segment,
@@ -437,6 +434,11 @@ impl Net {
             }
             Output::Stopped => end.stopped = true,
         }
+    }
+
+    fn device_address(&self, index: usize) -> SocketAddr {
+        let port = 1000 + 1000 * self.rebinds + u16::try_from(index).unwrap();
+        SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))
     }
 
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8], segment: usize) {
@@ -516,7 +518,9 @@ impl Net {
             };
             if to == gateway_address() {
                 self.gateway.handle_datagram(self.now, datagram);
-            } else if let Some(end) = (0..self.ends.len()).find(|&end| device_address(end) == to) {
+            } else if let Some(end) =
+                (0..self.ends.len()).find(|&end| self.device_address(end) == to)
+            {
                 if self.reads_at_once {
                     waiting[end].push(datagram);
                 } else {

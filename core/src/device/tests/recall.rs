@@ -159,6 +159,33 @@ fn to_another_device_a_finished_answer_does_not_exist() {
     assert_eq!(net.ends[0].texts[&id], SKY);
 }
 
+/// The gateway goes away in the middle of an answer, which is booked as a loss.
+#[test]
+fn to_another_device_an_answer_that_was_lost_does_not_exist_either() {
+    let (mut net, id) = in_the_middle(true);
+    net.black = true;
+    net.tell(gateway::Input::Stop);
+    assert!(net.outside.lost.contains_key(&id));
+    net.restart_gateway();
+    net.black = false;
+    let other = net.add_stranger();
+    net.give(other, Input::Connect);
+    net.run_to(secs(2), |net| net.state(other) == UP);
+    let resume = Message::Resume(Resume {
+        request_id: id,
+        next_sequence: 1,
+    });
+    net.raw(other, &resume);
+    net.run(secs(1));
+    assert_eq!(refused(&net), Some(ErrorCode::NotFound));
+    let request = Ask::new("Why?").into_request(id);
+    net.give(other, Input::Escalate(Box::new(request)));
+    net.run(secs(1));
+    assert_eq!(failed(&net, other, id).code, ErrorCode::NotFound);
+    light(&mut net);
+    assert_eq!(failed(&net, 0, id).code, ErrorCode::Interrupted);
+}
+
 #[test]
 fn what_another_gateway_works_on_is_waited_for() {
     let (mut net, id) = in_the_middle(true);

@@ -57,6 +57,20 @@ pub(super) fn black_out(net: &mut Net, said: &str) {
     net.run_to(secs(90), is_lost);
 }
 
+/// A router that forgets leaves no trace, and whoever waits for an answer says nothing by itself.
+#[test]
+fn an_answer_under_way_is_not_held_up_long_by_a_router_that_forgot_its_device() {
+    let (mut net, id) = in_the_middle(true);
+    net.run(secs(30));
+    net.rebinds = 1;
+    net.upstream_says(&["is ", "blue."]);
+    let took = net.run_to(secs(20), |net| net.ends[0].ended.contains_key(&id));
+    assert!(took <= limits::AWAITED_SILENCE + secs(1), "{took:?}");
+    let end = &net.ends[0];
+    assert_eq!((end.texts[&id].as_str(), end.cuts), (SKY, 0));
+    assert_eq!(net.gateway.sessions(), 1, "the tunnel is still the first");
+}
+
 pub(super) fn light(net: &mut Net) {
     net.black = false;
     net.give(0, Input::NetworkChanged);

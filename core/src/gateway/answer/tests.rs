@@ -408,6 +408,7 @@ fn an_answer_that_was_given_up_for_lost_meanwhile_says_so_and_ends() {
         price: Price::FREE,
         tier: Tier::MANAGED,
         base: Nanos::ZERO,
+        device: None,
     };
     rig.tell(Input::SettleDenied(Denied::Interrupted {
         loss: Box::new(loss),

@@ -357,6 +357,7 @@ impl Model {
             price: lose.price,
             tier: lose.tier,
             base: Nanos(base),
+            device: lose.device,
         }))
     }
 

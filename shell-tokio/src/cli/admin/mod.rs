@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::files;
 use crate::gateway::config::{Config, HttpTls};
 use crate::gateway::deployment;
-use crate::gateway::store::{AccountRow, Role, Store, StoreError};
+use crate::gateway::store::{AccountRow, Place, Role, Store, StoreError};
 
 /// Runs one of them.
 pub(super) async fn run(admin: &Admin, scene: &Scene) -> Result<(), Stop> {
@@ -65,6 +65,18 @@ impl Desk {
         let folder = &config.data_dir;
         files::make_private_dir(folder).map_err(|error| Error::file(folder, error))?;
         let store = Store::open_at(&config.store(), Role::Administration).await?;
+        Ok(Self { config, store })
+    }
+
+    /// The same for a command that only looks: what is not there is not made.
+    pub(super) async fn open_to_look(options: &AdminOptions, scene: &Scene) -> Result<Self, Stop> {
+        let config = scene.gateway_config(options.config.as_deref())?;
+        let place = config.store();
+        if let Place::File(path) = &place {
+            // Opening makes the file.
+            std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
+        }
+        let store = Store::open_at(&place, Role::Administration).await?;
         Ok(Self { config, store })
     }
 

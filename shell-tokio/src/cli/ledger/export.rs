@@ -59,7 +59,7 @@ pub(super) async fn run(
     options: &AdminOptions,
     scene: &Scene,
 ) -> Result<(), Stop> {
-    let desk = Desk::open(options, scene).await?;
+    let desk = Desk::open_to_look(options, scene).await?;
     let accounts = match account {
         Some(name) => vec![desk.account(name).await?],
         None => desk.store.accounts().await?,

@@ -8,8 +8,8 @@ use crate::gateway::chores;
 use crate::gateway::keys::Keys;
 
 pub(super) async fn run(options: &AdminOptions, scene: &Scene) -> Result<(), Stop> {
-    let desk = Desk::open(options, scene).await?;
-    let keys = Keys::open_or_make(&desk.config.ca_dir())?;
+    let desk = Desk::open_to_look(options, scene).await?;
+    let keys = Keys::open_existing(&desk.config.ca_dir())?;
     let seal = chores::seal(&desk.store, &keys, wall()).await?;
     if options.json {
         return scene.output.json(&seal);

@@ -124,7 +124,7 @@ fn read_seal(named: Option<&Path>, config: &Config) -> Result<Option<Seal>, Stop
         ))
     };
     let seal: Seal = serde_json::from_str(&text).map_err(|error| no_seal(&error))?;
-    let keys = Keys::open_or_make(&config.ca_dir())?;
+    let keys = Keys::open_existing(&config.ca_dir())?;
     seal.check(Some(&keys.seals().public()))
         .map_err(|error| no_seal(&error))?;
     Ok(Some(seal))

@@ -8,7 +8,8 @@ use mesh_core::api::CountTokens;
 use mesh_core::device::route::{AUTO, Plan, after};
 use mesh_core::dialect::chat::fields::BadField;
 use mesh_core::dialect::chat::tokens;
-use mesh_core::limits::COUNT_BODY_BYTES_MAX;
+use mesh_core::error::ErrorCode;
+use mesh_core::limits::{COUNT_BODY_BYTES_MAX, ENDPOINT_BODY_BYTES_MAX};
 use mesh_core::wire::message::DialectName;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -31,7 +32,7 @@ pub(super) async fn count(State(desk): State<Shared>, body: Body) -> Response {
 }
 
 async fn counted(desk: &Shared, body: Body) -> Result<(u64, Way), Refuse> {
-    let body = whole_body(body, COUNT_BODY_BYTES_MAX).await?;
+    let body = whole_body(body, ENDPOINT_BODY_BYTES_MAX).await?;
     let named = tokens::model(&body).map_err(|bad| Refuse::field(&bad))?;
     let (model, why) = match desk.plan(&named).await {
         Plan::Unknown => return Err(unknown_here(&named)),
@@ -47,6 +48,13 @@ async fn counted(desk: &Shared, body: Body) -> Result<(u64, Way), Refuse> {
             }
         }
     };
+    if body.len() > COUNT_BODY_BYTES_MAX {
+        let words = format!(
+            "to be counted in the cloud a body has at most {COUNT_BODY_BYTES_MAX} bytes, which this one is \
+             over; asked as a question it may have {ENDPOINT_BODY_BYTES_MAX}"
+        );
+        return Err(Refuse::new(ErrorCode::TooLarge, words));
+    }
     let body = RawValue::from_string(body)
         .map_err(|_| Refuse::field(&BadField::new("the body", "must be a JSON object")))?;
     let counted = desk

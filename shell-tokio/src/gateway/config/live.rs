@@ -1,6 +1,8 @@
 //! What of the settings a running gateway takes, and what needs a new start.
 
-use super::{Config, Stripe};
+use ring::digest::{Context, SHA256};
+
+use super::{Config, Http, HttpTls, Stripe};
 
 impl Config {
     /// The settings, by their names in the file, that differ and that a running gateway cannot take.
@@ -16,10 +18,38 @@ impl Config {
             ),
             ("[http]", self.http != new.http),
             ("[stripe]", stripe(self) != stripe(new)),
+            (
+                "the secret key of [stripe]",
+                both(self, new).is_some_and(|(old, new)| old.key != new.key),
+            ),
+            (
+                "the webhook secret of [stripe]",
+                both(self, new).is_some_and(|(old, new)| old.webhook_secret != new.webhook_secret),
+            ),
             ("ledger.seals_dir", self.seals_dir != new.seals_dir),
         ];
-        let differ = differ.into_iter().filter(|(_, differs)| *differs);
-        differ.map(|(name, _)| name).collect()
+        names(differ)
+    }
+
+    /// Those that differ and that a running gateway takes.
+    #[must_use]
+    pub fn live_settings_that_differ(&self, new: &Self) -> Vec<&'static str> {
+        names([
+            ("default_model", self.default_model != new.default_model),
+            (
+                "tunnel.tunnels_max",
+                self.tunnel.tunnels_max != new.tunnel.tunnels_max,
+            ),
+            ("[billing]", self.billing != new.billing),
+            ("[answers]", self.answers != new.answers),
+            ("[drain]", self.drain != new.drain),
+            ("log.filter", self.log_filter != new.log_filter),
+            ("[[provider]]", self.providers != new.providers),
+            (
+                "[[model]]",
+                self.models != new.models || self.prices != new.prices,
+            ),
+        ])
     }
 
     /// The new settings, with those of the old that cannot be changed.
@@ -41,7 +71,37 @@ impl Config {
     }
 }
 
-/// Of the payments' settings everything but the secrets, which cannot be compared.
+impl Http {
+    /// SHA-256 of the operator's certificate and its key, as they are at this moment; `None` where there are
+    /// none, or they cannot be read.
+    #[must_use]
+    pub fn certificate_seen(&self) -> Option<[u8; 32]> {
+        let HttpTls::Files { certificate, key } = &self.tls else {
+            return None;
+        };
+        let mut digest = Context::new(&SHA256);
+        for path in [certificate, key] {
+            digest.update(&std::fs::read(path).ok()?);
+            digest.update(b"\n");
+        }
+        digest.finish().as_ref().try_into().ok()
+    }
+}
+
+fn names<const N: usize>(differ: [(&'static str, bool); N]) -> Vec<&'static str> {
+    let differ = differ.into_iter().filter(|(_, differs)| *differs);
+    differ.map(|(name, _)| name).collect()
+}
+
+/// The payments' settings of before and after, where there are both.
+const fn both<'a>(old: &'a Config, new: &'a Config) -> Option<(&'a Stripe, &'a Stripe)> {
+    match (&old.stripe, &new.stripe) {
+        (Some(old), Some(new)) => Some((old, new)),
+        (_, _) => None,
+    }
+}
+
+/// Of the payments' settings everything but the secrets, which have names of their own.
 fn stripe(config: &Config) -> Option<impl PartialEq> {
     let Stripe {
         key: _,
@@ -118,7 +178,70 @@ mod tests {
     }
 
     #[test]
+    fn secrets_that_were_replaced_are_named_and_not_shown() {
+        let paid = |key: &'static str, signing: &'static str| {
+            let env = move |name: &str| match name {
+                "STRIPE_SECRET_KEY" => Some(key.to_owned()),
+                "STRIPE_WEBHOOK_SECRET" => Some(signing.to_owned()),
+                _ => None,
+            };
+            let sources = Sources {
+                env: &env,
+                flags: &[],
+                data_dir: Path::new("/data"),
+            };
+            Config::parse("", sources).unwrap()
+        };
+        let old = paid("sk_test_a", "whsec_a");
+        let differ = |new: &Config| old.fixed_settings_that_differ(new);
+        assert!(differ(&paid("sk_test_a", "whsec_a")).is_empty());
+        let key = "the secret key of [stripe]";
+        assert_eq!(differ(&paid("sk_test_b", "whsec_a")), [key]);
+        let signing = "the webhook secret of [stripe]";
+        assert_eq!(differ(&paid("sk_test_a", "whsec_b")), [signing]);
+        assert_eq!(differ(&paid("sk_test_b", "whsec_b")), [key, signing]);
+        assert_eq!(differ(&read("")), ["[stripe]"]);
+    }
+
+    #[test]
+    fn a_certificate_that_was_replaced_under_its_name_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["a.pem", "a.key"].map(|name| folder.path().join(name));
+        let http = |tls| Http {
+            tls,
+            ..read("").http
+        };
+        assert_eq!(http(HttpTls::Own).certificate_seen(), None);
+        let files = http(HttpTls::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        });
+        assert_eq!(files.certificate_seen(), None, "not there yet");
+        std::fs::write(&certificate, "one").unwrap();
+        std::fs::write(&key, "two").unwrap();
+        let first = files.certificate_seen();
+        assert!(first.is_some());
+        assert_eq!(files.certificate_seen(), first);
+        std::fs::write(&key, "three").unwrap();
+        assert_ne!(files.certificate_seen(), first);
+    }
+
+    #[test]
     fn everything_else_is_taken() {
+        let (old, new) = (read(OLD), read(NEW));
+        assert_eq!(
+            old.live_settings_that_differ(&new),
+            [
+                "default_model",
+                "tunnel.tunnels_max",
+                "[billing]",
+                "[drain]",
+                "log.filter",
+                "[[provider]]",
+                "[[model]]",
+            ]
+        );
+        assert!(new.live_settings_that_differ(&new).is_empty());
         let live = read(OLD).with_changes_of(read(NEW));
         assert_eq!(live.tunnel.tunnels_max, 6);
         assert_eq!(live.default_model.as_deref(), Some("house"));

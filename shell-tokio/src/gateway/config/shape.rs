@@ -35,6 +35,7 @@ pub(super) struct StoreFile {
     pub(super) url: String,
     pub(super) ca_file: PathBuf,
     pub(super) allow_plain: bool,
+    pub(super) lease_secs: u64,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +100,7 @@ pub(super) struct AnswersFile {
 pub(super) struct DrainFile {
     pub(super) limit_secs: u32,
     pub(super) spread_secs: u32,
+    pub(super) store_secs: u32,
     pub(super) alternates: Vec<String>,
 }
 
@@ -180,6 +182,7 @@ pub(super) struct PartialStore {
     pub(super) url: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) allow_plain: Option<bool>,
+    pub(super) lease_secs: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -228,6 +231,7 @@ pub(super) struct PartialLedger {
 pub(super) struct PartialDrain {
     pub(super) limit_secs: Option<u32>,
     pub(super) spread_secs: Option<u32>,
+    pub(super) store_secs: Option<u32>,
     pub(super) alternates: Option<Vec<String>>,
 }
 

@@ -78,6 +78,11 @@ fn a_database_is_named_by_its_url_and_its_password_is_shown_nowhere() {
     }
     let plain = format!("{written}\nallow_plain = true").replace("mesh", "mesh?sslmode=disable");
     assert!(read(&plain).is_ok());
+    assert!(read("[store]\nlease_secs = 15").is_ok());
+    for bad in [0, 14, 3601] {
+        let error = read(&format!("[store]\nlease_secs = {bad}")).unwrap_err();
+        assert!(error.contains("from 15 to 3600"), "{error}");
+    }
 }
 
 #[test]

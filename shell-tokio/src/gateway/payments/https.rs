@@ -17,7 +17,7 @@ const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Stripe's secret key, `sk_…` or a restricted one, `rk_…`. `Debug` prints nothing of it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SecretKey(HeaderValue);
 
 impl SecretKey {

@@ -12,12 +12,12 @@ use mesh_core::billing::account::order::{Known, Order};
 use mesh_core::billing::account::{
     Account, Command, Denied, Entry, Facts, Held, Prior, apply, decide, order, replay_one,
 };
-use mesh_core::billing::ledger::{self, Charge, Hash, Record, Stored};
+use mesh_core::billing::ledger::{self, Charge, Hash, Loss, Record, Stored};
 use mesh_core::billing::money::{Nanos, Overflow};
 use mesh_core::billing::tier::Tier;
 use mesh_core::billing::usage::{self, Sums};
-use mesh_core::gateway::{Granted, Settled};
-use mesh_core::ids::{AccountId, RequestId};
+use mesh_core::gateway::{Granted, Recalled, Settled};
+use mesh_core::ids::{AccountId, DeviceId, RequestId};
 use mesh_core::time::UnixMillis;
 
 use super::error::StoreError;
@@ -99,6 +99,15 @@ impl Done {
             charge: Box::new(self.charge.ok_or_else(lost)?),
             alert: self.alert,
         })
+    }
+}
+
+/// What a device is told of an answer that was lost: it is nobody else's.
+pub(super) fn lost(loss: &Loss, device: DeviceId) -> Recalled {
+    if loss.device.is_some_and(|asker| asker != device) {
+        Recalled::NotYours
+    } else {
+        Recalled::Lost
     }
 }
 

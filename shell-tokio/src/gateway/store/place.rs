@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use mesh_core::billing::lease::Term;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
@@ -29,6 +30,7 @@ impl fmt::Display for Place {
 pub struct Database {
     config: Box<Config>,
     ca_file: Option<PathBuf>,
+    term: Term,
     shown: String,
 }
 
@@ -84,8 +86,21 @@ impl Database {
         Ok(Self {
             shown: shown(&config),
             ca_file: ca_file.map(Path::to_owned),
+            term: Term::default(),
             config: Box::new(config),
         })
+    }
+
+    /// The same, with another term of a gateway's lease.
+    #[must_use]
+    pub const fn with_term(mut self, term: Term) -> Self {
+        self.term = term;
+        self
+    }
+
+    /// How long a gateway's lease lasts.
+    pub(super) const fn term(&self) -> Term {
+        self.term
     }
 
     pub(super) const fn config(&self) -> &Config {

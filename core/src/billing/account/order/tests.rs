@@ -446,6 +446,7 @@ fn an_answer_that_a_crash_cut_off_costs_the_account_nothing_and_is_final() {
             completion: 40,
             ..TokensUsed::default()
         },
+        device: None,
     };
     let facts = Facts {
         now: NOW,

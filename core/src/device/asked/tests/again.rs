@@ -1,6 +1,7 @@
 //! What is asked for again: pieces that are missing, streams that end early, questions over their rate.
 
 use super::*;
+use crate::wire::message::{Chat, DialectName};
 
 /// What the device has said on a stream of a connection, in frames.
 fn said_on(play: &Play, conn: ConnId, stream: StreamId) -> Vec<Message> {
@@ -93,6 +94,67 @@ fn what_is_over_its_rate_is_asked_again_after_its_time_and_counts_once() {
     limited.retry_after_secs = Some(25);
     play.gateway_sends(again, &[Message::Error(limited)]);
     assert_eq!(play.news(), ["too often"]);
+}
+
+/// Its program has a patience of its own and is told how long to wait; one that was cut was taken once,
+/// and is asked for again.
+#[test]
+fn what_a_program_asked_with_its_own_body_and_is_over_its_rate_is_told_to_the_program() {
+    let asked_by_a_program = || {
+        let mut request = Asking::new("").into_request(ID);
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"why?"}]}"#;
+        request.chat = Some(Chat {
+            dialect: DialectName::Openai,
+            body: serde_json::from_str(body).unwrap(),
+        });
+        let mut play = Play::established();
+        play.give(Input::Escalate(Box::new(request)));
+        let stream = last_stream(&play);
+        (play, stream)
+    };
+    let mut limited = failure("too often");
+    limited.code = ErrorCode::RateLimited;
+    limited.retry_after_secs = Some(5);
+    let (mut play, stream) = asked_by_a_program();
+    play.gateway_sends(stream, &[Message::Error(limited.clone())]);
+    assert_eq!(play.news(), ["too often"]);
+    let told = play.said.iter().any(|output| {
+        let Output::Answer {
+            event: AnswerEvent::Failed(AskError::Remote(error)),
+            ..
+        } = output
+        else {
+            return false;
+        };
+        error.retry_after_secs == Some(5)
+    });
+    assert!(told, "{:?}", play.said);
+    play.wait(60_000);
+    assert_eq!(last_stream(&play), stream, "it is not asked again");
+
+    // What the gateway has no room for at this moment is not the program's doing.
+    let (mut play, stream) = asked_by_a_program();
+    let mut busy = limited.clone();
+    busy.code = ErrorCode::InProgress;
+    play.gateway_sends(stream, &[Message::Error(busy)]);
+    play.wait(5_000);
+    assert_ne!(last_stream(&play), stream);
+
+    let (mut play, stream) = asked_by_a_program();
+    play.gateway_sends(stream, &[chunk(0, "a", false)]);
+    play.device.transport.ended.push((FIRST, stream));
+    let conn = FIRST;
+    play.happens(transport::Event::Readable { conn, stream });
+    let again = last_stream(&play);
+    assert_ne!(again, stream);
+    play.gateway_sends(again, &[Message::Error(limited)]);
+    play.wait(5_000);
+    assert_ne!(last_stream(&play), again);
+    assert!(
+        !play.news().contains(&"too often".to_owned()),
+        "{:?}",
+        play.news()
+    );
 }
 
 #[test]

@@ -65,6 +65,11 @@ impl Outside {
         }
     }
 
+    fn prior(&self, request: RequestId) -> Option<Prior> {
+        let charged = self.ledger.get(&request).cloned().map(Prior::Charged);
+        charged.or_else(|| self.lost.get(&request).cloned().map(Prior::Lost))
+    }
+
     /// Decides and applies, as a store does in one transaction.
     pub(in crate::device::tests) fn command(
         &mut self,
@@ -73,7 +78,7 @@ impl Outside {
     ) -> Result<(), Denied> {
         let facts = Facts {
             now: WALL,
-            prior: self.ledger.get(&request).cloned().map(Prior::Charged),
+            prior: self.prior(request),
             provider_key: true,
         };
         for entry in account::decide(&self.account, &facts, command)? {
@@ -173,8 +178,12 @@ impl Outside {
 
     /// A gateway that is new holds nothing.
     fn recall(&self, request: RequestId, device: DeviceId) -> Recalled {
-        if self.lost.contains_key(&request) {
-            return Recalled::Lost;
+        if let Some(loss) = self.lost.get(&request) {
+            return if loss.device == Some(device) {
+                Recalled::Lost
+            } else {
+                Recalled::NotYours
+            };
         }
         let Some(charge) = self.ledger.get(&request) else {
             return if self.elsewhere {

@@ -45,7 +45,8 @@ impl Desk {
             let entry = books::entry(&rows::stored(row, 0)?)?;
             let charge = match Prior::of(&entry.record) {
                 Some(Prior::Charged(charge)) => Box::new(charge),
-                Some(Prior::Lost(_)) | None => return Ok(Recalled::Lost),
+                Some(Prior::Lost(loss)) => return Ok(books::lost(&loss, device)),
+                None => return Ok(Recalled::Lost),
             };
             if charge.device.is_some_and(|other| other != device) {
                 return Ok(Recalled::NotYours);

@@ -355,9 +355,9 @@ async fn write(link: &mut Link, batch: &Batch) -> Result<(), Broken> {
         &columns.transcripts,
     ];
     let values = [before, &columns.usage.values(), after].concat();
-    let lease = Lease::renewed(batch.lease, batch.clock);
+    let lease = Lease::renewed(batch.lease, batch.clock, link.term);
     let begins = !columns.held_accounts.is_empty();
-    let renews = begins && Lease::is_due(batch.lease, batch.clock);
+    let renews = begins && Lease::is_due(batch.lease, batch.clock, link.term);
     let (since, renewed_at) = (signed(lease.since.0), signed(lease.renewed_at.0));
     let renewal: Values<'_> = &[&me, &since, &renewed_at];
     let client = &link.client;

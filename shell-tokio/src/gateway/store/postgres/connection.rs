@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use mesh_core::billing::lease::Term;
 use mesh_core::limits::{
     STORE_CONNECT_TIMEOUT, STORE_RECONNECT_BASE, STORE_RECONNECT_MAX, STORE_TRANSACTION_TIMEOUT,
 };
@@ -36,6 +37,8 @@ const SESSION: &str = "SET search_path = synesis; \
 /// A connection, and the statements that it has seen.
 pub(super) struct Link {
     pub(super) client: Client,
+    /// How long the lease of the gateway at this end lasts.
+    pub(super) term: Term,
     statements: BTreeMap<&'static str, Statement>,
 }
 
@@ -48,11 +51,12 @@ impl Link {
             .connect_timeout(STORE_CONNECT_TIMEOUT)
             .keepalives_idle(Duration::from_secs(15))
             .tcp_user_timeout(STORE_TRANSACTION_TIMEOUT);
+        let term = database.term();
         let connecting = async {
             if config.get_ssl_mode() == SslMode::Disable {
-                Self::connect_with(&config, NoTls).await
+                Self::connect_with(&config, NoTls, term).await
             } else {
-                Self::connect_with(&config, Tls::trusting(database.ca_file())?).await
+                Self::connect_with(&config, Tls::trusting(database.ca_file())?, term).await
             }
         };
         // Also where the server accepts, and says no more.
@@ -61,7 +65,11 @@ impl Link {
         connected.await.map_err(late)?
     }
 
-    async fn connect_with<T>(config: &tokio_postgres::Config, tls: T) -> Result<Self, StoreError>
+    async fn connect_with<T>(
+        config: &tokio_postgres::Config,
+        tls: T,
+        term: Term,
+    ) -> Result<Self, StoreError>
     where
         T: MakeTlsConnect<Socket>,
         T::Stream: Send + 'static,
@@ -74,7 +82,11 @@ impl Link {
         });
         client.batch_execute(SESSION).await?;
         let statements = BTreeMap::new();
-        Ok(Self { client, statements })
+        Ok(Self {
+            client,
+            term,
+            statements,
+        })
     }
 
     /// The statement, as the server knows it; read by it once.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use mesh_core::billing::account::Command;
-use mesh_core::billing::lease::{GatewayId, Judge, Lease};
-use mesh_core::limits::{GATEWAY_LEASE_RENEWAL, STORE_BATCH_MAX, STORE_TRANSACTION_TIMEOUT};
+use mesh_core::billing::lease::{GatewayId, Judge, Lease, Term};
+use mesh_core::limits::{STORE_BATCH_MAX, STORE_TRANSACTION_TIMEOUT};
 use mesh_core::time::UnixMillis;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_postgres::Row;
@@ -26,6 +26,7 @@ pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// A connection for one job at a time.
 pub(in crate::gateway::store) struct Desk {
     me: GatewayId,
+    term: Term,
     door: Door,
     /// A gateway's only.
     renewals: Option<Interval>,
@@ -35,9 +36,10 @@ pub(in crate::gateway::store) struct Desk {
 
 impl Desk {
     pub(super) fn new(database: Database, me: GatewayId, role: Role) -> Self {
+        let term = database.term();
         let renewals = match role {
             Role::Gateway => {
-                let mut renewals = tokio::time::interval(GATEWAY_LEASE_RENEWAL);
+                let mut renewals = tokio::time::interval(term.renewal());
                 renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 Some(renewals)
             }
@@ -45,6 +47,7 @@ impl Desk {
         };
         Self {
             me,
+            term,
             door: Door::new(database),
             renewals,
             begun: false,
@@ -176,7 +179,7 @@ impl Desk {
 
     async fn try_to_renew(&mut self) -> Result<(), StoreError> {
         let judge = self.judge().await?;
-        let lease = Lease::renewed(judge.lease, judge.now);
+        let lease = Lease::renewed(judge.lease, judge.now, self.term);
         let me = uuid(self.me.as_u128());
         let (since, renewed_at) = (signed(lease.since.0), signed(lease.renewed_at.0));
         self.write(statements::RENEW, &[&me, &since, &renewed_at])

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::rows::{blob, signed};
 use super::writer::Work;
-use crate::gateway::store::books::ends_at;
+use crate::gateway::store::books::{self, ends_at};
 use crate::gateway::store::error::StoreError;
 
 impl Work<'_> {
@@ -46,7 +46,7 @@ impl Work<'_> {
         let recorded = self.recorded_under(account, "request", &request.to_string())?;
         let charge = match recorded.and_then(|entry| Prior::of(&entry.record)) {
             Some(Prior::Charged(charge)) => Box::new(charge),
-            Some(Prior::Lost(_)) => return Ok(Recalled::Lost),
+            Some(Prior::Lost(loss)) => return Ok(books::lost(&loss, device)),
             None => {
                 return Ok(match self.holds.held(account, request) {
                     Some(held) if held.device.is_some_and(|other| other != device) => {

@@ -285,6 +285,7 @@ fn lose(request: u128) -> Lose {
         model: settle.model,
         price: settle.price,
         tokens: settle.tokens,
+        device: Some(DEVICE),
     }
 }
 
@@ -312,6 +313,9 @@ async fn an_answer_that_a_crash_cut_off_is_the_operators_loss_and_free_for_the_a
     assert_eq!(store.lose_all(NOW).await, Ok(1));
     assert_eq!(store.lose_all(NOW).await, Ok(0));
     assert_eq!(recall(&store, 1, NOW).await, Recalled::Lost);
+    let (stranger, request) = (DeviceId::from_u128(8), RequestId::from_u128(1));
+    let strangers = store.recall(ACCOUNT, stranger, request, NOW).await;
+    assert_eq!(strangers, Ok(Recalled::NotYours));
     let summary = store.summary(ACCOUNT, NOW).await.unwrap();
     assert_eq!((summary.spent, summary.held), (Nanos(CHARGED), Nanos(0)));
     for denied in [

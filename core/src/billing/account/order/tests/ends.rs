@@ -47,6 +47,7 @@ impl Said {
                 model: "m".to_owned(),
                 price: nano_price(),
                 tokens: written(self.nanos),
+                device: None,
             }),
             _ => Command::Release(Release {
                 request,

@@ -309,6 +309,7 @@ async fn what_a_gateway_was_in_the_middle_of_is_lost_when_it_has_gone_and_not_be
         model: "claude_sonnet".to_owned(),
         price: Price::CLAUDE_SONNET,
         tokens: settle(request).tokens,
+        device: Some(DEVICE),
     };
     for request in 1..=3 {
         gone.hold(ACCOUNT, hold(request), NOW).await.unwrap();
@@ -331,6 +332,10 @@ async fn what_a_gateway_was_in_the_middle_of_is_lost_when_it_has_gone_and_not_be
     assert_eq!(other.lose_all(NOW).await, Ok(1));
     assert_eq!(fresh.sql(running).trim(), "0");
     assert_eq!(settled(&other, 2).await.overage, Nanos(0));
+    assert_eq!(recall(&other, 3, NOW).await, Recalled::Lost);
+    let (stranger, request) = (DeviceId::from_u128(8), RequestId::from_u128(3));
+    let strangers = other.recall(ACCOUNT, stranger, request, NOW).await;
+    assert_eq!(strangers, Ok(Recalled::NotYours));
     // Free for the account, for ever.
     let again = gone.settle(ACCOUNT, settle(3), NOW).await;
     assert!(matches!(again, Err(StoreError::Denied(_))), "{again:?}");

@@ -102,6 +102,30 @@ async fn at_the_limit_what_still_runs_is_cut_off() {
     assert_eq!(scene.cluster.charges().await.len(), 0);
 }
 
+/// Another process holds the store's file for itself, for longer than the gateway waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stays_away_does_not_keep_a_gateway_from_its_end_which_says_what_is_left() {
+    let setup = |upstream: &FakeUpstream| {
+        let setup = Setup::with_upstream(upstream).set("drain.limit_secs", "1");
+        setup.set("drain.store_secs", "1")
+    };
+    let mut scene = in_the_middle(setup).await;
+    let holder = rusqlite::Connection::open(scene.cluster.store_path()).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    scene.cluster.gateway().terminate();
+    scene.cluster.gateway_says("is not written down").await;
+    holder.execute_batch("ROLLBACK").unwrap();
+    drop(holder);
+    let ended = scene.cluster.gateway_ended().await;
+    assert_eq!(ended.code, Some(17), "{ended:?}");
+    assert!(ended.stderr.contains("the store stayed away"), "{ended:?}");
+    assert!(ended.stderr.contains("the ends of 1 answers"), "{ended:?}");
+    scene.cluster.restart_gateway().await;
+    assert_eq!(scene.cluster.charges().await.len(), 0);
+    let verified = scene.cluster.at_gateway("ledger", &["verify"]).await;
+    let _ = verified.succeeded();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn at_sighup_new_prices_apply_to_the_next_question_and_wrong_settings_to_none() {
     let scene = in_the_middle(Setup::with_upstream).await;
@@ -110,6 +134,7 @@ async fn at_sighup_new_prices_apply_to_the_next_question_and_wrong_settings_to_n
     cluster.add_config("[http]\npublic_url = \"http://elsewhere:1\"\n");
     cluster.reload_gateway().await;
     cluster.gateway_says("needs a new start").await;
+    cluster.gateway_says("changed=\"[[model]]\"").await;
     scene.gate.open();
     let ended = scene.asking.ended().await.succeeded();
     assert_eq!(ended.stdout, "first second\n");

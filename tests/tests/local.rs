@@ -5,7 +5,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use mesh_tests::cluster::Setup;
+use mesh_tests::cluster::{ACCOUNT, Setup};
 use mesh_tests::endpoint::{ANTHROPIC, COUNT, MAIL, OPENAI, Reply, World, openai, send_to_socket};
 use mesh_tests::upstream::{Answer, Behaviour, Dialect, Ending, Event, FakeUpstream, Gate};
 use serde_json::{Value, json};
@@ -269,7 +269,7 @@ async fn a_server_may_count_tokens_and_a_count_is_free_and_disguised() {
         ("{\"model\":\"anthropic\"}", 400),
         ("{\"messages\":[]}", 400),
         ("{\"model\":7,\"messages\":[]}", 400),
-        (&"x".repeat(250 * 1024), 413),
+        (&"x".repeat(11 * 1024 * 1024), 413),
     ] {
         let reply = world.send(&world.post(COUNT, "", bad)).await;
         assert_eq!(reply.status, status, "{}", reply.body);
@@ -278,8 +278,49 @@ async fn a_server_may_count_tokens_and_a_count_is_free_and_disguised() {
     let largest = "y".repeat(230 * 1024);
     let large = json!({"model": "anthropic", "messages": [{"role": "user", "content": largest}]});
     assert_eq!(world.ask(COUNT, "", &large).await.status, 200);
+    let larger = "y".repeat(250 * 1024);
+    let large = json!({"model": "anthropic", "messages": [{"role": "user", "content": larger}]});
+    let refused = world.ask(COUNT, "", &large).await;
+    assert_eq!(refused.status, 413, "{}", refused.body);
+    assert!(
+        refused.body.contains("counted in the cloud"),
+        "{}",
+        refused.body
+    );
     assert!(world.cluster.charges().await.is_empty());
     assert!(!world.cluster.everything_printed().contains(MAIL));
+}
+
+/// What never leaves the device is bounded as a question is.
+#[tokio::test]
+async fn this_devices_server_counts_what_the_tunnel_would_not_take() {
+    let (world, local) = with_local(Dialect::Anthropic, "").await;
+    let long = "y".repeat(1 << 20);
+    let body = json!({"model": "local/scripted", "messages": [{"role": "user", "content": long}]});
+    let reply = world.ask(COUNT, "", &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert_eq!(route(&reply), (Some("local"), None));
+    assert_eq!(local.questions().remove(0).path, COUNT);
+}
+
+#[tokio::test]
+async fn an_account_that_pays_its_provider_counts_with_its_own_key() {
+    const OWN_KEY: &str = "sk-own-7c1d";
+    let world = World::start().await;
+    let reply = world.ask(COUNT, "", &openai("anthropic")).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let operators = world.upstream.questions().remove(0);
+    let tier = ["account", "tier", ACCOUNT, "byok"];
+    let _ = world.cluster.admin(&tier).await.succeeded();
+    let mut command = world.cluster.command("laptop");
+    command.args(["cloud", "provider-key", "set", "anthropic-provider"]);
+    let setting = world.cluster.spawn("provider-key", command, Some(OWN_KEY));
+    let _ = setting.ended().await.succeeded();
+    let reply = world.ask(COUNT, "", &openai("anthropic")).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let own = world.upstream.questions().remove(1);
+    assert_eq!(own.header("x-api-key"), Some(OWN_KEY));
+    assert_ne!(operators.header("x-api-key"), Some(OWN_KEY));
 }
 
 #[tokio::test]

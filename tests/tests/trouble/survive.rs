@@ -232,7 +232,9 @@ async fn what_a_gateway_was_in_the_middle_of_when_it_died_another_one_calls_lost
         return;
     };
     let url = server.database();
-    let mut scene = Scene::new(|setup| setup.set("store.url", &url)).await;
+    // What dead gateways were in the middle of is looked for with each renewal of a lease.
+    let lease = |setup: Setup| setup.set("store.url", &url).set("store.lease_secs", "15");
+    let mut scene = Scene::new(lease).await;
     let (asking, gate) = scene.asked(&["before ", "after"], &[]).await;
     gate.let_through(1);
     asking.line_with("before").await;

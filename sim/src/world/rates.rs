@@ -121,7 +121,7 @@ impl<W: Wire> World<W> {
             (
                 Ask::Hold { hold, .. },
                 Some(Told::Held(Err(HoldFailed::Denied(
-                    Denied::InProgress | Denied::Expired { .. },
+                    Denied::InProgress | Denied::Expired { .. } | Denied::Interrupted { .. },
                 )))),
             ) if !late => rates.known(now, gateway, hold.id),
             (Ask::Hold { hold, .. }, Some(Told::Held(Err(_)))) => rates.unheld(gateway, hold.id),

@@ -130,6 +130,7 @@ cases![[
     a_question_outlives_the_agent_it_was_asked_through,
     a_file_that_is_not_understood_is_set_aside,
     a_limit_that_comes_near_is_told_with_the_answer,
+    over_its_limits_a_device_waits_its_turn_or_is_refused_at_no_cost,
     a_restarted_gateway_is_found_again,
     an_answer_finished_while_away_is_delivered_after_the_gateways_restart,
     a_gateway_that_goes_away_lets_a_running_answer_end,
@@ -503,6 +504,39 @@ async fn a_limit_that_comes_near_is_told_with_the_answer(shell: Shell) {
         }
     }
     assert_eq!(told, [5]);
+}
+
+async fn over_its_limits_a_device_waits_its_turn_or_is_refused_at_no_cost(shell: Shell) {
+    let upstream = FakeUpstream::start().await.unwrap();
+    let setup = Setup::with_upstream(&upstream)
+        .set("answers.device_at_once", "1")
+        .set("answers.device_per_minute", "2");
+    let cluster = Cluster::start(setup).await;
+    cluster.enrol(DEVICE).await;
+    let _agent = shell.agent(&cluster).await;
+    let gate = Gate::closed();
+    upstream.once(Answer::of(&["first"]).gated(&gate).into());
+    let first = shell.ask(&cluster, &["One?"], None);
+    upstream.wait_for(Event::Waiting(0)).await;
+    // One answer is under way: the next is told to wait, and its device asks again by itself.
+    let second = shell.ask(&cluster, &["Two?"], None);
+    cluster.gateway_says("RATE_LIMITED").await;
+    assert_eq!(upstream.questions().len(), 1);
+    gate.open();
+    assert_eq!(first.ended().await.succeeded().stdout.trim_end(), "first");
+    let answered = second.ended().await;
+    assert_eq!(
+        answered.succeeded().stdout.trim_end(),
+        Answer::default().text()
+    );
+    // That was what a minute allows, and the next turn comes later than this one can wait.
+    let third = ["Three?", "--timeout", "2", "--json"];
+    let refused = shell.ask(&cluster, &third, None).ended().await;
+    assert_eq!(refused.code, Some(19), "{refused:#?}");
+    let json: Value = serde_json::from_str(&refused.stdout).unwrap();
+    assert_eq!(json["error"]["code"], "RATE_LIMITED");
+    assert_eq!(upstream.questions().len(), 2);
+    assert_eq!(cluster.charges().await.len(), 2);
 }
 
 async fn an_answer_survives_the_loss_of_its_tunnel(shell: Shell) {

@@ -173,7 +173,8 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
-    /// Whether a new question may be taken now. It counts in any case.
+    /// Whether a new question may be taken now; if so, it counts. One that has to wait for another to end
+    /// does not: its device comes back for it every second.
     fn may_ask(
         &mut self,
         now: Now,
@@ -193,6 +194,7 @@ impl<T: Transport> Gateway<T> {
             let most = rates.account_at_once;
             return Err(terms::too_many_at_once(most, "account", id));
         }
+        self.count_turn(now, account, device);
         Ok(())
     }
 
@@ -208,9 +210,9 @@ impl<T: Transport> Gateway<T> {
         }
     }
 
-    /// Takes one from the asker's requests of this minute.
+    /// Whether the asker may ask once more in this minute.
     fn within_rates(
-        &mut self,
+        &self,
         now: Now,
         account: AccountId,
         device: DeviceId,
@@ -224,15 +226,26 @@ impl<T: Transport> Gateway<T> {
         self.asked_by_account
             .look(now.instant, account, of_account)
             .map_err(|wait| terms::too_often(wait, "account", id))?;
-        self.asked_by_device.take(now.instant, device, of_device);
-        self.asked_by_account.take(now.instant, account, of_account);
         Ok(())
+    }
+
+    /// Takes one from the asker's requests of this minute.
+    fn count_turn(&mut self, now: Now, account: AccountId, device: DeviceId) {
+        let rates = self.config.rates;
+        self.asked_by_device
+            .take(now.instant, device, rates.device_per_minute);
+        self.asked_by_account
+            .take(now.instant, account, rates.account_per_minute);
     }
 
     /// What makes a model's server work counts as a question does, free or not.
     pub(super) fn take_a_turn(&mut self, now: Now, conn: ConnId) -> Result<(), ErrorMessage> {
         match self.asker(conn) {
-            Some((account, device)) => self.within_rates(now, account, device, None),
+            Some((account, device)) => {
+                self.within_rates(now, account, device, None)?;
+                self.count_turn(now, account, device);
+                Ok(())
+            }
             None => Ok(()),
         }
     }

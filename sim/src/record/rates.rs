@@ -211,13 +211,10 @@ impl Rates {
         });
     }
 
-    /// A gateway refuses a question as one too many. One that is within its rate, and has too many
-    /// answers beside it, counts as asked.
+    /// A gateway refuses a question as one too many. One that is within its rate has too many answers
+    /// beside it, and is told to come back after a second.
     pub fn refuse(&mut self, now: Micros, asking: &Asking, heard_by: (u32, u32)) {
         let wait = self.wait(now, asking);
-        if wait.is_none() {
-            self.take(now, asking);
-        }
         let refusal = Refusal {
             at: now,
             secs: wait.map_or(1, |(_, secs)| secs),

@@ -342,11 +342,12 @@ fn over_the_rate_past_its_deadline_a_question_fails_at_once() {
 }
 
 #[test]
-fn an_answer_too_many_at_once_waits_for_one_to_end() {
+fn an_answer_too_many_at_once_waits_for_one_to_end_which_takes_nothing_of_its_minute() {
     let mut net = Net::without_devices();
     net.configure(|config| {
         config.rates = Rates {
             device_at_once: 1,
+            device_per_minute: 2,
             ..Rates::default()
         };
     });

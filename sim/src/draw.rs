@@ -4,6 +4,7 @@
 mod drain;
 mod endings;
 mod money;
+mod narrow;
 mod rates;
 
 use crate::chance::Chance;
@@ -29,7 +30,7 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
     let accounts = draw.chance.between(1, 3);
     let ceilings = (0..accounts).map(|_| draw.ceiling()).collect();
     let bad = draw.chance.happens(800_000);
-    let devices: Vec<DevicePlan> = (0..devices)
+    let mut devices: Vec<DevicePlan> = (0..devices)
         .map(|_| draw.device(bad, usize::try_from(accounts).unwrap_or(1)))
         .collect();
     let kinds = draw.kinds();
@@ -68,6 +69,13 @@ pub fn plan(seed: u64, transport: &str) -> Plan {
         .extend(drain::drains(seed, draw.until, &fleet));
     let rates = rates::rates(seed, draw.until, devices.len(), &draw.happenings);
     draw.happenings.extend(rates.happenings);
+    let asked = rates::last_question(&draw.happenings);
+    if let Some(narrow) = narrow::narrow(seed, draw.until, devices.len(), asked) {
+        draw.happenings
+            .retain(|timed| !narrow::takes_a_gateway(&timed.what));
+        devices.push(narrow.device);
+        draw.happenings.extend(narrow.happenings);
+    }
     draw.happenings.sort_by_key(|timed| timed.at);
     Plan {
         seed,

@@ -51,7 +51,8 @@ pub(super) fn rates(seed: u64, until: Micros, devices: usize, others: &[Timed]) 
     }
 }
 
-fn last_question(others: &[Timed]) -> u64 {
+/// The highest number that a question has.
+pub(super) fn last_question(others: &[Timed]) -> u64 {
     others
         .iter()
         .filter_map(number_of)

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::files;
 use crate::gateway::config::{Config, HttpTls};
 use crate::gateway::deployment;
-use crate::gateway::store::{AccountRow, Place, Role, Store, StoreError};
+use crate::gateway::store::{AccountRow, Role, Store, StoreError};
 
 /// Runs one of them.
 pub(super) async fn run(admin: &Admin, scene: &Scene) -> Result<(), Stop> {
@@ -72,10 +72,7 @@ impl Desk {
     pub(super) async fn open_to_look(options: &AdminOptions, scene: &Scene) -> Result<Self, Stop> {
         let config = scene.gateway_config(options.config.as_deref())?;
         let place = config.store();
-        if let Place::File(path) = &place {
-            // Opening makes the file.
-            std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
-        }
+        place.is_there()?;
         let store = Store::open_at(&place, Role::Administration).await?;
         Ok(Self { config, store })
     }

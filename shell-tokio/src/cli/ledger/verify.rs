@@ -58,6 +58,7 @@ pub(super) async fn run(
     scene: &Scene,
 ) -> Result<(), Stop> {
     let config = scene.gateway_config(options.config.as_deref())?;
+    config.store().is_there()?;
     let seal = read_seal(seal, &config)?;
     let report = store::verify_at(&config.store(), seal.as_ref()).await?;
     let wanted = |chain: &AccountReport| {

@@ -1,11 +1,14 @@
 //! Where a store is: a file, or a database on a PostgreSQL server.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use mesh_core::billing::lease::Term;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
+
+use crate::error::Error;
 
 /// Where a store is.
 #[derive(Clone, Debug)]
@@ -14,6 +17,30 @@ pub enum Place {
     File(PathBuf),
     /// On a server that several gateways share.
     Database(Database),
+}
+
+impl Place {
+    /// Whether there is a store to look at: opening one makes it. What is on a server is seen there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with where one may be, or why it cannot be seen.
+    pub fn is_there(&self) -> Result<(), Error> {
+        let Self::File(path) = self else {
+            return Ok(());
+        };
+        std::fs::metadata(path).map(drop).map_err(|error| {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            Error::file(path, if missing { no_store() } else { error })
+        })
+    }
+}
+
+fn no_store() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        "no gateway has kept a ledger here; --data-dir or --config say where one has",
+    )
 }
 
 impl fmt::Display for Place {
@@ -160,6 +187,18 @@ mod tests {
 
     fn parse(url: &str) -> Result<Database, String> {
         Database::parse(url, None, false)
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_not_made_and_where_it_may_be_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.sqlite");
+        let place = Place::File(path.clone());
+        let refused = place.is_there().unwrap_err().to_string();
+        assert!(refused.contains("--data-dir"), "{refused}");
+        assert!(!path.exists());
+        std::fs::write(&path, "").unwrap();
+        assert!(place.is_there().is_ok());
     }
 
     #[test]

@@ -43,7 +43,9 @@
 //!    person's command; so do the attempts that are counted against [`Attempts::AtMost`].
 //! 4. A silent session is probed until it is lost, and whichever answers first wins.
 //! 5. Who lost its place to the same device elsewhere does not take it back at once: two agents with
-//!    one certificate would throw each other out as fast as they can.
+//!    one certificate would throw each other out as fast as they can. An attempt of this tunnel's own
+//!    that was given up may have reached the gateway all the same, and takes the place of a session
+//!    that was made or taken back meanwhile; that is no other agent, and is mended at once.
 //! 6. A session that the gateway asked to leave is left when its time has come, or at once when
 //!    something waits to be begun, which a gateway that goes away would refuse. What is under way on
 //!    it may be finished beside the next session, until the gateway's time is over.
@@ -114,6 +116,8 @@ struct Session {
 pub struct Tunnel {
     phase: Phase,
     left: Option<Left>,
+    /// Until when an attempt that came to nothing may still take a session's place at the gateway.
+    stray_until: Option<Instant>,
     attempts: Attempts,
     silence: Duration,
     /// Between two heartbeats at most, whatever the gateway says.
@@ -132,6 +136,7 @@ impl Tunnel {
         Self {
             phase: Phase::Disconnected,
             left: None,
+            stray_until: None,
             attempts,
             silence: limits::HALF_OPEN_SILENCE,
             beat_max: limits::HEARTBEAT_EVERY_MAX,
@@ -227,6 +232,30 @@ impl Tunnel {
         self.outputs.push_back(Output::AbandonAttempt { attempt });
     }
 
+    /// Abandons an attempt that is no session yet. What it has sent may be on its way.
+    fn give_up(&mut self, now: Now, attempt: AttemptId) {
+        self.stray(now);
+        self.abandon(attempt);
+    }
+
+    /// An attempt came to nothing. A gateway forgets a connection whose client says nothing more
+    /// after the idle timeout at the latest.
+    fn stray(&mut self, now: Now) {
+        self.stray_until = Some(now.instant + limits::QUIC_IDLE_TIMEOUT);
+    }
+
+    /// What ended a session, with the place lost to an attempt of this tunnel's own told apart. Once
+    /// for each that came to nothing, so that two agents do not fight under this name either.
+    fn told_apart(&mut self, now: Now, failure: Failure) -> Failure {
+        if failure.kind != FailureKind::Replaced {
+            return failure;
+        }
+        match self.stray_until.take() {
+            Some(until) if now.instant < until => FailureKind::Overtaken.into(),
+            Some(_) | None => failure,
+        }
+    }
+
     fn fail(&mut self, from: State, failure: Failure) {
         self.let_go();
         self.change(from, Phase::Failed(failure.clone()), Why::Failed(failure));
@@ -239,13 +268,13 @@ impl Tunnel {
         self.change(from, Phase::Connecting(trying), why);
     }
 
-    fn disconnect(&mut self) {
+    fn disconnect(&mut self, now: Now) {
         let from = self.state();
         if from == State::Disconnected {
             return;
         }
         if let Some(trying) = self.trying() {
-            self.abandon(trying.attempt);
+            self.give_up(now, trying.attempt);
         }
         if let Some(session) = self.kept_session() {
             self.abandon(session);
@@ -312,7 +341,7 @@ impl Tunnel {
     /// In Reconnecting: tries at once, anew if an attempt was under way.
     fn try_now(&mut self, now: Now) {
         if let Some(stale) = self.trying() {
-            self.abandon(stale.attempt);
+            self.give_up(now, stale.attempt);
         }
         let trying = self.start_attempt(now, limits::RECONNECT_TIMEOUT);
         if let Phase::Reconnecting { next, .. } = &mut self.phase {
@@ -341,6 +370,8 @@ impl Tunnel {
 
     /// The attempt under way is over, and closed.
     fn attempt_failed(&mut self, now: Now, failure: Failure) {
+        let failure = self.told_apart(now, failure);
+        self.stray(now);
         let from = self.state();
         let (n, old) = match &mut self.phase {
             Phase::Connecting(_) => (1, None),
@@ -360,7 +391,10 @@ impl Tunnel {
     /// The session in use, or the old one, is over and closed.
     fn session_lost(&mut self, now: Now, failure: Failure) {
         match &mut self.phase {
-            Phase::Connected(_) => self.leave(now, |_| None, Why::Failed(failure)),
+            Phase::Connected(_) => {
+                let failure = self.told_apart(now, failure);
+                self.leave(now, |_| None, Why::Failed(failure));
+            }
             Phase::Reconnecting { old, .. } => {
                 *old = None;
                 self.fail_if_final(failure);
@@ -459,19 +493,19 @@ impl Tunnel {
         if silent {
             self.leave(now, Some, Why::Silent);
         } else if answered {
-            self.take_back();
+            self.take_back(now);
         }
     }
 
     /// The silent old session answers: use it again, and stop seeking another.
-    fn take_back(&mut self) {
+    fn take_back(&mut self, now: Now) {
         let from = self.state();
         let stale = self.trying();
         if let Phase::Reconnecting { old, .. } = &mut self.phase
             && let Some(session) = old.take()
         {
             if let Some(stale) = stale {
-                self.abandon(stale.attempt);
+                self.give_up(now, stale.attempt);
             }
             self.change(from, Phase::Connected(session), Why::Answered);
         }
@@ -485,7 +519,7 @@ impl Tunnel {
                     attempt,
                     give_up_at,
                 } = *trying;
-                self.abandon(attempt);
+                self.give_up(now, attempt);
                 let left = give_up_at.saturating_duration_since(now.instant);
                 self.phase = Phase::Connecting(self.start_attempt(now, left));
             }
@@ -532,7 +566,7 @@ impl Tunnel {
         let left = self.left.map(|left| left.attempt);
         match input {
             Input::Connect => self.connect(now, Why::Asked),
-            Input::Disconnect => self.disconnect(),
+            Input::Disconnect => self.disconnect(now),
             Input::NetworkChanged => self.network_changed(now),
             Input::Woke { asleep } => self.woke(now, asleep),
             Input::AttemptEstablished { attempt, heartbeat } if tried == Some(attempt) => {

@@ -82,6 +82,7 @@ const ALWAYS: &[(&str, Check)] = sentences![
     an_honest_gateway_is_never_accused_of_breaking_the_protocol,
     sequence_numbers_never_go_back_and_no_honest_device_is_accused_of_breaking_the_protocol,
     only_legal_state_transitions_happen,
+    no_device_is_told_of_another_agent_where_there_is_none,
     a_wait_is_within_the_bounds_of_the_backoff,
     the_backoff_forgets_only_after_a_session_that_lived_30_seconds,
     at_most_one_prewarm_signal_is_sent_a_minute,
@@ -305,6 +306,27 @@ fn only_legal_state_transitions_happen(record: &Record, _: Micros, seen: &Seen<'
     } else {
         Err(format!("device {device}: {from} became {to}"))
     }
+}
+
+/// Each device has one agent here. One that was started anew cannot know what the last attempt of its
+/// life before may still do, until a gateway has given that up.
+fn no_device_is_told_of_another_agent_where_there_is_none(
+    record: &Record,
+    now: Micros,
+    seen: &Seen<'_>,
+) -> Verdict {
+    const LAST_LIFE_IS_FORGOTTEN: Micros = 120 * SECOND;
+    let Seen::Changed(device, _, _, Why::Failed(failure)) = seen else {
+        return Ok(());
+    };
+    let is_new = |at: usize| {
+        let tunnel = record.tunnels.get(at);
+        tunnel.is_some_and(|of| of.life > 1 && now - of.began < LAST_LIFE_IS_FORGOTTEN)
+    };
+    if failure.kind == FailureKind::Replaced && !is_new(*device) {
+        return Err(format!("device {device} lost its place: {failure}"));
+    }
+    Ok(())
 }
 
 /// The longest wait before the `retry`th retry, seconds.

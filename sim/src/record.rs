@@ -105,6 +105,8 @@ pub struct TunnelRecord {
     pub beat: Option<Micros>,
     /// How often its device's process had begun.
     pub life: u32,
+    /// When this life began.
+    pub began: Micros,
     /// How often its state has changed in this life of its device's process.
     pub changes: u32,
 }
@@ -163,6 +165,7 @@ impl Default for TunnelRecord {
             doubted: None,
             beat: None,
             life: 0,
+            began: 0,
             changes: 0,
         }
     }

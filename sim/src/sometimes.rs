@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 /// The rare states, each as a sentence.
 pub const RARE: &[&str] = &[
     "an answer was cut off by a lost tunnel",
+    "an attempt that was given up overtook a session",
     "a device asked the same question twice",
     "a device that died went on in the middle of an answer",
     "a file of unfinished questions was torn",
@@ -30,7 +31,6 @@ pub const RARE: &[&str] = &[
     "an answer was resumed after its end",
     "an answer was resumed in the middle",
     "an answer without usage was estimated",
-    "a newer session replaced an older one",
     "a ceiling was lowered below what had been spent",
     "a charge of an invoiced month was refunded",
     "a clock was behind its account's month",

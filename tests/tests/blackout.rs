@@ -278,7 +278,8 @@ async fn bulk(silence: u64, secs: u64, within_ms: u64) -> Vec<String> {
     println!("bulk, black for {secs} s: answered after {took:?}; the agent said {states:?}");
     assert!(
         answered.is_ok() && took <= within,
-        "{secs} s: {took:?} > {within:?}, {states:?}"
+        "{secs} s: {took:?} > {within:?}, {}",
+        scene.timeline.agent.printed().stderr
     );
     timeout(PATIENCE * 3, transfer).await.unwrap().unwrap();
     assert!(relay.counts(Way::Up).bytes >= BULK_BYTES);

@@ -30,6 +30,9 @@ pub enum FailureKind {
     /// The same device connected from elsewhere.
     #[error("the same device connected from elsewhere; stop the other agent")]
     Replaced,
+    /// An attempt of this device's own that it had given up came late and took the session's place.
+    #[error("an earlier attempt of this device came late and took the session's place")]
+    Overtaken,
     /// The gateway is going away.
     #[error("the gateway is going away")]
     GoingAway,
@@ -91,6 +94,7 @@ impl FailureKind {
             | Self::Refused
             | Self::Forgotten
             | Self::Replaced
+            | Self::Overtaken
             | Self::GoingAway
             | Self::Overloaded
             | Self::Ended
@@ -120,6 +124,7 @@ impl FailureKind {
             | Self::Refused
             | Self::Forgotten
             | Self::Replaced
+            | Self::Overtaken
             | Self::GoingAway
             | Self::Ended
             | Self::Transport => ErrorClass::TunnelConnection,

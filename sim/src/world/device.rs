@@ -136,6 +136,7 @@ impl<W: Wire> World<W> {
         node.beats = (0, 0);
         self.record.tunnels[at] = crate::record::TunnelRecord {
             life: self.devices[at].life,
+            began: self.queue.now(),
             ..crate::record::TunnelRecord::default()
         };
         self.give_device(at, Input::Connect);
@@ -388,8 +389,9 @@ impl<W: Wire> World<W> {
                     self.sometimes
                         .saw("a gateway forgot a session and reset it");
                 }
-                if failure_is(mesh_core::tunnel::FailureKind::Replaced) {
-                    self.sometimes.saw("a newer session replaced an older one");
+                if failure_is(mesh_core::tunnel::FailureKind::Overtaken) {
+                    self.sometimes
+                        .saw("an attempt that was given up overtook a session");
                 }
                 self.count_uptime(at, now, to, &why);
                 if why == mesh_core::tunnel::Why::Established && self.devices[at].sent_elsewhere {

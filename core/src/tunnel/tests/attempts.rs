@@ -145,3 +145,59 @@ fn connecting_twice_is_the_callers_mistake() {
     assert!(rig.live.is_empty());
     assert_eq!(rig.give(Input::Disconnect), []);
 }
+
+/// A session that was silent and answers again, with an attempt beside it that was given up.
+fn taken_back() -> Rig {
+    let mut rig = Rig::connected();
+    let old = rig.newest();
+    rig.fall_silent();
+    rig.traffic(old, rig.now.instant, false);
+    assert_eq!((rig.state(), rig.started), (UP, 2));
+    rig
+}
+
+#[test]
+fn who_was_overtaken_by_its_own_attempt_takes_the_place_back_at_once_and_once_only() {
+    let mut rig = taken_back();
+    rig.wait_healthy(Duration::from_secs(31));
+    let lost = rig.lose(FailureKind::Replaced);
+    let why = Why::Failed(FailureKind::Overtaken.into());
+    let (from, to) = (UP, again(1));
+    assert_eq!(lost[0], Output::Changed { from, to, why });
+    assert_eq!(rig.started, 3, "at once");
+    rig.establish();
+    rig.wait_healthy(Duration::from_secs(31));
+    // Nothing of its own is left that could have taken it this time.
+    let lost = rig.lose(FailureKind::Replaced);
+    let why = Why::Failed(FailureKind::Replaced.into());
+    assert_eq!(lost, [Output::Changed { from, to, why }]);
+}
+
+#[test]
+fn an_attempt_that_was_given_up_overtakes_nobody_after_the_idle_timeout() {
+    for (secs, kind) in [(119, FailureKind::Overtaken), (120, FailureKind::Replaced)] {
+        let mut rig = taken_back();
+        rig.wait_healthy(Duration::from_secs(secs));
+        let lost = rig.lose(FailureKind::Replaced);
+        let why = Why::Failed(kind.into());
+        let (from, to) = (UP, again(1));
+        assert_eq!(lost[0], Output::Changed { from, to, why }, "{secs} s");
+    }
+}
+
+#[test]
+fn an_attempt_may_be_overtaken_by_the_one_before_it() {
+    let mut rig = Rig::new(Attempts::Forever);
+    rig.give(Input::Connect);
+    rig.give(Input::NetworkChanged);
+    rig.fail(FailureKind::Replaced);
+    assert_eq!((rig.state(), rig.started), (again(1), 3), "at once");
+    rig.establish();
+    rig.lose(FailureKind::Replaced);
+    let most = wait_max(2);
+    let due = rig.tunnel.poll_timeout().unwrap().0;
+    assert!(
+        due <= rig.now.instant + most,
+        "an attempt came to nothing again"
+    );
+}

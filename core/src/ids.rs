@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use rand::Rng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// Why a text is not the identifier it was given for.
@@ -94,6 +95,22 @@ prefixed_id!(
     /// One question and its answer; with the account it is the idempotency key.
     RequestId, "req_", "req_ and 32 lower-case hex digits", false
 );
+
+impl RequestId {
+    /// The id under which this question is asked anew: the first 128 bits of a SHA-256 over it,
+    /// marked as a version 8 UUID (RFC 9562). It follows from the old one, so that a process that
+    /// dies before it has written the new one down asks for the same answer again, not for another.
+    #[must_use]
+    pub fn anew(self) -> Self {
+        let digest = Sha256::new()
+            .chain_update(b"synesis question asked anew\0")
+            .chain_update(self.0.as_bytes())
+            .finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+}
 prefixed_id!(
     /// Whoever owns keys, devices, money and one ledger chain.
     AccountId, "acct_", "acct_ and 32 lower-case hex digits", false
@@ -110,6 +127,20 @@ prefixed_id!(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Worked out with Python's hashlib and uuid.
+    #[test]
+    fn the_id_of_a_question_asked_anew_follows_from_the_old_one() {
+        let id = RequestId::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        assert_eq!(
+            id.anew().to_string(),
+            "req_ffc9262b25d38c89a44b973037d6d515"
+        );
+        assert_eq!(
+            id.anew().anew().to_string(),
+            "req_36764fe8d3b089c19f713a18cdd69297"
+        );
+    }
 
     #[test]
     fn an_id_has_exactly_one_spelling() {

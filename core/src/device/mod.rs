@@ -71,7 +71,6 @@ pub use crate::tunnel::{AttemptId, Attempts, Failure, State, Why};
 use crate::vitals;
 use crate::wire::close::CloseCode;
 use crate::wire::message::{Notice, Vitals};
-use rand_chacha::ChaCha20Rng;
 
 /// What a device is made with.
 #[derive(Clone, Debug)]
@@ -146,8 +145,6 @@ pub struct Device<T> {
     unheard: Option<Notice>,
     /// The last that were told, the newest first.
     notices: VecDeque<Notice>,
-    /// Draws ids for questions that are asked again.
-    ids: ChaCha20Rng,
     vitals: Vitals,
     stats: Stats,
     outputs: VecDeque<Output>,
@@ -180,7 +177,6 @@ impl<T: Transport> Device<T> {
             touched: false,
             unheard: None,
             notices: VecDeque::new(),
-            ids: seed.secret("questions asked again"),
             vitals: Vitals::default(),
             stats: Stats::default(),
             outputs: VecDeque::new(),

@@ -555,7 +555,6 @@ impl<T: Transport> Device<T> {
 
     /// An answer that its gateway lost is free: if none of it was shown, it is asked for once more.
     fn ask_anew(&mut self, now: Now, id: RequestId) -> bool {
-        let fresh = RequestId::random(&mut self.ids);
         let Some(question) = self.questions.get_mut(&id) else {
             return false;
         };
@@ -565,6 +564,7 @@ impl<T: Transport> Device<T> {
         let Some(request) = &mut question.request else {
             return false;
         };
+        let fresh = question.wire_id.anew();
         request.retry_of = Some(question.wire_id);
         request.request_id = fresh;
         question.wire_id = fresh;
@@ -572,7 +572,6 @@ impl<T: Transport> Device<T> {
         question.pieces = Reassembly::new();
         question.acked = 0;
         let place = question.leave_stream();
-        // Another process that knew the old id alone would ask once more.
         self.touched = true;
         self.leave(Lane::Question(id), place);
         self.waiting.push_front(Lane::Question(id));

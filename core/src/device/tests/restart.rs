@@ -124,6 +124,30 @@ fn asked_anew_under_another_id_it_goes_on_under_that_one() {
     assert_eq!(calls(&net), 2);
 }
 
+/// It had not been written down yet that it was asked anew: the same id follows from the old one again.
+#[test]
+fn who_dies_before_the_new_id_was_written_down_asks_for_the_same_answer() {
+    let calls = |net: &Net| asked(net).iter().filter(|asked| **asked == "call").count();
+    let mut net = Net::keeping();
+    net.outside.upstreams = [Upstream::Hang(&["The sky "]), Upstream::Hang(&[])].into();
+    let id = net.ask(1, Ask::new("Why?").stream(false));
+    net.run(secs(1));
+    let written = net.ends[0].kept.clone();
+    net.tell(gateway::Input::Stop);
+    net.run(secs(1));
+    net.restart_gateway();
+    net.run_to(secs(120), |net| calls(net) == 2);
+    net.ends[0].kept = written;
+    assert_eq!(net.ends[0].kept.questions[0].wire_id, id);
+    net.restart();
+    net.run(secs(1));
+    net.upstream_says(&["The sky ", "is blue."]);
+    net.run(secs(1));
+    attach(&mut net, id);
+    assert_eq!(net.ends[0].texts[&id], SKY);
+    assert_eq!(calls(&net), 2);
+}
+
 #[test]
 fn what_was_hidden_is_put_back_though_the_process_is_another() {
     let mut net = Net::keeping();

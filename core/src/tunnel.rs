@@ -50,16 +50,21 @@
 //!    something waits to be begun, which a gateway that goes away would refuse. What is under way on
 //!    it may be finished beside the next session, until the gateway's time is over.
 
+mod attempts;
+mod doubt;
 mod failure;
 mod leaving;
 mod state;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod words;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::attempts::Trying;
+use self::doubt::Session;
 pub use self::failure::{Failure, FailureKind};
 use self::leaving::{Leave, Left};
 pub use self::state::{AttemptId, Attempts, State, Why};
@@ -69,7 +74,7 @@ use crate::heartbeat::{self, Heartbeat};
 use crate::limits;
 use crate::machine::Machine;
 use crate::rng::Seed;
-use crate::time::{Now, earliest};
+use crate::time::Now;
 use crate::vitals::Prewarm;
 use crate::wire::message::Vitals;
 
@@ -93,22 +98,6 @@ enum Phase {
 enum Next {
     Wait(Instant),
     Try(Trying),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Trying {
-    attempt: AttemptId,
-    give_up_at: Instant,
-}
-
-#[derive(Debug)]
-struct Session {
-    attempt: AttemptId,
-    since: Instant,
-    heart: Heartbeat,
-    /// Answers are under way on it.
-    busy: bool,
-    leave: Option<Leave>,
 }
 
 /// See the module documentation.
@@ -214,48 +203,6 @@ impl Tunnel {
         self.outputs.push_back(Output::Changed { from, to, why });
     }
 
-    fn start_attempt(&mut self, now: Now, patience: Duration) -> Trying {
-        self.next_attempt += 1;
-        let attempt = AttemptId(self.next_attempt);
-        let give_up_at = now.instant + patience;
-        self.outputs.push_back(Output::StartAttempt {
-            attempt,
-            give_up_at,
-        });
-        Trying {
-            attempt,
-            give_up_at,
-        }
-    }
-
-    fn abandon(&mut self, attempt: AttemptId) {
-        self.outputs.push_back(Output::AbandonAttempt { attempt });
-    }
-
-    /// Abandons an attempt that is no session yet. What it has sent may be on its way.
-    fn give_up(&mut self, now: Now, attempt: AttemptId) {
-        self.stray(now);
-        self.abandon(attempt);
-    }
-
-    /// An attempt came to nothing. A gateway forgets a connection whose client says nothing more
-    /// after the idle timeout at the latest.
-    fn stray(&mut self, now: Now) {
-        self.stray_until = Some(now.instant + limits::QUIC_IDLE_TIMEOUT);
-    }
-
-    /// What ended a session, with the place lost to an attempt of this tunnel's own told apart. Once
-    /// for each that came to nothing, so that two agents do not fight under this name either.
-    fn told_apart(&mut self, now: Now, failure: Failure) -> Failure {
-        if failure.kind != FailureKind::Replaced {
-            return failure;
-        }
-        match self.stray_until.take() {
-            Some(until) if now.instant < until => FailureKind::Overtaken.into(),
-            Some(_) | None => failure,
-        }
-    }
-
     fn fail(&mut self, from: State, failure: Failure) {
         self.let_go();
         self.change(from, Phase::Failed(failure.clone()), Why::Failed(failure));
@@ -281,21 +228,6 @@ impl Tunnel {
         }
         self.let_go();
         self.change(from, Phase::Disconnected, Why::Asked);
-    }
-
-    /// The attempt under way.
-    const fn trying(&self) -> Option<Trying> {
-        match &self.phase {
-            Phase::Connecting(trying)
-            | Phase::Reconnecting {
-                next: Next::Try(trying),
-                ..
-            } => Some(*trying),
-            Phase::Disconnected
-            | Phase::Connected(_)
-            | Phase::Reconnecting { .. }
-            | Phase::Failed(_) => None,
-        }
     }
 
     /// The session in use, or the old one that is kept.
@@ -460,96 +392,6 @@ impl Tunnel {
         }
     }
 
-    /// Tells the heart of the session in use, or of a silent old one, and passes on what it says.
-    fn heart(&mut self, now: Now, input: heartbeat::Input) {
-        let (session, in_use) = match &mut self.phase {
-            Phase::Connected(session) => (session, true),
-            Phase::Reconnecting {
-                old: Some(session), ..
-            } => (session, false),
-            Phase::Disconnected
-            | Phase::Connecting(_)
-            | Phase::Reconnecting { .. }
-            | Phase::Failed(_) => return,
-        };
-        let attempt = session.attempt;
-        // Drained below in every step, so that it cannot have a backlog.
-        let _taken = session.heart.handle_input(now, input);
-        let (mut silent, mut answered) = (false, false);
-        while let Some(output) = session.heart.poll_output() {
-            match output {
-                heartbeat::Output::Beat { sequence } => {
-                    self.outputs
-                        .push_back(Output::SendHeartbeat { attempt, sequence });
-                }
-                heartbeat::Output::Probe => self.outputs.push_back(Output::Probe { attempt }),
-                heartbeat::Output::Doubt(doubt) if in_use => {
-                    self.outputs.push_back(Output::Doubt(doubt));
-                }
-                heartbeat::Output::Doubt(doubt) => answered |= !doubt,
-                heartbeat::Output::Silent => silent = in_use,
-            }
-        }
-        if silent {
-            self.leave(now, Some, Why::Silent);
-        } else if answered {
-            self.take_back(now);
-        }
-    }
-
-    /// The silent old session answers: use it again, and stop seeking another.
-    fn take_back(&mut self, now: Now) {
-        let from = self.state();
-        let stale = self.trying();
-        if let Phase::Reconnecting { old, .. } = &mut self.phase
-            && let Some(session) = old.take()
-        {
-            if let Some(stale) = stale {
-                self.give_up(now, stale.attempt);
-            }
-            self.change(from, Phase::Connected(session), Why::Answered);
-        }
-    }
-
-    fn network_changed(&mut self, now: Now) {
-        match &self.phase {
-            Phase::Disconnected => {}
-            Phase::Connecting(trying) => {
-                let Trying {
-                    attempt,
-                    give_up_at,
-                } = *trying;
-                self.give_up(now, attempt);
-                let left = give_up_at.saturating_duration_since(now.instant);
-                self.phase = Phase::Connecting(self.start_attempt(now, left));
-            }
-            Phase::Connected(_) => self.heart(now, heartbeat::Input::ProbeNow),
-            Phase::Reconnecting { .. } => {
-                self.heart(now, heartbeat::Input::ProbeNow);
-                self.try_now(now);
-            }
-            Phase::Failed(_) => self.connect(now, Why::NetworkChanged),
-        }
-    }
-
-    /// A session the transport must have given up during the sleep is not waited for.
-    fn woke(&mut self, now: Now, asleep: Duration) {
-        match &self.phase {
-            Phase::Connected(_) if asleep >= limits::QUIC_IDLE_TIMEOUT => {
-                self.heart(now, heartbeat::Input::PresumeSilent);
-            }
-            Phase::Connected(_) => self.heart(now, heartbeat::Input::ProbeNow),
-            Phase::Reconnecting {
-                next: Next::Wait(_),
-                ..
-            } => self.try_now(now),
-            Phase::Disconnected
-            | Phase::Connecting(_)
-            | Phase::Reconnecting { .. }
-            | Phase::Failed(_) => {}
-        }
-    }
-
     fn vitals(&mut self, now: Now, vitals: &Vitals) {
         if let Phase::Connected(session) = &self.phase
             && let Some(strain) = self.prewarm.decide(now.instant, vitals)
@@ -629,66 +471,6 @@ impl Tunnel {
             | Input::Traffic { .. }
             | Input::HeartbeatAcked { .. }
             | Input::Timeout => {}
-        }
-    }
-
-    /// Runs what is due. Nothing that it does is due again at the same moment, but a wait may be
-    /// over at once; so a few rounds do.
-    fn run_timers(&mut self, now: Now) {
-        while let Some((at, _)) = self.next_deadline()
-            && at <= now.instant
-        {
-            if let Some(trying) = self.trying()
-                && trying.give_up_at <= now.instant
-            {
-                self.abandon(trying.attempt);
-                self.attempt_failed(now, FailureKind::TimedOut.into());
-                continue;
-            }
-            if self.left.is_some_and(|left| left.until <= now.instant) {
-                self.let_go();
-                continue;
-            }
-            match &self.phase {
-                Phase::Reconnecting {
-                    next: Next::Wait(until),
-                    ..
-                } if *until <= now.instant => self.try_now(now),
-                Phase::Connected(session)
-                    if session.leave.is_some_and(|leave| leave.at <= now.instant) =>
-                {
-                    self.move_away(now);
-                }
-                Phase::Disconnected
-                | Phase::Connecting(_)
-                | Phase::Connected(_)
-                | Phase::Reconnecting { .. }
-                | Phase::Failed(_) => self.heart(now, heartbeat::Input::Timeout),
-            }
-        }
-    }
-
-    fn next_deadline(&self) -> Option<(Instant, &'static str)> {
-        let left = self.left.map(|left| (left.until, "last words"));
-        earliest(self.deadline_of_phase(), left)
-    }
-
-    fn deadline_of_phase(&self) -> Option<(Instant, &'static str)> {
-        match &self.phase {
-            Phase::Disconnected | Phase::Failed(_) => None,
-            Phase::Connecting(trying) => Some((trying.give_up_at, "connect timeout")),
-            Phase::Connected(session) => {
-                let leave = session.leave.map(|leave| (leave.at, "move"));
-                earliest(session.heart.poll_timeout(), leave)
-            }
-            Phase::Reconnecting { next, old, .. } => {
-                let next = match next {
-                    Next::Wait(until) => (*until, "backoff"),
-                    Next::Try(trying) => (trying.give_up_at, "reconnect timeout"),
-                };
-                let old = old.as_ref().and_then(|old| old.heart.poll_timeout());
-                earliest(Some(next), old)
-            }
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use serde_json::value::RawValue;
 
-use super::answers::Pending;
+use super::asks::Pending;
 use super::outside::{Ask, AskId, KeyOf, Progress};
 use super::{Due, Gateway, Output, terms};
 use crate::api::{self, CountTokens, Method, Params, TokenCount};

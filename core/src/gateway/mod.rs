@@ -14,8 +14,11 @@
 //! * `admission`: who may begin a handshake.
 //! * `tunnels`: connections and their sessions.
 //! * `streams`: their streams and messages.
-//! * `answers`: questions under way and what they ask of the outside world.
+//! * `answers`: questions under way, and what their answers ask for carried out.
 //! * `answer`: one of them, as a machine of its own.
+//! * `asks`: what the outside world was asked, and what follows from its word.
+//! * `turns`: how much may be asked.
+//! * `calls`, `count`: typed calls; the one that counts tokens.
 //! * `drain`: going away in good order.
 //! * `attach`: what they have said, kept for devices that lose their tunnel and come back.
 //! * `recall`: the same for answers that the store knows and this gateway does not.
@@ -35,7 +38,9 @@
 mod admission;
 mod answer;
 mod answers;
+mod asks;
 mod attach;
+mod calls;
 mod count;
 mod deadlines;
 mod drain;
@@ -46,12 +51,14 @@ mod streams;
 mod terms;
 mod transcript;
 mod tunnels;
+mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use self::answers::{AnswerId, Pending, Running};
+use self::answers::{AnswerId, Running};
+use self::asks::Pending;
 use self::attach::Kept;
 pub use self::attach::{Keeping, Return};
 use self::deadlines::Deadlines;

@@ -13,7 +13,8 @@
 //!
 //! 1. What was charged is told, or its receipt: never that it was lost.
 
-use super::answers::{AnswerId, Pending};
+use super::answers::AnswerId;
+use super::asks::Pending;
 use super::attach::{Kept, Return};
 use super::outside::{Ask, Keep, Recalled, Transcript, Unavailable};
 use super::streams::Lane;

@@ -69,6 +69,15 @@ impl Tunnel {
 }
 
 impl<T: Transport> Gateway<T> {
+    /// Whose a live tunnel is.
+    pub(super) fn asker(&self, conn: ConnId) -> Option<(AccountId, DeviceId)> {
+        let tunnel = self.tunnels.get(&conn)?;
+        let Phase::Live { account, .. } = &tunnel.phase else {
+            return None;
+        };
+        Some((*account, tunnel.device?))
+    }
+
     /// The control streams of an account's sessions.
     pub(super) fn controls_of(&self, id: AccountId) -> Vec<(ConnId, StreamId)> {
         let of = |(conn, tunnel): (&ConnId, &Tunnel)| match tunnel.phase {

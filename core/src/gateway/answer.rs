@@ -22,21 +22,22 @@
 //! 5. No more of an upstream is asked for than it is given room for, plus a fixed lead.
 
 mod interrupt;
+mod pieces;
 mod report;
 mod usage;
+mod words;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Instant;
 
 use self::usage::Checkpoint;
+pub(super) use self::words::{Input, Output};
 use crate::billing::account::Denied;
 use crate::dialect::ModelRequest;
-use crate::dialect::chat::Delta;
 use crate::dialect::chat::reply::Composer;
-use crate::dialect::exchange::{self, Broken, Exchange, Head};
+use crate::dialect::exchange::{self, Exchange};
 use crate::dialect::failure::UpstreamFailure;
-use crate::dialect::neutral::Piece;
 use crate::escalation::request::first_piece_timeout;
 use crate::gateway::outside::Settled;
 use crate::gateway::terms;
@@ -47,71 +48,6 @@ use crate::time::Now;
 use crate::wire::message::{
     DialectName, ErrorMessage, EscalationRequest, FinishReason, Message, TokensUsed,
 };
-
-/// What an answer is told.
-#[derive(Debug)]
-pub(super) enum Input<'a> {
-    /// The store's word on the hold; `None` when it did not answer in time.
-    Held(Option<Result<(), Denied>>),
-    /// The upstream's status line and the headers that matter.
-    Head(Head),
-    /// Bytes of the upstream's body.
-    Body(&'a [u8]),
-    /// The upstream is over.
-    Ended(Result<(), Broken>),
-    /// The settle was written (`Some`), or the store was not there.
-    Settled(Option<Settled>),
-    /// The account's rules say no to the settle, for good.
-    SettleDenied(Denied),
-    /// Whether a checkpoint was written.
-    Checkpointed(bool),
-    /// Whether the release was written.
-    Released(bool),
-    /// Whether the loss was written.
-    Lost(bool),
-    /// The gateway goes away and can wait no longer.
-    Interrupted,
-    /// The device no longer wants the answer (`Cancel`, or a stopped stream).
-    Cancelled,
-    /// The device has not come back for it in time.
-    Forsaken,
-    /// What it says can no longer be kept.
-    Crowded,
-    /// What it has said is taken: `room` bytes may be said.
-    Room(usize),
-    /// The deadline of [`Answer::deadline`] has come.
-    Timeout,
-}
-
-/// What an answer asks of its parent.
-#[derive(Debug)]
-pub(super) enum Output {
-    /// Set the worst case aside.
-    Hold,
-    /// Call the model; bytes come as [`Input::Head`], [`Input::Body`], [`Input::Ended`].
-    Call(ModelRequest),
-    /// Stop the upstream: what it still says is not wanted.
-    Abandon,
-    /// So many more bytes of the upstream may be read.
-    Credit(usize),
-    /// Remember what has been used so far.
-    Checkpoint(TokensUsed),
-    /// Charge what was used and void the rest.
-    Settle {
-        /// What was used.
-        tokens: TokensUsed,
-        /// Whether the provider counted it.
-        estimated: bool,
-    },
-    /// Book what was used as the operator's loss, and void the hold.
-    Lose(TokensUsed),
-    /// Void the hold.
-    Release,
-    /// Say to the device.
-    Send(Message),
-    /// Nothing more comes: the answer can be dropped.
-    Over,
-}
 
 #[derive(Debug)]
 enum Stage {
@@ -399,51 +335,6 @@ impl Answer {
         }
         if self.streamed && matches!(self.stage, Stage::Calling(_)) {
             self.send_text(false);
-        }
-    }
-
-    fn piece(&mut self, piece: Piece) {
-        match piece {
-            Piece::Text(text) => {
-                self.produced = true;
-                self.produced_bytes += text.len() as u64;
-                self.text.push_str(&text);
-                if !self.streamed && self.client.is_some() {
-                    self.composer.text(&text);
-                }
-                self.check_size();
-            }
-            Piece::Reasoning(text) => self.delta(&Delta::Reasoning(text)),
-            Piece::Signature(text) => self.delta(&Delta::Signature(text)),
-            Piece::ToolCall { index, id, name } => self.delta(&Delta::ToolCall { index, id, name }),
-            Piece::Arguments { index, json } => self.delta(&Delta::Arguments { index, json }),
-            Piece::Model(name) => self.model_used = name,
-            Piece::Usage(usage) => self.usage = Some(usage),
-            Piece::KeepAlive => {}
-        }
-    }
-
-    /// What text cannot carry: for a client that asked with its own body, in its dialect.
-    fn delta(&mut self, delta: &Delta) {
-        self.produced = true;
-        self.produced_bytes += delta.written_bytes();
-        let Some(dialect) = self.client else {
-            return;
-        };
-        if !self.streamed {
-            self.composer.delta(delta);
-            self.check_size();
-        } else if let Some(json) = delta.to_json(dialect) {
-            self.send_text(false);
-            self.send_chunk(String::new(), false, Some(json));
-        }
-    }
-
-    /// An unstreamed answer must fit one message.
-    fn check_size(&mut self) {
-        let held = self.text.len().max(self.composer.bytes());
-        if !self.streamed && held > limits::ANSWER_TEXT_BYTES_MAX {
-            self.cut_short(terms::answer_too_large(self.request_id));
         }
     }
 

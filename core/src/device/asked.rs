@@ -6,30 +6,26 @@
 //!     └──────────────▶ Failed ◀──────────────┘
 //! ```
 //!
-//! What a question does when its tunnel is lost is in [`super::question`].
+//! What a question does when its tunnel is lost is in [`super::question`]; what a call is, in
+//! [`super::calls`].
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use serde_json::value::RawValue;
 
 use super::question::Question;
 use super::route::Route;
 use super::unfinished::{self, Said};
 use super::{AnswerEvent, AskError, Device, Failure, Output};
-use crate::api::{CountTokens, Method, Params};
 use crate::escalation::request::{first_piece_timeout, validate};
 use crate::ids::RequestId;
 use crate::limits;
-use crate::privacy::restore::{Form, Restorer};
-use crate::privacy::{self, Mapping, json};
+use crate::privacy::{self, Mapping};
 use crate::time::Now;
 use crate::transport::{ConnId, Priority, Read, StreamId, Transport};
 use crate::tunnel::State;
 use crate::wire::close::CloseCode;
 use crate::wire::codec;
 use crate::wire::frame::{Direction, FrameDecoder, StreamKind};
-use crate::wire::message::{Call, EscalationRequest, EscalationResponse, Message, Notice};
+use crate::wire::message::{EscalationRequest, Message, Notice};
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,24 +47,6 @@ pub(super) struct Prepared {
     pub(super) patience: Duration,
     /// What was hidden.
     pub(super) hidden: Mapping,
-}
-
-/// A typed call under way. `Debug` shows nothing of its parameters.
-pub(super) struct AskedCall {
-    /// Encoded, until it is sent.
-    frame: Vec<u8>,
-    place: Option<(ConnId, StreamId)>,
-    decoder: FrameDecoder,
-    overdue_at: Instant,
-}
-
-impl std::fmt::Debug for AskedCall {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AskedCall")
-            .field("place", &self.place)
-            .field("overdue_at", &self.overdue_at)
-            .finish_non_exhaustive()
-    }
 }
 
 impl<T: Transport> Device<T> {
@@ -125,7 +103,7 @@ impl<T: Transport> Device<T> {
     }
 
     /// Whether something more may be asked in this state.
-    fn may_wait(&self) -> Result<(), AskError> {
+    pub(super) fn may_wait(&self) -> Result<(), AskError> {
         if matches!(self.tunnel.state(), State::Disconnected | State::Failed) {
             return Err(AskError::NotConnected(self.tunnel.failure().cloned()));
         }
@@ -133,71 +111,6 @@ impl<T: Transport> Device<T> {
             return Err(AskError::Busy);
         }
         Ok(())
-    }
-
-    pub(super) fn call(
-        &mut self,
-        now: Now,
-        id: u64,
-        method: Method,
-        params: Option<Box<RawValue>>,
-    ) {
-        let frame = match self.prepare_call(id, method, params) {
-            Ok(frame) => frame,
-            Err(error) => {
-                let result = Err(error);
-                return self.outputs.push_back(Output::Replied { id, result });
-            }
-        };
-        let call = AskedCall {
-            frame,
-            place: None,
-            decoder: FrameDecoder::new(),
-            overdue_at: now.instant + limits::CALL_TIMEOUT,
-        };
-        self.calls.insert(id, call);
-        self.waiting.push_back(Lane::Call(id));
-        self.send_waiting(now);
-    }
-
-    fn prepare_call(
-        &self,
-        id: u64,
-        method: Method,
-        params: Option<Box<RawValue>>,
-    ) -> Result<Vec<u8>, AskError> {
-        self.may_wait()?;
-        let params = match method {
-            Method::CountTokens => self.hidden_body(params)?,
-            Method::Ping
-            | Method::AccountSummary
-            | Method::AccountUsage
-            | Method::AccountInvoice
-            | Method::AccountTier
-            | Method::AccountProviderKey
-            | Method::PaymentsCheckout
-            | Method::PaymentsStatus
-            | Method::PaymentsPending
-            | Method::Models => params,
-        };
-        let method = method.as_str().to_owned();
-        let mut frame = Vec::new();
-        codec::encode(&Message::Call(Call { id, method, params }), &mut frame)
-            .map_err(|_| AskError::TooLarge)?;
-        Ok(frame)
-    }
-
-    /// A body that is to be counted has what a question has, and nothing of it comes back.
-    fn hidden_body(
-        &self,
-        params: Option<Box<RawValue>>,
-    ) -> Result<Option<Box<RawValue>>, AskError> {
-        let mut count: CountTokens = Params::from(params)
-            .read()
-            .map_err(|error| AskError::Remote(Box::new(error)))?;
-        privacy::hide_in_body(&self.config.privacy, &mut count.body)?;
-        let params = Params::new(&count).map_err(|error| AskError::Remote(Box::new(error)))?;
-        Ok(params.into_raw())
     }
 
     /// Sends what waits, as far as there are a session and streams.
@@ -226,16 +139,6 @@ impl<T: Transport> Device<T> {
                 Lane::Call(id) => self.send_call(id, conn, stream),
             }
         }
-    }
-
-    fn send_call(&mut self, id: u64, conn: ConnId, stream: StreamId) {
-        let Some(call) = self.calls.get_mut(&id) else {
-            return;
-        };
-        call.place = Some((conn, stream));
-        let frame = std::mem::take(&mut call.frame);
-        self.transport.send(conn, stream, &frame);
-        self.transport.finish(conn, stream);
     }
 
     pub(super) fn pause(&mut self, id: RequestId) {
@@ -361,7 +264,7 @@ impl<T: Transport> Device<T> {
                 match question.pieces.end() {
                     Ok(()) => {
                         end.route = Route::Cloud;
-                        end.hidden = count(question.inflow.hidden());
+                        end.hidden = question.inflow.hidden_count();
                         self.flush(id);
                         self.tell_all(end.notice.take());
                         self.finish_question(id, AnswerEvent::Ended(end));
@@ -372,7 +275,7 @@ impl<T: Transport> Device<T> {
             Message::EscalationResponse(mut answer) if answer.request_id == wire_id => {
                 self.tell_all(answer.notice.take());
                 if let Some(question) = self.questions.get(&id) {
-                    restore_whole(question.inflow.hidden(), &mut answer);
+                    question.inflow.restore(&mut answer);
                 }
                 self.finish_question(id, AnswerEvent::Whole(answer));
             }
@@ -395,33 +298,6 @@ impl<T: Transport> Device<T> {
         }
         for event in events {
             self.answer(id, event);
-        }
-    }
-
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "every message that does not belong here is refused alike"
-    )]
-    fn call_message(&mut self, id: u64, message: Message) {
-        let result = match message {
-            Message::Reply(reply) if reply.id == id => match (reply.result, reply.error) {
-                (Some(result), None) => Ok(result),
-                (_, Some(error)) => Err(AskError::Remote(Box::new(error))),
-                (None, None) => Err(AskError::Protocol("an empty reply".to_owned())),
-            },
-            Message::Error(error) => Err(AskError::Remote(Box::new(error))),
-            other => {
-                let what = format!("{:?} that is not of this call", other.frame_type());
-                Err(AskError::Protocol(what))
-            }
-        };
-        self.end_call(id, result);
-    }
-
-    fn end_call(&mut self, id: u64, result: Result<Box<RawValue>, AskError>) {
-        if let Some(call) = self.calls.remove(&id) {
-            self.leave(Lane::Call(id), call.place);
-            self.outputs.push_back(Output::Replied { id, result });
         }
     }
 
@@ -584,45 +460,6 @@ impl<T: Transport> Device<T> {
             .min()
             .map(|at| (at, "a question is overdue"))
     }
-}
-
-/// How many values a question had hidden.
-fn count(hidden: &Mapping) -> u32 {
-    u32::try_from(hidden.len()).unwrap_or(u32::MAX)
-}
-
-/// Puts what was hidden back into a whole answer.
-fn restore_whole(hidden: &Arc<Mapping>, answer: &mut EscalationResponse) {
-    answer.hidden = count(hidden);
-    if hidden.is_empty() {
-        return;
-    }
-    let restored = |text: &mut String| {
-        *text = Restorer::whole(hidden, Form::Text, std::mem::take(text));
-    };
-    restored(&mut answer.content);
-    answer.sources.iter_mut().for_each(restored);
-    let body = answer.body.as_deref().map(RawValue::get);
-    if let Some(body) = body.and_then(|body| restored_body(hidden, body)) {
-        answer.body = Some(body);
-    }
-}
-
-/// A client's own body of an answer; the arguments of tools in it are JSON inside of JSON.
-fn restored_body(hidden: &Arc<Mapping>, body: &str) -> Option<Box<RawValue>> {
-    let written = json::rewrite(body, |literal| {
-        let form = match literal.of {
-            Some("arguments") => Form::Json,
-            Some(_) | None => Form::Text,
-        };
-        let text = literal.text.as_ref();
-        let restored = Restorer::whole(hidden, form, text.to_owned());
-        (restored != text).then_some(restored)
-    });
-    written
-        .ok()
-        .flatten()
-        .and_then(|body| RawValue::from_string(body).ok())
 }
 
 #[cfg(test)]

@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::AnswerEvent;
 use super::unfinished::Open;
 use crate::dialect::chat::Delta;
-use crate::privacy::Mapping;
 use crate::privacy::restore::{Form, Restorer};
+use crate::privacy::{Mapping, json};
+use crate::wire::message::EscalationResponse;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -34,6 +37,29 @@ impl Inflow {
             open,
             restorer: Restorer::going_on(Arc::clone(&hidden), form(open), held),
             hidden,
+        }
+    }
+
+    /// How many values its question had hidden.
+    pub(super) fn hidden_count(&self) -> u32 {
+        u32::try_from(self.hidden.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Puts what was hidden back into an answer that comes whole.
+    pub(super) fn restore(&self, answer: &mut EscalationResponse) {
+        answer.hidden = self.hidden_count();
+        let hidden = &self.hidden;
+        if hidden.is_empty() {
+            return;
+        }
+        let restored = |text: &mut String| {
+            *text = Restorer::whole(hidden, Form::Text, std::mem::take(text));
+        };
+        restored(&mut answer.content);
+        answer.sources.iter_mut().for_each(restored);
+        let body = answer.body.as_deref().map(RawValue::get);
+        if let Some(body) = body.and_then(|body| restored_body(hidden, body)) {
+            answer.body = Some(body);
         }
     }
 
@@ -96,6 +122,23 @@ const fn form(open: Open) -> Form {
         Open::Text | Open::Reasoning => Form::Text,
         Open::Arguments(_) => Form::Json,
     }
+}
+
+/// A client's own body of an answer; the arguments of tools in it are JSON inside of JSON.
+fn restored_body(hidden: &Arc<Mapping>, body: &str) -> Option<Box<RawValue>> {
+    let written = json::rewrite(body, |literal| {
+        let form = match literal.of {
+            Some("arguments") => Form::Json,
+            Some(_) | None => Form::Text,
+        };
+        let text = literal.text.as_ref();
+        let restored = Restorer::whole(hidden, form, text.to_owned());
+        (restored != text).then_some(restored)
+    });
+    written
+        .ok()
+        .flatten()
+        .and_then(|body| RawValue::from_string(body).ok())
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! * `link`: an attempt's addresses, connections and control stream.
-//! * `asked`: questions and typed calls under way; `question`: how a question outlives a tunnel;
-//!   `cancel`: how it is stopped; `keep`, [`unfinished`]: how it outlives the device's process.
+//! * `asked`: what is under way, each on its stream; `question`: how a question outlives a tunnel;
+//!   `cancel`: how it is stopped; `keep`, [`unfinished`]: how it outlives the device's process;
+//!   `calls`: typed calls.
 //! * [`status`]: how it fares, for whoever asks; [`control`]: how other programs ask;
 //!   [`endpoint`]: who may use the local HTTP endpoint, and for what.
 //!
@@ -28,6 +29,7 @@
 //! 7. At most one attempt dials, and of its connections the first to complete wins.
 
 mod asked;
+mod calls;
 mod cancel;
 pub mod control;
 mod course;
@@ -49,7 +51,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use self::asked::{AskedCall, Lane};
+use self::asked::Lane;
+use self::calls::AskedCall;
 use self::course::Course;
 use self::keep::{Pace, Shelved};
 use self::link::Link;

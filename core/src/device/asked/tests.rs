@@ -8,9 +8,11 @@ mod scripted;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use self::scripted::Scripted;
 use super::*;
+use crate::api::Method;
 use crate::billing::money::Nanos;
 use crate::device::{AttemptId, Attempts, Config, Input, Terms};
 use crate::error::ErrorCode;

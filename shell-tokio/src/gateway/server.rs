@@ -12,37 +12,28 @@
 //! HTTP, payments and chores run on the caller's runtime, the store on threads of its own: nothing of
 //! that stands in the way of a token.
 
+mod beside;
+mod start;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use mesh_core::gateway::Gateway;
-use mesh_core::quic::{Quic, ServerConfig};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
-use super::accounts::Accounts;
+use self::beside::Beside;
 use super::ca::CertificateAuthority;
-use super::chores::Chores;
-use super::config::{Config, HttpTls};
-use super::deployment;
+use super::config::Config;
 use super::http;
-use super::keys::Keys;
-use super::outside::{Command, Outside, Terms};
-use super::payments::{Https, Payments};
-use super::rules::{findings, models, rules};
-use super::services::Services;
-use super::store::{Role, Store};
+use super::outside::{Command, Terms};
+use super::rules::{models, rules};
+use super::store::Store;
 use super::upstream::discover;
-use crate::driver::{Binding, Clock, Driver, Running, Socket, Thread};
+use crate::driver::Running;
 use crate::error::Error;
-use crate::{random, tls};
 
 /// Commands that wait for the driver; whoever sends one more waits.
 const INBOX: usize = 1024;
-/// How often a revocation by another process is looked for.
-const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
 
 /// A gateway that runs until [`Server::stop`].
 #[derive(Debug)]
@@ -64,10 +55,7 @@ pub struct Server {
     driver: Option<Running>,
     /// Answers whose ends could not be written down.
     unbooked: Arc<AtomicUsize>,
-    revocations: JoinHandle<()>,
-    chores: JoinHandle<()>,
-    /// Looks after payments.
-    watching: Option<JoinHandle<()>>,
+    beside: Beside,
 }
 
 /// What has changed of a gateway's settings, by their names in the file.
@@ -80,155 +68,6 @@ pub struct Reloaded {
 }
 
 impl Server {
-    /// Opens the store and the authority, finds the model servers, binds both sockets and runs.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] with what to do: a setting, a file, an address that is taken.
-    pub async fn start(
-        config: Config,
-        env: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, Error> {
-        let clock = Clock::new();
-        crate::files::make_private_dir(&config.data_dir)
-            .map_err(|error| Error::file(&config.data_dir, error))?;
-        let store = Store::open_at(&config.store(), Role::Gateway)
-            .await
-            .map_err(|error| Error::Validation(error.to_string()))?;
-        let now = clock.now().wall;
-        let ca = Arc::new(deployment::open(&store, &config.ca_dir(), now).await?);
-        let lost = store.lose_all(now).await;
-        let lost = lost.map_err(|error| Error::Validation(error.to_string()))?;
-        if lost > 0 {
-            tracing::warn!(lost, "answers were cut off when the last gateway went down");
-        }
-        let keys = Arc::new(Keys::open_or_make(&config.ca_dir())?);
-        let found = discover::discover(&env, &discover::USUAL_PORTS).await;
-        let (upstreams, table) = models(&config, &found)?;
-        let findings = findings(&config, &found, &table, &upstreams, &clock);
-        let rules = rules(&config, &table, &upstreams);
-        let default_model = table.default_model().to_owned();
-
-        let thread = Thread::new("synesis-tunnel")
-            .map_err(|error| Error::io("starting the runtime", error))?;
-        let socket = {
-            let _on_its_thread = thread.enter();
-            Socket::bind(Binding::exactly(config.tunnel.listen))?
-        };
-        let bound = socket
-            .local_addr()
-            .map_err(|error| Error::io("the UDP socket", error))?;
-        let identity = ca.gateway_identity(now)?;
-        let quic = Quic::server(
-            ServerConfig {
-                tls: tls::tunnel_server(&identity, ca.device_ca())?,
-                reset_key: ca.reset_key(),
-                token_key: ca.token_key(),
-                shard: 0,
-            },
-            &random::seed()?,
-        )
-        .map_err(|error| Error::Api(error.to_string()))?;
-        let machine =
-            Gateway::new(quic, rules).map_err(|error| Error::Validation(error.to_string()))?;
-
-        let listener = http::bind(config.http.listen).await?;
-        let http_tls = match &config.http.tls {
-            HttpTls::Off => None,
-            HttpTls::Own => Some(tls::https_server(&identity)?),
-            HttpTls::Files { certificate, key } => {
-                let read =
-                    |path| std::fs::read_to_string(path).map_err(|error| Error::file(path, error));
-                let own = tls::Identity {
-                    certificates: read(certificate)?,
-                    key: read(key)?,
-                };
-                Some(tls::https_server(&own)?)
-            }
-        };
-        let http_url = config.http_url(
-            listener
-                .local_addr()
-                .map_err(|error| Error::io("the HTTP socket", error))?,
-        );
-        let payments = match config.stripe.clone() {
-            Some(stripe) => {
-                let https = Https::new(&stripe.api_base, &stripe.key)?;
-                Some(Payments::new(
-                    stripe,
-                    Box::new(https),
-                    store.clone(),
-                    &http_url,
-                ))
-            }
-            None => None,
-        };
-        let tunnel_address = config
-            .tunnel
-            .public_address
-            .clone()
-            .unwrap_or_else(|| bound.to_string());
-        let going = Arc::new(AtomicBool::new(false));
-        let http = http::serve(
-            listener,
-            http_tls,
-            http::State {
-                store: store.clone(),
-                payments: payments.clone(),
-                ca: Arc::clone(&ca),
-                tunnel_address,
-                going: Arc::clone(&going),
-            },
-        )?;
-
-        let (inbox, commands) = mpsc::channel(INBOX);
-        let services = Services {
-            store: store.clone(),
-            accounts: Accounts {
-                store: store.clone(),
-                keys: Arc::clone(&keys),
-                billing: config.billing.clone(),
-                providers: upstreams.with_keys(),
-            },
-            payments: payments.clone(),
-        };
-        let outside = Outside::new(services, Arc::clone(&keys), upstreams, inbox.clone());
-        let unbooked = outside.unbooked();
-        let driver = thread
-            .run(Driver::new(socket, machine, outside), commands)
-            .map_err(|error| Error::io("starting a thread", error))?;
-        let watching = payments.map(|payments| {
-            let clock = Clock::new();
-            tokio::spawn(payments.run(move || clock.now().wall))
-        });
-        let revocations = tokio::spawn(watch_revocations(store.clone(), inbox.clone()));
-        let chores = Chores {
-            store: store.clone(),
-            keys,
-            seals: config.seals_dir(),
-            answers_kept: config.answers.keeping.kept,
-        };
-        let chores = tokio::spawn(chores.run(move || clock.now().wall));
-        Ok(Self {
-            certificate: config.http.certificate_seen(),
-            config,
-            going,
-            tunnel_addr: bound,
-            http_url,
-            http,
-            store,
-            ca,
-            default_model,
-            findings,
-            inbox,
-            driver: Some(driver),
-            unbooked,
-            revocations,
-            chores,
-            watching,
-        })
-    }
-
     /// Where the tunnel listens.
     #[must_use]
     pub const fn tunnel_addr(&self) -> SocketAddr {
@@ -342,40 +181,7 @@ impl Server {
     pub async fn stop(mut self) {
         self.stop_now().await;
         self.ended().await;
-        self.revocations.abort();
-        self.chores.abort();
-        if let Some(watching) = self.watching {
-            watching.abort();
-        }
+        self.beside.stop();
         self.http.shutdown().await;
-    }
-}
-
-/// Another process may revoke: the store tells within a second.
-async fn watch_revocations(store: Store, inbox: mpsc::Sender<Command>) {
-    let mut seen = match store.last_revocation().await {
-        Ok(last) => last,
-        Err(error) => {
-            tracing::warn!(%error, "revocations cannot be read yet");
-            0
-        }
-    };
-    loop {
-        tokio::time::sleep(REVOCATIONS_EVERY).await;
-        match store.revocations(seen).await {
-            Ok(news) => {
-                for revocation in news {
-                    seen = seen.max(revocation.sequence);
-                    if inbox
-                        .send(Command::Revoked(revocation.device))
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(%error, "revocations cannot be read"),
-        }
     }
 }

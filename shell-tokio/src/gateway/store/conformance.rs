@@ -12,13 +12,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_core::billing::account::order::{Order, Reference, Refused, What};
-use mesh_core::billing::account::{Day, Denied, Hold, HoldId, Release, Settle};
-use mesh_core::billing::ledger::{self, Charge};
+use mesh_core::billing::account::{Day, Denied, Hold, HoldId, Month, Release, Settle};
+use mesh_core::billing::ledger::seal::Head;
+use mesh_core::billing::ledger::{self, Charge, Record};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::Price;
 use mesh_core::billing::tier::Tier;
-use mesh_core::gateway::{NotAdmitted, Transcript};
+use mesh_core::gateway::{Admitted, Keep, NotAdmitted, Recalled, Transcript};
+use mesh_core::identity::Fingerprint;
 use mesh_core::identity::api_key::{Scope, Scopes};
+use mesh_core::ids::{AccountId, DeviceId, KeyId, RequestId};
+use mesh_core::time::UnixMillis;
 use mesh_core::wire::message::TokensUsed;
 
 pub(super) use self::answers::*;

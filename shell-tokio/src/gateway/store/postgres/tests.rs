@@ -6,6 +6,8 @@ use mesh_core::billing::account::order::{Order, Reference, What};
 use mesh_core::billing::account::{Denied, Hold, HoldId, Lose, Release};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::price::Price;
+use mesh_core::gateway::Recalled;
+use mesh_core::ids::{AccountId, DeviceId, RequestId};
 use mesh_test_postgres::{Disk, PASSWORD, Server};
 use tokio::task::JoinSet;
 

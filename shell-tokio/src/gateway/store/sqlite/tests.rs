@@ -6,13 +6,14 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh_core::gateway::Transcript;
-
-use mesh_core::billing::account::{Denied, Lose};
+use mesh_core::billing::account::{Command, Denied, Lose, Release};
 use mesh_core::billing::ledger::seal::{Seal, SealKey};
 use mesh_core::billing::money::Nanos;
 use mesh_core::billing::tier::Tier;
+use mesh_core::gateway::{Keep, Recalled, Transcript};
+use mesh_core::ids::{AccountId, DeviceId, RequestId};
 use mesh_core::limits::STORE_QUEUE_MAX;
+use mesh_core::time::UnixMillis;
 use rusqlite::Connection;
 use tempfile::TempDir;
 

@@ -1,6 +1,8 @@
 //! A whole device with a gateway and a network that do anything, in any order: one last event for
 //! everything asked, text only as it was sent, frames only where they belong.
 
+mod peer;
+
 use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
@@ -15,12 +17,13 @@ use mesh_core::ids::{DeviceId, RequestId};
 use mesh_core::machine::{Machine, RootMachine};
 use mesh_core::rng::Seed;
 use mesh_core::time::Now;
-use mesh_core::transport::{CloseReason, ConnId, Read};
+use mesh_core::transport::{ConnId, Read};
 use mesh_core::wire::message::{EscalationRequest, Vitals};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use self::peer::{Peer, Says, lost, piece, request_id, said};
 use crate::steps::{self, Span};
-use crate::wire::{self, Wire, framed};
+use crate::wire::{self, Wire};
 
 const DEVICE: DeviceId = DeviceId::from_u128(1);
 /// More timeouts than this in one wait is a machine that spins.
@@ -63,141 +66,6 @@ enum Step {
     /// A session at once: a device that only fails to connect shows little.
     Establish,
     Stop,
-}
-
-/// What the gateway and the network do to a connection.
-#[derive(Debug, Arbitrary)]
-enum Peer {
-    Up,
-    Lost(Lost),
-    Says { stream: u8, what: Says, cut: bool },
-    Raw { stream: u8, bytes: [u8; 6] },
-    Ends { stream: u8, reset: bool },
-    Stops { stream: u8 },
-    Acknowledges,
-    Allows { more: u8 },
-    OpensAStream,
-}
-
-#[derive(Debug, Arbitrary)]
-enum Lost {
-    TimedOut,
-    Reset,
-    Refused,
-    Code(u8),
-    Tls { alert: u8, by_peer: bool },
-}
-
-#[derive(Debug, Arbitrary)]
-enum Says {
-    HelloAck {
-        secs: u8,
-    },
-    HeartbeatAck {
-        sequence: u8,
-    },
-    GoAway {
-        ms: u16,
-        secs: u8,
-    },
-    Notice,
-    Error {
-        code: u8,
-        id: Option<u8>,
-    },
-    Chunk {
-        id: u8,
-        sequence: u8,
-        is_final: bool,
-        other: bool,
-    },
-    End {
-        id: u8,
-    },
-    Whole {
-        id: u8,
-    },
-    Reply {
-        id: u8,
-        error: bool,
-    },
-    /// What only devices say.
-    Wrong,
-}
-
-fn request_id(id: u8) -> RequestId {
-    RequestId::from_u128(u128::from(id % 6) + 1)
-}
-
-/// The text of each piece of each answer, unless the gateway contradicts itself.
-fn piece(id: u8, sequence: u8) -> String {
-    format!("{}.{sequence};", id % 6)
-}
-
-fn said(what: &Says) -> Vec<u8> {
-    let cost = |id: u8| {
-        json!({"request_id": request_id(id).to_string(), "tokens_used": {"prompt": 1, "completion": 1},
-            "cost_cents": 0, "cost_nanos": 1, "base_nanos": 1, "model_used": "m",
-            "finish_reason": "stop", "latency_ms": 1})
-    };
-    let codes = [
-        "RATE_LIMITED",
-        "UNAUTHORIZED",
-        "INTERNAL",
-        "UPSTREAM_ERROR",
-        "SHUTTING_DOWN",
-    ];
-    let error = |code: u8, id: Option<u8>| {
-        json!({"code": codes[usize::from(code) % codes.len()], "message": "no", "retryable": true,
-            "retry_after_secs": code, "request_id": id.map(|id| request_id(id).to_string())})
-    };
-    match what {
-        Says::HelloAck { secs } => framed(
-            0x11,
-            &json!({"epoch": 1, "server_time": 1, "heartbeat_secs": secs}),
-        ),
-        Says::HeartbeatAck { sequence } => framed(
-            0x02,
-            &json!({"sequence": sequence, "server_time": 1, "latency_ms": 1,
-                "pending_messages": 0, "server_status": {"status": "healthy"}}),
-        ),
-        Says::GoAway { ms, secs } => {
-            framed(0x12, &json!({"reconnect_in_ms": ms, "try_for_secs": secs}))
-        }
-        Says::Notice => framed(0x16, &json!({"kind": "k", "data": [1]})),
-        Says::Error { code, id } => framed(0x07, &error(*code, *id)),
-        Says::Chunk {
-            id,
-            sequence,
-            is_final,
-            other,
-        } => {
-            let content = if *other {
-                "other".to_owned()
-            } else {
-                piece(*id, *sequence)
-            };
-            let id = request_id(*id).to_string();
-            framed(
-                0x05,
-                &json!({"request_id": id, "content": content, "sequence": sequence,
-                    "is_final": is_final}),
-            )
-        }
-        Says::End { id } => framed(0x06, &cost(*id)),
-        Says::Whole { id } => {
-            let mut whole = cost(*id);
-            whole["content"] = "whole".into();
-            framed(0x04, &whole)
-        }
-        Says::Reply { id, error: true } => {
-            framed(0x21, &json!({"id": id % 6, "error": error(0, None)}))
-        }
-        Says::Reply { id, error: false } => {
-            framed(0x21, &json!({"id": id % 6, "result": {"a": 1}}))
-        }
-        Says::Wrong => framed(0x14, &json!({"request_id": request_id(0).to_string()})),
-    }
 }
 
 /// What has been asked and answered under one name.
@@ -579,23 +447,6 @@ impl World {
             .flatten()
             .any(|id| self.questions.contains_key(&id));
         assert!(known, "{request} was never asked");
-    }
-}
-
-fn lost(why: &Lost) -> CloseReason {
-    match why {
-        Lost::TimedOut => CloseReason::TimedOut,
-        Lost::Reset => CloseReason::Reset,
-        Lost::Refused => CloseReason::Refused,
-        Lost::Code(code) => CloseReason::Application {
-            code: u32::from(*code % 9),
-            reason: "why".to_owned(),
-        },
-        Lost::Tls { alert, by_peer } => CloseReason::Tls {
-            alert: *alert,
-            by_peer: *by_peer,
-            reason: "alert".to_owned(),
-        },
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Due, Event, Gateway, Output, terms};
 use crate::billing::account::alert::Alert;
 use crate::billing::account::{Hold, HoldId, Lose, Release, Settle};
 use crate::billing::tier::Tier;
-use crate::dialect;
+use crate::dialect::{self, ModelRequest};
 use crate::escalation::request;
 use crate::ids::{AccountId, DeviceId};
 use crate::time::Now;
@@ -68,8 +68,12 @@ impl Running {
         }
     }
 
-    const fn key(&self) -> KeyOf {
-        KeyOf::of(self.account, self.tier, &self.hold.price)
+    fn model_call(&self, call: ModelRequest) -> Ask {
+        Ask::Call {
+            provider: self.answer.provider().to_owned(),
+            key: KeyOf::of(self.account, self.tier, &self.hold.price),
+            call,
+        }
     }
 }
 
@@ -237,11 +241,7 @@ impl<T: Transport> Gateway<T> {
                 self.ask_store(now, Pending::Checkpoint(id), ask);
             }
             answer::Output::Call(call) => {
-                let ask = Ask::Call {
-                    provider: running.answer.provider().to_owned(),
-                    key: running.key(),
-                    call,
-                };
+                let ask = running.model_call(call);
                 let asked = self.ask(Pending::Call(id), ask);
                 if let Some(running) = self.answers.get_mut(&id) {
                     running.call = Some(asked);

@@ -33,52 +33,39 @@ impl From<&AccountRow> for Shown {
     }
 }
 
+impl Shown {
+    fn show(
+        &self,
+        options: &AdminOptions,
+        scene: &Scene,
+        in_words: impl FnOnce(&Self) -> String,
+    ) -> Result<(), Stop> {
+        if options.json {
+            return scene.output.json(self);
+        }
+        scene.output.line(&in_words(self))
+    }
+
+    fn in_its_tier(&self) -> String {
+        format!("{} is in tier {}", self.name, self.tier)
+    }
+}
+
 pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
     match command {
-        Account::Create { name, options } => {
-            let desk = Desk::open(options, scene).await?;
-            let id = AccountId::random(&mut random::seed()?.secret("account"));
-            let billing = &desk.config.billing;
-            let (tier, ceiling) = (billing.tier, billing.ceiling);
-            let account = NewAccount {
-                id,
-                name: name.clone(),
-                tier,
-                ceiling,
-            };
-            desk.store.create_account(account, wall()).await?;
-            let made = Shown::from(&desk.account(name).await?);
-            if options.json {
-                return scene.output.json(&made);
-            }
-            scene.output.line(&made.id)?;
-            scene.output.note(&format!(
-                "Account {} is made: tier {}, at most {} a month.\n\
-                 Next: synesis admin key create --account {}",
-                made.name, made.tier, made.ceiling, made.name
-            ));
-            Ok(())
-        }
+        Account::Create { name, options } => create(name, options, scene).await,
         Account::Ceiling {
             account,
             ceiling,
             options,
         } => {
             let desk = Desk::open(options, scene).await?;
-            let id = desk.account(account).await?.id;
-            let order = Order {
-                reference: fresh("terms")?,
-                what: What::SetCeiling { ceiling: *ceiling },
-            };
-            desk.store.order(id, order, wall()).await?;
-            let row = Shown::from(&desk.account(account).await?);
-            if options.json {
-                return scene.output.json(&row);
-            }
-            let (name, ceiling) = (row.name, row.ceiling);
-            scene.output.line(&format!(
-                "{name} may spend {ceiling} a month beyond what it paid"
-            ))
+            let what = What::SetCeiling { ceiling: *ceiling };
+            let row = change(&desk, account, what).await?;
+            row.show(options, scene, |row| {
+                let Shown { name, ceiling, .. } = row;
+                format!("{name} may spend {ceiling} a month beyond what it paid")
+            })
         }
         Account::Tier {
             account,
@@ -87,52 +74,67 @@ pub(super) async fn run(command: &Account, scene: &Scene) -> Result<(), Stop> {
         } => {
             let desk = Desk::open(options, scene).await?;
             let tier = desk.config.billing.tier_named(*tier);
-            change(&desk, account, What::SetTier { tier }, options, scene).await
+            let row = change(&desk, account, What::SetTier { tier }).await?;
+            row.show(options, scene, Shown::in_its_tier)
         }
         Account::ResetQuota { account, options } => {
             let desk = Desk::open(options, scene).await?;
-            change(&desk, account, What::ResetQuota, options, scene).await
+            let row = change(&desk, account, What::ResetQuota).await?;
+            row.show(options, scene, Shown::in_its_tier)
         }
-        Account::List { options } => {
-            let desk = Desk::open(options, scene).await?;
-            let accounts: Vec<Shown> = desk.names().await?.iter().map(Shown::from).collect();
-            if options.json {
-                return scene.output.json(&accounts);
-            }
-            if accounts.is_empty() {
-                scene
-                    .output
-                    .note("No accounts yet: synesis admin account create --name NAME");
-                return Ok(());
-            }
-            let rows: Vec<Vec<String>> = accounts
-                .into_iter()
-                .map(|a| vec![a.name, a.id, a.tier.to_owned(), a.ceiling, a.created_at])
-                .collect();
-            let headings = ["NAME", "ID", "TIER", "CEILING/MONTH", "MADE"];
-            scene.output.table(&headings, &rows, |_, _| None)
-        }
+        Account::List { options } => list(options, scene).await,
     }
 }
 
-/// Changes the terms of an account and shows it.
-async fn change(
-    desk: &Desk,
-    account: &str,
-    what: What,
-    options: &AdminOptions,
-    scene: &Scene,
-) -> Result<(), Stop> {
+async fn create(name: &str, options: &AdminOptions, scene: &Scene) -> Result<(), Stop> {
+    let desk = Desk::open(options, scene).await?;
+    let billing = &desk.config.billing;
+    let account = NewAccount {
+        id: AccountId::random(&mut random::seed()?.secret("account")),
+        name: name.to_owned(),
+        tier: billing.tier,
+        ceiling: billing.ceiling,
+    };
+    desk.store.create_account(account, wall()).await?;
+    let made = Shown::from(&desk.account(name).await?);
+    if options.json {
+        return scene.output.json(&made);
+    }
+    scene.output.line(&made.id)?;
+    scene.output.note(&format!(
+        "Account {} is made: tier {}, at most {} a month.\n\
+         Next: synesis admin key create --account {}",
+        made.name, made.tier, made.ceiling, made.name
+    ));
+    Ok(())
+}
+
+async fn list(options: &AdminOptions, scene: &Scene) -> Result<(), Stop> {
+    let desk = Desk::open(options, scene).await?;
+    let accounts: Vec<Shown> = desk.names().await?.iter().map(Shown::from).collect();
+    if options.json {
+        return scene.output.json(&accounts);
+    }
+    if accounts.is_empty() {
+        scene
+            .output
+            .note("No accounts yet: synesis admin account create --name NAME");
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = accounts
+        .into_iter()
+        .map(|a| vec![a.name, a.id, a.tier.to_owned(), a.ceiling, a.created_at])
+        .collect();
+    let headings = ["NAME", "ID", "TIER", "CEILING/MONTH", "MADE"];
+    scene.output.table(&headings, &rows, |_, _| None)
+}
+
+/// Changes the terms of an account: as it is now.
+async fn change(desk: &Desk, account: &str, what: What) -> Result<Shown, Stop> {
     let id = desk.account(account).await?.id;
     let reference = fresh("terms")?;
     desk.store
         .order(id, Order { reference, what }, wall())
         .await?;
-    let row = Shown::from(&desk.account(account).await?);
-    if options.json {
-        return scene.output.json(&row);
-    }
-    scene
-        .output
-        .line(&format!("{} is in tier {}", row.name, row.tier))
+    Ok(Shown::from(&desk.account(account).await?))
 }

@@ -4,10 +4,14 @@
 //!            a missed ack, or something in flight and silence
 //!   Sure ──────────────────────────────────────────────────────▶ Doubt: a probe at once and every
 //!     ▲                                                            │     second
-//!     └────────────────── anything is received ────────────────────┤
+//!     └── anything is received, and the missed beat acknowledged ───┤
 //!                                                                  └─ 20 s of it ─▶ Silent (said
 //!                                                                     once; the probes go on)
 //! ```
+//!
+//! That packets come does not show that packets arrive: over a path that is dead one way, a gateway is
+//! heard asking every second for a word that it does not get. So a doubt with a missed beat in it ends
+//! when that beat is acknowledged, or a later one.
 //!
 //! A QUIC sender's own probe timer doubles without bound (RFC 9002 §6.2.1), so a tunnel that was
 //! quiet during an outage would stay dead long after the network healed. This clock does not double.
@@ -74,9 +78,9 @@ pub enum Output {
     },
     /// Make the peer answer, also when the congestion window is full.
     Probe,
-    /// Doubt begins, or ends because something was received.
+    /// Doubt begins, or ends because something showed that the path lives.
     Doubt(bool),
-    /// Nothing was received for [`limits::HALF_OPEN_SILENCE`] of probing, or as long as was set.
+    /// Nothing showed it for [`limits::HALF_OPEN_SILENCE`] of probing, or as long as was set.
     Silent,
 }
 
@@ -96,6 +100,8 @@ enum Trust {
         next_probe: Instant,
         /// Whether `Silent` has been said.
         silent: bool,
+        /// The missed beat that is to be acknowledged before it is over.
+        missed: Option<u64>,
     },
 }
 
@@ -213,13 +219,27 @@ impl Heartbeat {
         }
     }
 
+    /// A missed beat was acknowledged after all, or one after it. The doubt ends with the transport's
+    /// next word, which has heard it too.
+    fn late(&mut self, sequence: u64) {
+        if let Trust::Doubt { missed, .. } = &mut self.trust
+            && missed.is_some_and(|beat| (beat..self.ackable_from).contains(&sequence))
+        {
+            *missed = None;
+        }
+    }
+
     fn learn(&mut self, now: Instant, traffic: Traffic) {
         self.in_flight_since = match self.in_flight_since {
             since @ Some(_) if traffic.in_flight => since,
             _ => traffic.in_flight.then_some(now),
         };
         self.traffic = traffic;
-        if let Trust::Doubt { since, .. } = self.trust
+        if let Trust::Doubt {
+            since,
+            missed: None,
+            ..
+        } = self.trust
             && traffic.last_received > since
         {
             self.trust = Trust::Sure;
@@ -227,11 +247,12 @@ impl Heartbeat {
         }
     }
 
-    fn doubt(&mut self, now: Instant) {
+    fn doubt(&mut self, now: Instant, missed: Option<u64>) {
         self.trust = Trust::Doubt {
             since: now,
             next_probe: now + limits::PROBE_EVERY,
             silent: false,
+            missed,
         };
         self.outputs.push_back(Output::Doubt(true));
         self.outputs.push_back(Output::Probe);
@@ -239,7 +260,7 @@ impl Heartbeat {
 
     fn presume_silent(&mut self, now: Instant) {
         if !self.in_doubt() {
-            self.doubt(now);
+            self.doubt(now, None);
         }
         if let Trust::Doubt { silent, .. } = &mut self.trust
             && !std::mem::replace(silent, true)
@@ -275,15 +296,16 @@ impl Heartbeat {
 
     fn run_timers(&mut self, now: Instant) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let missed = due(self.ack_due());
-        if missed {
+        let beat = self.awaited.filter(|_| due(self.ack_due()));
+        let beat = beat.map(|awaited| awaited.sequence);
+        if beat.is_some() {
             self.missed += 1;
             self.awaited = None;
         }
         match &mut self.trust {
             Trust::Sure => {
-                if missed || due(self.doubt_at()) {
-                    self.doubt(now);
+                if beat.is_some() || due(self.doubt_at()) {
+                    self.doubt(now, beat);
                 } else if due(self.quiet_at()) {
                     self.awaited_since = Some(now);
                     self.outputs.push_back(Output::Probe);
@@ -293,7 +315,9 @@ impl Heartbeat {
                 since,
                 next_probe,
                 silent,
+                missed,
             } => {
+                *missed = missed.or(beat);
                 if *next_probe <= now {
                     *next_probe = now + limits::PROBE_EVERY;
                     self.outputs.push_back(Output::Probe);
@@ -327,7 +351,10 @@ impl Machine for Heartbeat {
             return Err(Rejected::Backlog);
         }
         match input {
-            Input::Acked { sequence } => self.acknowledge(now.instant, sequence),
+            Input::Acked { sequence } => {
+                self.acknowledge(now.instant, sequence);
+                self.late(sequence);
+            }
             Input::Traffic(traffic) => self.learn(now.instant, traffic),
             Input::Awaited(awaited) => {
                 let since = self.awaited_since.unwrap_or(now.instant);
@@ -356,6 +383,7 @@ impl Machine for Heartbeat {
                 next_probe,
                 since,
                 silent,
+                missed: _,
             } => earliest(
                 Some((next_probe, "probe")),
                 (!silent).then_some((since + self.silence, "half-open")),

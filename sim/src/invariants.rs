@@ -466,6 +466,9 @@ const WAITS_FOR_A_TUNNEL: Micros = 30 * SECOND;
 const GOES_ON_WITHIN: Micros = 40 * SECOND;
 /// Streams are used up for so long at most on a path that loses much, while its tunnel is not in doubt.
 const FINDS_A_STREAM: Micros = 10 * SECOND;
+/// After so long at most a device that is not heard is in doubt, whatever it hears: a beat every 30 s,
+/// acknowledged within ten.
+const MISSES_A_BEAT: Micros = 41 * SECOND;
 /// After so long a question may be overdue as soon as its tunnel is lost.
 const OLD: Micros = 600 * SECOND;
 
@@ -504,8 +507,12 @@ fn a_question_is_not_given_up_while_there_is_a_tunnel(
     let asked = record.questions.get(id);
     let device = asked.map(|asked| asked.device);
     let untaken = asked.is_some_and(|asked| asked.produced.is_empty());
-    let mute = device.and_then(|device| record.mute_until.get(&device));
-    if untaken && mute.is_some_and(|until| now < until.saturating_add(GOES_ON_WITHIN)) {
+    let mute = device.and_then(|device| record.mute.get(&device));
+    let unheard = mute.is_some_and(|&(since, until)| {
+        let over = now.checked_sub(until);
+        over.map_or(now < since + MISSES_A_BEAT, |over| over < GOES_ON_WITHIN)
+    });
+    if untaken && unheard {
         return Ok(());
     }
     // It may not come back before its time is over, or only just.

@@ -192,9 +192,9 @@ pub struct Record {
     /// Until when a device's link was too narrow for QUIC, which needs 1 200 bytes (RFC 9000 §14):
     /// heartbeats pass, and keep a tunnel alive that no question fits through.
     pub narrow_until: BTreeMap<usize, Micros>,
-    /// Until when nothing came through that a device sent, though it may have heard its gateway, and so had no
-    /// doubt: its streams are used up then by what is not acknowledged, and other questions find none.
-    pub mute_until: BTreeMap<usize, Micros>,
+    /// Since when and until when nothing came through that a device sent, though it may have heard its
+    /// gateway: its streams are used up then by what is not acknowledged, and other questions find none.
+    pub mute: BTreeMap<usize, (Micros, Micros)>,
     /// When devices began an attempt to connect, virtual µs.
     pub attempts: Vec<Micros>,
     /// When gateways had established a session, virtual µs.

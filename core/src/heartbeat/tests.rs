@@ -119,7 +119,7 @@ fn a_beat_answered_twice_counts_once() {
 }
 
 #[test]
-fn one_missed_ack_is_doubt_and_anything_received_ends_it() {
+fn one_missed_ack_is_doubt_until_it_comes() {
     let mut heart = Heart::new();
     heart.at(0, Input::Timeout);
     assert_eq!(
@@ -129,10 +129,14 @@ fn one_missed_ack_is_doubt_and_anything_received_ends_it() {
     assert_eq!(heart.at(11_000, Input::Timeout), [PROBE]);
     // Something from before the doubt proves nothing.
     assert_eq!(heart.at(11_500, heart.traffic(9_999, true, 20)), []);
+    // What is received shows that one way lives, not that the other does.
+    assert_eq!(heart.at(11_600, heart.traffic(11_600, true, 20)), []);
+    assert_eq!(heart.at(11_700, Input::Acked { sequence: 0 }), []);
     assert_eq!(
-        heart.at(11_600, heart.traffic(11_600, true, 20)),
+        heart.at(11_700, heart.traffic(11_700, true, 20)),
         [Output::Doubt(false)]
     );
+    assert_eq!(heart.heart.acked(), 1, "late, and an acknowledgement");
     assert_eq!(heart.heart.missed(), 1);
 }
 
@@ -193,8 +197,10 @@ fn twenty_seconds_of_probing_without_an_answer_are_said_once_and_the_probes_go_o
         [(1_000, Output::Doubt(true)), (21_000, Output::Silent)]
     );
     assert_eq!(probes, 40, "at 1, 2, … 40 s");
+    assert_eq!(heart.at(40_500, heart.traffic(40_400, false, 20)), []);
+    assert_eq!(heart.at(40_600, Input::Acked { sequence: 0 }), []);
     assert_eq!(
-        heart.at(40_500, heart.traffic(40_400, false, 20)),
+        heart.at(40_600, heart.traffic(40_600, false, 20)),
         [Output::Doubt(false), Output::Beat { sequence: 1 }]
     );
 }
@@ -279,6 +285,8 @@ struct Diary {
     flying_since: Option<u64>,
     rtt: u64,
     doubted: Option<u64>,
+    /// The beat that the gateway owes an answer to before the doubt is over.
+    owed: Option<u64>,
     probed: u64,
     given_up: bool,
 }
@@ -331,13 +339,14 @@ impl Diary {
             if sequence >= self.past as u64 {
                 self.past = self.beats.len();
             }
+            self.owed = self.owed.filter(|owed| sequence < *owed);
         }
     }
 
     fn traffic(&mut self, now: u64, heard: u64, flying: bool, rtt: u64, said: &mut Vec<Output>) {
         (self.heard, self.rtt) = (heard, rtt);
         self.flying_since = flying.then(|| self.flying_since.unwrap_or(now));
-        if self.doubted.is_some_and(|since| heard > since) {
+        if self.owed.is_none() && self.doubted.is_some_and(|since| heard > since) {
             self.doubted = None;
             self.given_up = false;
             said.push(Output::Doubt(false));
@@ -350,6 +359,7 @@ impl Diary {
         let missing = due(self.answer_is_due_at());
         if missing {
             self.missing += 1;
+            self.owed = self.owed.or(Some(self.past as u64));
             self.past = self.beats.len();
         }
         match self.doubted {

@@ -77,7 +77,8 @@ impl<W: Wire> World<W> {
                 self.devices[device].up.cut(up);
                 self.devices[device].down.cut(down);
                 if up {
-                    self.record.mute_until.insert(device, Micros::MAX);
+                    let now = self.queue.now();
+                    self.record.mute.insert(device, (now, Micros::MAX));
                 }
                 self.queue.put(until, Event::Undo(index));
             }
@@ -216,7 +217,7 @@ impl<W: Wire> World<W> {
     fn mend(&mut self, device: usize) {
         self.devices[device].up.cut(false);
         self.devices[device].down.cut(false);
-        if let Some(until) = self.record.mute_until.get_mut(&device) {
+        if let Some((_, until)) = self.record.mute.get_mut(&device) {
             *until = self.queue.now().min(*until);
         }
     }

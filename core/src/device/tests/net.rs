@@ -101,6 +101,8 @@ pub(super) struct Net {
     pub(super) origin: Instant,
     /// Lose every datagram.
     pub(super) black: bool,
+    /// Lose every datagram of a device.
+    pub(super) mute: bool,
     /// What arrives at a device at one moment is read at once, as by a process that was busy.
     pub(super) reads_at_once: bool,
     /// How often the devices' router has forgotten them: each time they come from other addresses, and
@@ -144,6 +146,7 @@ impl Net {
             },
             origin,
             black: false,
+            mute: false,
             reads_at_once: false,
             rebinds: 0,
             addresses: Ok(vec![gateway_address()]),
@@ -444,7 +447,8 @@ impl Net {
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8], segment: usize) {
         for datagram in bytes.chunks(segment) {
             self.sent += 1;
-            if !self.black {
+            let lost = self.black || self.mute && to == gateway_address();
+            if !lost {
                 let key = (self.now.instant + DELAY, self.sent);
                 self.wire.insert(key, (from, to, datagram.to_vec()));
             }

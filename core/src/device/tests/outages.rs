@@ -122,6 +122,30 @@ fn the_rest_of_an_answer_comes_soon_after_however_long_in_the_dark() {
     }
 }
 
+/// The gateway asks every second for a word, since nobody acknowledges its pieces; the device hears that.
+#[test]
+fn who_is_not_heard_notices_it_though_he_hears() {
+    let mut net = Net::connected();
+    net.outside.upstreams.push_back(Upstream::Hang(&["The "]));
+    let id = net.ask(1, Ask::new("Why?"));
+    net.run(secs(1));
+    net.ends[0].changes.clear();
+    net.mute = true;
+    net.upstream_goes_on("sky ");
+    let began = net.now.instant;
+    let sought = |net: &Net| net.state(0) == State::Reconnecting { attempt: 1 };
+    net.run_to(secs(60), sought);
+    let noticed = net.now.instant - began;
+    // 29 s to its next heartbeat, ten for the acknowledgement, twenty of probing.
+    assert!((secs(58)..secs(60)).contains(&noticed), "{noticed:?}");
+    assert_eq!(net.ends[0].doubts, [true], "what it hears does not calm it");
+    assert_eq!(net.ends[0].texts[&id], "The sky ");
+    net.mute = false;
+    net.upstream_says(&["is blue."]);
+    net.run_to(secs(3), |net| net.ends[0].ended.contains_key(&id));
+    assert_eq!(net.ends[0].texts[&id], "The sky is blue.");
+}
+
 #[test]
 fn after_longer_than_the_idle_timeout_it_answers_within_one_backoff() {
     let (took, _, changes) = outage(secs(150));

@@ -290,6 +290,8 @@ impl Comparison {
             Deed::OldAnswers if self.model.ghost => {
                 let old = self.rig.live[0];
                 self.rig.now = self.rig.now.after(Duration::from_millis(1));
+                // It answers the beats that were missed, too.
+                self.rig.answer_everything();
                 self.rig.traffic(old, self.rig.now.instant, false);
                 let rest = self.rest();
                 self.model.tick(self.rig.now.instant, rest);

@@ -7,6 +7,7 @@ use mesh_core::device::{AskError, Failure, control};
 use mesh_core::error::{ErrorClass, ErrorCode};
 use mesh_core::escalation::request::Invalid;
 use mesh_core::wire::message::ErrorMessage;
+use mesh_shell::random::NoChance;
 
 /// Anything that a command can fail with. Messages are for people; they hold no secret, and of a
 /// question or an answer only what the gateway itself says.
@@ -133,6 +134,12 @@ impl From<&Error> for control::Failure {
 impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
         Self::new(ErrorClass::Validation, invalid.to_string())
+    }
+}
+
+impl From<NoChance> for Error {
+    fn from(none: NoChance) -> Self {
+        Self::new(ErrorClass::Io, none.to_string())
     }
 }
 

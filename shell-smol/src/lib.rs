@@ -14,4 +14,3 @@ pub mod cli;
 pub mod device;
 pub mod driver;
 pub mod error;
-pub mod random;

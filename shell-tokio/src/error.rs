@@ -166,6 +166,13 @@ impl From<crate::driver::BindError> for Error {
     }
 }
 
+impl From<crate::random::NoChance> for Error {
+    fn from(_none: crate::random::NoChance) -> Self {
+        let source = io::ErrorKind::Other.into();
+        Self::io("asking the system for random numbers", source)
+    }
+}
+
 impl From<crate::gateway::ca::CaError> for Error {
     fn from(error: crate::gateway::ca::CaError) -> Self {
         Self::Certificate(error.to_string())

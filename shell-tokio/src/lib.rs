@@ -7,13 +7,12 @@ pub mod cli;
 pub mod device;
 pub mod driver;
 pub mod error;
-pub mod files;
 pub mod gateway;
 pub mod log;
 pub mod paths;
-pub mod random;
 pub mod tls;
 
 pub use device::answer::{Answer, Collected};
 pub use device::client::Client;
 pub use error::Error;
+pub use mesh_shell::{files, random};

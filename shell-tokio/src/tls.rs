@@ -8,20 +8,16 @@ pub use mesh_core::identity::tls::{Identity, TlsError, certificates};
 use mesh_core::identity::tls::{key, roots};
 use mesh_core::identity::{Fingerprint, GATEWAY_NAME};
 use mesh_core::wire::ALPN;
+pub(crate) use mesh_shell::random::provider;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
     SignatureScheme,
 };
-
-/// The one provider of cryptography.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
 
 /// The device's side of the tunnel.
 ///

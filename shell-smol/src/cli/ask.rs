@@ -22,6 +22,7 @@ use mesh_core::escalation::request::validate;
 use mesh_core::ids::RequestId;
 use mesh_core::limits::QUERY_CHARS_MAX;
 use mesh_core::wire::message::{EscalationRequest, Notice, StreamEnd};
+use mesh_shell::random;
 use serde::Serialize;
 use smol::future::FutureExt as _;
 
@@ -29,7 +30,6 @@ use super::link::{Asked, Link};
 use super::output::{Stdout, line_now, note};
 use super::{Interrupts, Scene, Stop, args};
 use crate::error::Error;
-use crate::random;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use async_signal::{Signal, Signals};
 use mesh_core::error::ErrorClass;
+use mesh_shell::random::NoChance;
 use smol::LocalExecutor;
 use smol::future::FutureExt as _;
 use smol::stream::StreamExt as _;
@@ -56,6 +57,12 @@ enum Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+impl From<NoChance> for Stop {
+    fn from(none: NoChance) -> Self {
+        Self::Failed(none.into())
     }
 }
 

@@ -32,6 +32,7 @@ use mesh_core::ids::RequestId;
 use mesh_core::limits::{CALL_TIMEOUT, LAST_WORDS_TIMEOUT, PERSON_TIMEOUT};
 use mesh_core::tunnel::FailureKind;
 use mesh_core::wire::message::EscalationRequest;
+use mesh_shell::book;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use smol::channel::{self, Sender, WeakSender};
@@ -39,7 +40,6 @@ use smol::future::FutureExt as _;
 use smol::{LocalExecutor, Task};
 
 use super::answer::Answer;
-use super::book;
 use super::host::{self, Board, Order};
 use super::route;
 use super::vitals::{FIRST_SAMPLE_AFTER, SAMPLE_EVERY, Sampler};

@@ -1,18 +1,15 @@
 //! The enrolment, from the private file that `synesis cloud login` keeps. What it must be is
 //! [`mesh_core::identity::enrolment`]'s business.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use mesh_core::error::ErrorClass;
 use mesh_core::identity::enrolment::{ENROL_ANEW, Enrolment, FILE, NOT_ENROLLED};
+use mesh_shell::files;
+use mesh_shell::random::provider;
 
 use crate::error::Error;
-use crate::random::provider;
-
-/// No file of ours is larger.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The enrolment kept in a folder.
 ///
@@ -22,7 +19,7 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// read it, Certificate when it is damaged.
 pub fn load(folder: &Path) -> Result<Enrolment, Error> {
     let path = folder.join(FILE);
-    let bytes = match read_private(&path, FILE_BYTES_MAX) {
+    let bytes = match files::read_private_bytes(&path, files::PRIVATE_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::new(ErrorClass::Auth, NOT_ENROLLED));
@@ -34,30 +31,6 @@ pub fn load(folder: &Path) -> Result<Enrolment, Error> {
         let words = format!("{}: {unfit}; {ENROL_ANEW}", path.display());
         Error::new(ErrorClass::Certificate, words)
     })
-}
-
-/// Reads a file that holds secrets, unless others may read it too or it is too large.
-pub(super) fn read_private(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    #[cfg(unix)]
-    {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions());
-        if mode & 0o077 != 0 {
-            let words = format!(
-                "others may read it (mode {:03o}); if you trust what is in it: chmod 600 '{}'",
-                mode & 0o777,
-                path.display()
-            );
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
-        }
-    }
-    let mut bytes = Vec::new();
-    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > bytes_max {
-        let words = "it is far too large to be one of ours";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, words));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

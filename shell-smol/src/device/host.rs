@@ -26,15 +26,15 @@ use mesh_core::quic::{ClientConfig, Quic};
 use mesh_core::time::Now;
 use mesh_core::vitals::with_questions;
 use mesh_core::wire::message::{EscalationRequest, Vitals};
+use mesh_shell::book::{Found, Keeper};
+use mesh_shell::random;
 use serde_json::value::RawValue;
 use smol::channel::{Sender, WeakSender};
 
 use super::answer::{News, PIECES_WAITING_MAX, Source};
-use super::book::{Found, Keeper};
 use super::route;
 use crate::driver::{Driver, Host, Request, Socket};
 use crate::error::Error;
-use crate::random;
 
 /// What the host is told to do.
 #[derive(Debug)]

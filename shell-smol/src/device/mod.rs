@@ -6,7 +6,6 @@
 //! * [`vitals`]: its load.
 
 pub mod answer;
-mod book;
 pub mod client;
 pub mod control;
 pub mod credentials;

@@ -12,7 +12,6 @@
 //! machine's. Each turn receives and sends a bounded number of datagrams, so neither starves the
 //! other or a command.
 
-mod clock;
 mod socket;
 
 use std::future::{Future, pending};
@@ -26,8 +25,8 @@ use mesh_core::transport::Transmit;
 use smol::channel::Receiver;
 use smol::future::{FutureExt as _, yield_now};
 
-pub use self::clock::Clock;
 pub use self::socket::{BindError, Socket};
+use mesh_shell::clock::Clock;
 
 /// Reads of one turn, 64 KiB each where the system coalesces datagrams.
 const READS_PER_TURN: usize = 16;

@@ -40,6 +40,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use mesh_core::error::ErrorClass;
 use mesh_core::time::UnixMillis;
+use mesh_shell::random::NoChance;
 use time::UtcDateTime;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -92,6 +93,12 @@ pub(crate) enum Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+impl From<NoChance> for Stop {
+    fn from(none: NoChance) -> Self {
+        Self::Failed(none.into())
     }
 }
 

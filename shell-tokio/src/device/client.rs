@@ -28,13 +28,13 @@ use mesh_core::escalation::request::validate;
 use mesh_core::ids::{DeviceId, RequestId};
 use mesh_core::privacy::Policy;
 use mesh_core::wire::message::{EscalationRequest, Vitals};
+use mesh_shell::book::{self, Found};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::answer::{Answer, Collected, Source};
-use super::book::{self, Found};
 use super::credentials::Credentials;
 use super::host;
 use super::route;

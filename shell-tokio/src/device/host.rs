@@ -19,12 +19,12 @@ use mesh_core::quic::{ClientConfig, Quic};
 use mesh_core::time::Now;
 use mesh_core::vitals::with_questions;
 use mesh_core::wire::message::{EscalationRequest, Notice, Vitals};
+use mesh_shell::book::Keeper;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::answer::{News, Source};
-use super::book::Keeper;
 use super::client::{Options, Order};
 use super::credentials::Credentials;
 use super::failures::{duplicate, of_ask};

@@ -8,7 +8,6 @@
 
 pub mod agent;
 pub mod answer;
-mod book;
 pub mod client;
 pub mod control;
 pub mod credentials;

@@ -12,7 +12,6 @@
 //! machine's. Each turn receives and sends a bounded number of datagrams, so neither starves the
 //! other or a command.
 
-mod clock;
 mod socket;
 mod thread;
 
@@ -26,9 +25,9 @@ use mesh_core::transport::Transmit;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
-pub use self::clock::Clock;
 pub use self::socket::{BindError, Binding, Socket};
 pub use self::thread::{Running, Thread};
+pub use mesh_shell::clock::Clock;
 
 /// Batches read in one turn.
 const READS_PER_TURN: usize = 4;

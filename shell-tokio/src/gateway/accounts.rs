@@ -196,7 +196,7 @@ fn fitting(value: &impl Serialize) -> Answer<Box<RawValue>> {
 }
 
 fn fresh() -> Answer<Reference> {
-    let seed = random::seed().map_err(|error| internal(&error))?;
+    let seed = random::seed().map_err(internal)?;
     let id = AccountId::random(&mut seed.secret("order"));
     Reference::new(format!("tier:{:032x}", id.as_u128())).map_err(internal)
 }

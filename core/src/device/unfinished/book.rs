@@ -54,12 +54,6 @@ impl Name {
         format!("{}{LOCK}", self.0)
     }
 
-    /// What is written before it is renamed to [`Self::file`], by the process of this number.
-    #[must_use]
-    pub fn half(&self, process: u32) -> String {
-        format!("{}{FILE}.{process}{HALF}", self.0)
-    }
-
     /// What its file is called from then on when it is not understood.
     #[must_use]
     pub fn set_aside(&self) -> String {
@@ -220,8 +214,9 @@ mod tests {
         let name = Name::new(RequestId::from_u128(7));
         assert_eq!(name.file(), "00000000000000000000000000000007.json");
         assert_eq!(name.lock(), "00000000000000000000000000000007.lock");
-        let found = entries(&[name.lock(), name.half(9), name.file(), name.set_aside()]);
-        let halves = vec![name.half(9)];
+        let half = format!("{}.9.0.new", name.file());
+        let found = entries(&[name.lock(), half.clone(), name.file(), name.set_aside()]);
+        let halves = vec![half];
         assert_eq!(found, [Entry { name, halves }]);
     }
 

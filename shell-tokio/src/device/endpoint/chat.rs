@@ -21,6 +21,7 @@ use super::answer::{Asked, Way, streamed, whole};
 use super::refuse::Refuse;
 use super::{Shared, text};
 use crate::device::answer::Answer;
+use crate::error::Error;
 use crate::random;
 
 /// `POST /v1/chat/completions`.
@@ -159,7 +160,7 @@ pub(super) async fn whole_body(body: Body, bytes_max: usize) -> Result<String, R
 fn request_id(key: KeyId, headers: &HeaderMap) -> Result<RequestId, Refuse> {
     match text(headers, "idempotency-key") {
         Some(named) => idempotent_id(key, named).map_err(|bad| Refuse::field(&bad)),
-        None => random::request_id().map_err(Refuse::from),
+        None => random::request_id().map_err(|none| Error::from(none).into()),
     }
 }
 

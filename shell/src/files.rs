@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// No secret or configuration file of ours is larger.
-const PRIVATE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub const PRIVATE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Two threads that write the same file at once each write their own.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);

@@ -2,8 +2,8 @@
 //! [`mesh_core::device::unfinished::book`]'s to say, what is in them [`Unfinished`]'s.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -15,12 +15,11 @@ use mesh_core::device::unfinished::book::{
 use mesh_core::ids::DeviceId;
 use mesh_core::limits::UNFINISHED_FILE_BYTES_MAX;
 
-use super::credentials::read_private;
-use crate::random;
+use crate::{files, random};
 
 /// A name, and that it is ours.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub struct Held {
     folder: PathBuf,
     name: Name,
     _lock: File,
@@ -28,13 +27,13 @@ pub(crate) struct Held {
 
 /// What processes that are gone left behind.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub struct Found {
     /// Their questions.
-    pub(crate) unfinished: Unfinished,
+    pub unfinished: Unfinished,
     /// The files, for [`Keeper::adopt`].
-    pub(crate) left: Vec<Held>,
+    pub left: Vec<Held>,
     /// What is to be said of files that are not understood.
-    pub(crate) trouble: Vec<String>,
+    pub trouble: Vec<String>,
 }
 
 impl Held {
@@ -59,13 +58,9 @@ impl Held {
 
     /// Takes a name that nobody had.
     fn new(folder: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        files::make_private_dir(folder)?;
         for _ in 0..NAMES_MAX {
-            let chance =
-                random::request_id().map_err(|error| io::Error::other(error.to_string()))?;
+            let chance = random::request_id().map_err(io::Error::other)?;
             if let Some(held) = Self::take(folder, Name::new(chance))? {
                 return Ok(held);
             }
@@ -79,7 +74,7 @@ impl Held {
 
     /// What becomes of its file.
     fn fate(&self, device: DeviceId) -> Fate {
-        match read_private(&self.file(), UNFINISHED_FILE_BYTES_MAX as u64) {
+        match files::read_private_bytes(&self.file(), UNFINISHED_FILE_BYTES_MAX as u64) {
             Ok(bytes) => Fate::of(Ok(Some(&bytes)), device),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Fate::of(Ok(None), device),
             Err(error) => Fate::of(Err(&error), device),
@@ -95,17 +90,6 @@ impl Held {
         }
     }
 
-    /// Into a new file beside it, flushed, then renamed over it.
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let half = self.folder.join(self.name.half(std::process::id()));
-        let _none = fs::remove_file(&half);
-        let mut file = private(File::options().write(true).create_new(true), &half)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&half, self.file())?;
-        File::open(&self.folder)?.sync_all()
-    }
-
     /// Removes the file with its lock.
     fn remove(self) {
         let _none = fs::remove_file(self.file());
@@ -118,7 +102,7 @@ fn private(options: &mut fs::OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 /// What processes that are gone left behind in a device's folder.
-pub(crate) fn find(folder: &Path, device: DeviceId) -> Found {
+pub fn find(folder: &Path, device: DeviceId) -> Found {
     let folder = folder.join(FOLDER);
     let mut found = Found::default();
     let Ok(listing) = fs::read_dir(&folder) else {
@@ -157,7 +141,7 @@ enum Job {
 
 /// Writes down what is to be kept, on a thread of its own: the last word counts.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub struct Keeper {
     jobs: Sender<Job>,
     thread: JoinHandle<()>,
 }
@@ -168,7 +152,7 @@ impl Keeper {
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub(crate) fn start(folder: &Path, device: DeviceId) -> io::Result<Self> {
+    pub fn start(folder: &Path, device: DeviceId) -> io::Result<Self> {
         let (jobs, inbox) = channel();
         let desk = Desk {
             folder: folder.join(FOLDER),
@@ -182,17 +166,17 @@ impl Keeper {
     }
 
     /// All that is to be kept now.
-    pub(crate) fn keep(&self, unfinished: Unfinished) {
+    pub fn keep(&self, unfinished: Unfinished) {
         let _ended = self.jobs.send(Job::Keep(unfinished));
     }
 
     /// What is in these files will be in what is kept next.
-    pub(crate) fn adopt(&self, left: Vec<Held>) {
+    pub fn adopt(&self, left: Vec<Held>) {
         let _ended = self.jobs.send(Job::Adopt(left));
     }
 
     /// Waits until all of it is on disk.
-    pub(crate) fn finish(self) {
+    pub fn finish(self) {
         drop(self.jobs);
         let _panicked = self.thread.join();
     }
@@ -214,8 +198,9 @@ impl Desk {
                     Job::Adopt(left) => self.book.adopt(left),
                 }
             }
-            // If it fails the next may succeed; until then what was written before stands.
-            let _failed = self.write();
+            if let Err(error) = self.write() {
+                tracing::warn!(%error, "unfinished questions cannot be written down");
+            }
         }
     }
 
@@ -232,7 +217,8 @@ impl Desk {
                     Some(held) => held,
                     None => Held::new(&self.folder)?,
                 };
-                self.held.insert(held).write(&bytes)?;
+                let file = self.held.insert(held).file();
+                files::write_private(&file, bytes)?;
             }
         }
         self.book.written().into_iter().for_each(Held::remove);
@@ -242,23 +228,123 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const DEVICE: DeviceId = DeviceId::from_u128(7);
 
+    /// What `synesis` writes of one question that was asked; made by hand.
+    fn one() -> Unfinished {
+        let body = r#"[{"id":"req_00000000000000000000000000000001","wire_id":"req_00000000000000000000000000000001","title":"Why?","body":1,"sent_at":1,"asked_anew":false,"cancelled":false,"next_sequence":1,"whole":false,"said":[{"text":"Because"}],"open":"text","hidden":{}}]"#;
+        let hash = ring::digest::digest(&ring::digest::SHA256, body.as_bytes());
+        let sum: String = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let head = format!(
+            r#"{{"format":"synesis-unfinished","version":1,"device":"{DEVICE}","sha256":"{sum}"}}"#
+        );
+        Unfinished::decode(format!("{head}\n{body}").as_bytes(), DEVICE).unwrap()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder.join(FOLDER)).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
     #[test]
-    fn a_file_that_is_not_understood_is_set_aside_and_hinders_nothing() {
+    fn what_a_process_leaves_is_found_by_the_next_and_only_once_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Keeper::start(dir.path(), DEVICE).unwrap();
+        first.keep(one());
+        while !dir.path().join(FOLDER).exists() || names(dir.path()).len() < 2 {
+            std::thread::yield_now();
+        }
+        assert!(find(dir.path(), DEVICE).left.is_empty(), "it lives");
+        first.finish();
+        let path = dir.path().join(FOLDER).join(&names(dir.path())[0]);
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let found = find(dir.path(), DEVICE);
+        assert_eq!(found.unfinished, one());
+        assert!(
+            find(dir.path(), DEVICE).left.is_empty(),
+            "it is being picked up"
+        );
+        let second = Keeper::start(dir.path(), DEVICE).unwrap();
+        second.adopt(found.left);
+        second.keep(found.unfinished);
+        second.finish();
+        assert_eq!(names(dir.path()).len(), 2, "the first one's are gone");
+
+        let found = find(dir.path(), DEVICE);
+        assert_eq!(found.unfinished.len(), 1);
+        let third = Keeper::start(dir.path(), DEVICE).unwrap();
+        third.adopt(found.left);
+        third.keep(Unfinished::default());
+        third.finish();
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_set_aside_and_hinders_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join(FOLDER);
+        files::make_private_dir(&folder).unwrap();
+        let good = one().encode(DEVICE).unwrap();
+        let foreign = one().encode(DeviceId::from_u128(8)).unwrap();
+        let newer = br#"{"format":"synesis-unfinished","version":2}"#;
+        files::write_private(&folder.join("a.json"), &good).unwrap();
+        files::write_private(&folder.join("b.json"), &good[..good.len() - 1]).unwrap();
+        files::write_private(&folder.join("c.json"), foreign).unwrap();
+        files::write_private(&folder.join("d.json"), [&newer[..], b"\n"].concat()).unwrap();
+        files::write_private(&folder.join("e.json"), "s3cret").unwrap();
+        files::write_private(&folder.join("f.json"), &good).unwrap();
+        let open = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(folder.join("f.json"), open).unwrap();
+        files::write_private(&folder.join("g.json.1.0.new"), "half").unwrap();
+        files::write_private(&folder.join("g.lock"), "").unwrap();
+        let found = find(dir.path(), DEVICE);
+        assert_eq!(found.unfinished, one());
+        assert_eq!(found.left.len(), 1);
+        let words = found.trouble.join("\n");
+        for said in ["damaged", "another device's", "later version", "chmod 600"] {
+            assert!(words.contains(said), "{words}");
+        }
+        assert!(
+            !words.contains("s3cret") && found.trouble.len() == 5,
+            "{words}"
+        );
+        let aside: Vec<_> = names(dir.path());
+        assert_eq!(
+            aside,
+            [
+                "a.json",
+                "a.lock",
+                "b.json.set-aside",
+                "c.json.set-aside",
+                "d.json.set-aside",
+                "e.json.set-aside",
+                "f.json.set-aside",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_in_use_is_let_be_and_half_of_one_shows_nothing_of_what_is_in_it() {
         let dir = tempfile::tempdir().unwrap();
         let held = Held::new(&dir.path().join(FOLDER)).unwrap();
-        held.write(b"half of a file").unwrap();
+        files::write_private(&held.file(), "half of a file").unwrap();
         assert!(find(dir.path(), DEVICE).trouble.is_empty(), "it is in use");
         drop(held);
         let found = find(dir.path(), DEVICE);
         assert!(found.left.is_empty() && found.unfinished.is_empty());
         assert!(found.trouble[0].contains("damaged"), "{found:?}");
         assert!(!found.trouble[0].contains("half of a file"));
-        let names: Vec<_> = fs::read_dir(dir.path().join(FOLDER)).unwrap().collect();
-        assert_eq!(names.len(), 1);
+        assert_eq!(names(dir.path()).len(), 1);
         assert!(find(dir.path(), DEVICE).trouble.is_empty());
     }
 
@@ -268,6 +354,14 @@ mod tests {
         let keeper = Keeper::start(dir.path(), DEVICE).unwrap();
         keeper.keep(Unfinished::default());
         keeper.finish();
+        assert!(!dir.path().join(FOLDER).exists());
+    }
+
+    #[test]
+    fn a_folder_without_any_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = find(dir.path(), DEVICE);
+        assert!(found.unfinished.is_empty() && found.trouble.is_empty());
         assert!(!dir.path().join(FOLDER).exists());
     }
 }

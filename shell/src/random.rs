@@ -1,24 +1,31 @@
 //! Chance from the operating system, as the seeds that machines are given.
 
+use std::sync::Arc;
+
 use mesh_core::ids::RequestId;
 use mesh_core::rng::Seed;
+use rustls::crypto::CryptoProvider;
 
-use crate::error::Error;
+/// The operating system has no chance to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random numbers")]
+pub struct NoChance;
+
+/// The one provider of cryptography.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
 
 /// 32 bytes of the operating system's chance.
 ///
 /// # Errors
 ///
 /// When the system has none to give.
-pub fn seed() -> Result<Seed, Error> {
+pub fn seed() -> Result<Seed, NoChance> {
     let mut bytes = [0; 32];
     let random = rustls::crypto::ring::default_provider().secure_random;
-    random.fill(&mut bytes).map_err(|_| {
-        Error::io(
-            "asking the system for random numbers",
-            std::io::ErrorKind::Other.into(),
-        )
-    })?;
+    random.fill(&mut bytes).map_err(|_| NoChance)?;
     Ok(Seed::new(bytes))
 }
 
@@ -27,7 +34,7 @@ pub fn seed() -> Result<Seed, Error> {
 /// # Errors
 ///
 /// As [`seed`].
-pub fn request_id() -> Result<RequestId, Error> {
+pub fn request_id() -> Result<RequestId, NoChance> {
     Ok(RequestId::random(&mut seed()?.secret("request id")))
 }
 

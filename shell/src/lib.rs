@@ -1,0 +1,12 @@
+//! What every shell needs and no runtime has a part in. It decides nothing, like any shell, and
+//! waits for nothing: what waits is the runtime's, and each shell's own.
+//!
+//! * [`clock`], [`random`]: time and chance, as machines are given them.
+//! * [`files`]: private files; [`book`]: those of unfinished questions.
+
+#![forbid(unsafe_code)]
+
+pub mod book;
+pub mod clock;
+pub mod files;
+pub mod random;

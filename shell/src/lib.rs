@@ -2,11 +2,14 @@
 //! waits for nothing: what waits is the runtime's, and each shell's own.
 //!
 //! * [`clock`], [`random`]: time and chance, as machines are given them.
+//! * [`socket`], [`driver`]: datagrams, and a turn of the event loop around a machine.
 //! * [`files`]: private files; [`book`]: those of unfinished questions.
 
 #![forbid(unsafe_code)]
 
 pub mod book;
 pub mod clock;
+pub mod driver;
 pub mod files;
 pub mod random;
+pub mod socket;

@@ -33,7 +33,7 @@ use smol::channel::{Sender, WeakSender};
 
 use super::answer::{News, PIECES_WAITING_MAX, Source};
 use super::route;
-use crate::driver::{Driver, Host, Request, Socket};
+use crate::driver::{Binding, Driver, Host, Request, Socket};
 use crate::error::Error;
 
 /// What the host is told to do.
@@ -158,7 +158,7 @@ pub(super) fn driver(
         board,
         keeper: Some(keeper),
     };
-    Ok(Driver::new(Socket::any()?, machine, host))
+    Ok(Driver::new(Socket::bind(Binding::ANY)?, machine, host))
 }
 
 #[derive(Debug)]

@@ -68,13 +68,16 @@ pub enum Seen<'a> {
 type Verdict = Result<(), String>;
 type Check = fn(&Record, Micros, &Seen<'_>) -> Verdict;
 
+/// Functions with their names, which are the sentences that are told.
 macro_rules! sentences {
-    ($($name:ident),* $(,)?) => {
-        &[$((stringify!($name), $name as Check)),*]
+    ($kind:ty: $($name:ident),* $(,)?) => {
+        &[$((stringify!($name), $name as $kind)),*]
     };
 }
+use sentences;
 
 const ALWAYS: &[(&str, Check)] = sentences![
+    Check:
     every_question_has_one_last_event,
     text_delivered_is_a_prefix_of_the_text_produced,
     a_whole_answer_is_delivered_whole,
@@ -227,23 +230,10 @@ fn an_honest_gateway_is_never_accused_of_breaking_the_protocol(
     _: Micros,
     seen: &Seen<'_>,
 ) -> Verdict {
-    match seen {
-        Seen::Ended(id, Outcome::Failed(AskError::Protocol(why))) => Err(format!("{id}: {why}")),
-        Seen::Ended(..)
-        | Seen::Text(..)
-        | Seen::Called(_)
-        | Seen::Changed(..)
-        | Seen::Attempt(_)
-        | Seen::Prewarmed(_)
-        | Seen::Spoke(_)
-        | Seen::Beat(..)
-        | Seen::TakenIn(_)
-        | Seen::SentAway(..)
-        | Seen::CutOff(_)
-        | Seen::Begun(_)
-        | Seen::Refused(_)
-        | Seen::Outputs(_) => Ok(()),
+    if let Seen::Ended(id, Outcome::Failed(AskError::Protocol(why))) = seen {
+        return Err(format!("{id}: {why}"));
     }
+    Ok(())
 }
 
 /// A gateway ends a session in which a number of a heartbeat comes twice, or a device speaks out of
@@ -253,27 +243,12 @@ fn sequence_numbers_never_go_back_and_no_honest_device_is_accused_of_breaking_th
     _: Micros,
     seen: &Seen<'_>,
 ) -> Verdict {
-    match seen {
-        Seen::Changed(device, _, _, Why::Failed(failure))
-            if failure.kind == FailureKind::Protocol =>
-        {
-            Err(format!("device {device} was told: {failure}"))
-        }
-        Seen::Changed(..)
-        | Seen::Ended(..)
-        | Seen::Text(..)
-        | Seen::Called(_)
-        | Seen::Attempt(_)
-        | Seen::Prewarmed(_)
-        | Seen::Spoke(_)
-        | Seen::Beat(..)
-        | Seen::TakenIn(_)
-        | Seen::SentAway(..)
-        | Seen::CutOff(_)
-        | Seen::Begun(_)
-        | Seen::Refused(_)
-        | Seen::Outputs(_) => Ok(()),
+    if let Seen::Changed(device, _, _, Why::Failed(failure)) = seen
+        && failure.kind == FailureKind::Protocol
+    {
+        return Err(format!("device {device} was told: {failure}"));
     }
+    Ok(())
 }
 
 /// The table of legal transitions, written by name: (from, to).
@@ -405,23 +380,12 @@ fn at_most_one_prewarm_signal_is_sent_a_minute(
 }
 
 fn no_backlog_grows_beyond_its_limit(_: &Record, _: Micros, seen: &Seen<'_>) -> Verdict {
-    match seen {
-        Seen::Outputs(outputs) if *outputs > 4096 + 64 => Err(format!("{outputs} outputs at once")),
-        Seen::Outputs(_)
-        | Seen::Text(..)
-        | Seen::Ended(..)
-        | Seen::Called(_)
-        | Seen::Changed(..)
-        | Seen::Attempt(_)
-        | Seen::Spoke(_)
-        | Seen::Beat(..)
-        | Seen::TakenIn(_)
-        | Seen::SentAway(..)
-        | Seen::CutOff(_)
-        | Seen::Begun(_)
-        | Seen::Refused(_)
-        | Seen::Prewarmed(_) => Ok(()),
+    if let Seen::Outputs(outputs) = seen
+        && *outputs > 4096 + 64
+    {
+        return Err(format!("{outputs} outputs at once"));
     }
+    Ok(())
 }
 
 fn a_tunnel_in_doubt_is_probed_every_second(

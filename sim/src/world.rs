@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use mesh_core::gateway::AskId;
 use mesh_core::ids::{AccountId, DeviceId, RequestId};
+use mesh_core::machine::RootMachine;
 use mesh_core::time::{Now, UnixMillis};
 use mesh_core::transport::{Datagram, Transmit};
 
@@ -469,6 +470,24 @@ impl<W: Wire> World<W> {
         micros.saturating_add(slept).max(self.queue.now() + 1)
     }
 
+    /// Sends whatever the machine of an end has to send.
+    fn send_all<M: RootMachine>(
+        &mut self,
+        end: End,
+        now: Now,
+        machine: impl Fn(&mut Self) -> Option<&mut M>,
+    ) {
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.clear();
+        while let Some(transmit) =
+            machine(self).and_then(|machine| machine.poll_transmit(now, &mut buf))
+        {
+            self.send(end, transmit, &buf);
+            buf.clear();
+        }
+        self.buf = buf;
+    }
+
     /// Re-arms a node's one timer entry when its deadline has moved earlier.
     fn arm(
         &mut self,
@@ -568,4 +587,14 @@ fn gateway_at(address: SocketAddr) -> Option<usize> {
 
 fn device_at(address: SocketAddr) -> Option<usize> {
     number_at(address, 0x6400_0000)
+}
+
+/// A node's timer may have been set for a deadline that has moved since.
+fn run_due(machine: &mut impl RootMachine, now: Now) {
+    if machine
+        .poll_timeout()
+        .is_some_and(|(due, _)| due <= now.instant)
+    {
+        machine.handle_timeout(now);
+    }
 }

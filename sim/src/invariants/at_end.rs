@@ -6,6 +6,7 @@ use mesh_core::error::ErrorCode;
 use mesh_core::ids::RequestId;
 use mesh_core::wire::message::ErrorMessage;
 
+use super::sentences;
 use crate::outside::store::Store;
 use crate::record::{Outcome, Record, Violation};
 
@@ -31,13 +32,8 @@ pub struct End<'a> {
 type Verdict = Result<(), String>;
 type Check = fn(&End<'_>) -> Verdict;
 
-macro_rules! sentences {
-    ($($name:ident),* $(,)?) => {
-        &[$((stringify!($name), $name as Check)),*]
-    };
-}
-
 const AT_END: &[(&str, Check)] = sentences![
+    Check:
     everything_asked_is_answered_or_refused,
     every_tunnel_is_back,
     two_sessions_of_one_device_are_never_both_live,

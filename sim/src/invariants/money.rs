@@ -14,18 +14,13 @@ use mesh_core::ids::{AccountId, RequestId};
 
 pub use self::ledger::{Held, Ledger};
 pub use self::line::{Line, month_of};
+use super::sentences;
 use crate::outside::store::Books;
 use crate::record::Violation;
 
 type Verdict = Result<(), String>;
 type OfEntry = fn(&Ledger, &Line) -> Verdict;
 type OfStanding = fn(&Ledger, &Books) -> Verdict;
-
-macro_rules! sentences {
-    ($kind:ty: $($name:ident),* $(,)?) => {
-        &[$((stringify!($name), $name as $kind)),*]
-    };
-}
 
 const ENTRY: &[(&str, OfEntry)] = sentences![
     OfEntry:

@@ -14,7 +14,7 @@ use mesh_core::time::Now;
 use mesh_core::transport::Datagram;
 
 use super::disk::Disk;
-use super::{End, World, alternate_name, device_id, gateway_address};
+use super::{End, World, alternate_name, device_id, gateway_address, run_due};
 use crate::chance::{Chance, seed_of};
 use crate::invariants::Seen;
 use crate::net::{Nat, Pipe};
@@ -208,12 +208,7 @@ impl<W: Wire> World<W> {
         let Some(machine) = &mut node.machine else {
             return;
         };
-        if machine
-            .poll_timeout()
-            .is_some_and(|(due, _)| due <= now.instant)
-        {
-            machine.handle_timeout(now);
-        }
+        run_due(machine, now);
         self.settle_device(at);
     }
 
@@ -243,17 +238,9 @@ impl<W: Wire> World<W> {
         self.see(&Seen::Outputs(outputs));
         let now = self.device_now(at);
         let before = self.datagrams;
-        let mut buf = std::mem::take(&mut self.buf);
-        buf.clear();
-        while let Some(transmit) = self.devices[at]
-            .machine
-            .as_mut()
-            .and_then(|machine| machine.poll_transmit(now, &mut buf))
-        {
-            self.send(End::Device(at), transmit, &buf);
-            buf.clear();
-        }
-        self.buf = buf;
+        self.send_all(End::Device(at), now, |world| {
+            world.devices[at].machine.as_mut()
+        });
         if self.datagrams > before {
             self.spoke(at);
         }

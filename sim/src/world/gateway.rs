@@ -16,7 +16,7 @@ use mesh_core::time::Now;
 use mesh_core::transport::Datagram;
 use mesh_core::wire::message::DialectName;
 
-use super::{End, Event, World, request_id};
+use super::{End, Event, World, request_id, run_due};
 use crate::chance::seed_of;
 use crate::invariants::Seen;
 use crate::outside::upstream::{self, Call, Next};
@@ -176,12 +176,7 @@ impl<W: Wire> World<W> {
         let Some(machine) = &mut node.machine else {
             return;
         };
-        if machine
-            .poll_timeout()
-            .is_some_and(|(due, _)| due <= now.instant)
-        {
-            machine.handle_timeout(now);
-        }
+        run_due(machine, now);
         self.settle_gateway(at);
     }
 
@@ -197,17 +192,9 @@ impl<W: Wire> World<W> {
         }
         self.see(&Seen::Outputs(outputs));
         let now = self.gateway_now(at);
-        let mut buf = std::mem::take(&mut self.buf);
-        buf.clear();
-        while let Some(transmit) = self.gateways[at]
-            .machine
-            .as_mut()
-            .and_then(|machine| machine.poll_transmit(now, &mut buf))
-        {
-            self.send(End::Gateway(at), transmit, &buf);
-            buf.clear();
-        }
-        self.buf = buf;
+        self.send_all(End::Gateway(at), now, |world| {
+            world.gateways[at].machine.as_mut()
+        });
         let node = &self.gateways[at];
         let deadline = node.machine.as_ref().and_then(|m| m.poll_timeout());
         let armed = node.armed;

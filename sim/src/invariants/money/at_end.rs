@@ -6,7 +6,7 @@ use mesh_core::billing::ledger::Hash;
 use mesh_core::billing::ledger::seal::{Head, Seal};
 use mesh_core::ids::AccountId;
 
-use super::{Ledgers, month_of};
+use super::{Ledgers, month_of, sentences};
 use crate::outside::store::Store;
 use crate::record::Violation;
 
@@ -33,13 +33,8 @@ pub struct End<'a> {
 type Verdict = Result<(), String>;
 type Check = fn(&End<'_>) -> Verdict;
 
-macro_rules! sentences {
-    ($($name:ident),* $(,)?) => {
-        &[$((stringify!($name), $name as Check)),*]
-    };
-}
-
 const AT_END: &[(&str, Check)] = sentences![
+    Check:
     the_ledger_verifies_and_rebuilds_the_account,
     every_seal_holds_and_covers_the_ledger_as_it_was,
     a_payment_is_credited_once_however_often_it_is_said,

@@ -3,9 +3,9 @@
 //! A store reads, over one snapshot and without holding up a running gateway; what is checked is
 //! the same for all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::billing::ledger::seal::Head;
+use mesh_core::billing::ledger::seal::{Head, Seal};
 use mesh_core::billing::ledger::{Fault, Hash, Stored, Verified, Verifier};
 use mesh_core::billing::usage::{Key, Sums};
 use mesh_core::ids::AccountId;
@@ -44,7 +44,41 @@ pub enum AuditError {
     Read(#[from] StoreError),
 }
 
+impl AccountReport {
+    /// Of one that is not there.
+    const fn nameless(account: AccountId, fault: Fault) -> Self {
+        Self {
+            account,
+            name: String::new(),
+            verified: Err(fault),
+        }
+    }
+}
+
 impl Report {
+    /// Of the accounts that were checked, of those that only have `entries`, and of those that only a seal
+    /// knows.
+    pub(super) fn of(
+        mut accounts: Vec<AccountReport>,
+        entries: Vec<AccountId>,
+        seal: Option<&Seal>,
+    ) -> Self {
+        let orphaned = entries
+            .into_iter()
+            .map(|id| AccountReport::nameless(id, orphaned(id)));
+        accounts.extend(orphaned);
+        let sealed = seal.into_iter().flat_map(|seal| seal.heads.keys().copied());
+        let known: BTreeSet<AccountId> = accounts.iter().map(|report| report.account).collect();
+        let gone = sealed
+            .filter(|id| !known.contains(id))
+            .map(|id| AccountReport::nameless(id, gone(id)));
+        accounts.extend(gone);
+        Self {
+            accounts,
+            file: None,
+        }
+    }
+
     /// Whether nothing at all is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
@@ -146,11 +180,11 @@ impl Chain {
 pub(super) struct Filed(pub(super) Option<String>);
 
 /// The fault of an account that a seal knows and the store does not.
-pub(super) const fn gone(account: AccountId) -> Fault {
+const fn gone(account: AccountId) -> Fault {
     Verifier::new(account).fault("cut off: the seal knows of an account that is not here")
 }
 
 /// The fault of entries without an account.
-pub(super) const fn orphaned(account: AccountId) -> Fault {
+const fn orphaned(account: AccountId) -> Fault {
     Verifier::new(account).fault("the account that it belongs to is missing")
 }

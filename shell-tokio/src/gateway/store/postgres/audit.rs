@@ -1,7 +1,5 @@
 //! Reading the ledger for its check, on a connection of its own.
 
-use std::collections::BTreeSet;
-
 use mesh_core::billing::ledger::seal::{Head, Seal};
 use mesh_core::billing::ledger::{Fault, Verified};
 use mesh_core::ids::AccountId;
@@ -11,7 +9,7 @@ use super::connection::Link;
 use super::desk::Values;
 use super::rows::{self, uuid};
 use super::{schema, usage};
-use crate::gateway::store::audit::{AccountReport, AuditError, Chain, Report, gone, orphaned};
+use crate::gateway::store::audit::{AccountReport, AuditError, Chain, Report};
 use crate::gateway::store::books::Standing;
 use crate::gateway::store::error::StoreError;
 use crate::gateway::store::place::Database;
@@ -45,26 +43,8 @@ pub(in crate::gateway::store) async fn verify(
             verified: verify_account(&mut link, account, sealed, said).await?,
         });
     }
-    for account in nameless_accounts(&link).await? {
-        accounts.push(AccountReport {
-            account,
-            name: String::new(),
-            verified: Err(orphaned(account)),
-        });
-    }
-    let sealed = seal.into_iter().flat_map(|seal| seal.heads.keys().copied());
-    let known: BTreeSet<AccountId> = accounts.iter().map(|report| report.account).collect();
-    for account in sealed.filter(|account| !known.contains(account)) {
-        accounts.push(AccountReport {
-            account,
-            name: String::new(),
-            verified: Err(gone(account)),
-        });
-    }
-    Ok(Report {
-        accounts,
-        file: None,
-    })
+    let entries = nameless_accounts(&link).await?;
+    Ok(Report::of(accounts, entries, seal))
 }
 
 async fn nameless_accounts(link: &Link) -> Result<Vec<AccountId>, AuditError> {

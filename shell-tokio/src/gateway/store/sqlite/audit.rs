@@ -1,6 +1,5 @@
 //! Reading the ledger for its check, on a connection of its own.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use mesh_core::billing::ledger::seal::{Head, Seal};
@@ -9,7 +8,7 @@ use mesh_core::ids::AccountId;
 use rusqlite::Connection;
 
 use super::rows::{self, blob};
-use crate::gateway::store::audit::{AccountReport, AuditError, Chain, Report, gone, orphaned};
+use crate::gateway::store::audit::{AccountReport, AuditError, Chain, Report};
 
 impl From<rusqlite::Error> for AuditError {
     fn from(error: rusqlite::Error) -> Self {
@@ -35,24 +34,11 @@ pub(in crate::gateway::store) fn verify(
             verified,
         });
     }
-    for account in nameless_accounts(&connection)? {
-        accounts.push(AccountReport {
-            account,
-            name: String::new(),
-            verified: Err(orphaned(account)),
-        });
-    }
-    let sealed = seal.into_iter().flat_map(|seal| seal.heads.keys().copied());
-    let known: BTreeSet<AccountId> = accounts.iter().map(|report| report.account).collect();
-    for account in sealed.filter(|account| !known.contains(account)) {
-        accounts.push(AccountReport {
-            account,
-            name: String::new(),
-            verified: Err(gone(account)),
-        });
-    }
-    let file = file_fault(&connection)?;
-    Ok(Report { accounts, file })
+    let entries = nameless_accounts(&connection)?;
+    Ok(Report {
+        file: file_fault(&connection)?,
+        ..Report::of(accounts, entries, seal)
+    })
 }
 
 fn named_accounts(connection: &Connection) -> Result<Vec<(AccountId, String)>, AuditError> {

@@ -4,8 +4,7 @@ use mesh_core::billing::account::order::{Order, What};
 use mesh_core::ids::AccountId;
 use serde::Serialize;
 
-use super::Desk;
-use super::credit::fresh;
+use super::{Desk, fresh};
 use crate::cli::args::{Account, AdminOptions};
 use crate::cli::{Scene, Stop, moment, wall};
 use crate::gateway::store::{AccountRow, NewAccount};

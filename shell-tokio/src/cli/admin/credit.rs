@@ -1,17 +1,15 @@
 //! `synesis admin credit`: money for an account, from the operator's own hand.
 
-use mesh_core::billing::account::order::{Order, Reference, What};
+use mesh_core::billing::account::order::What;
 use mesh_core::billing::ledger::Record;
 use mesh_core::billing::money::Nanos;
-use mesh_core::ids::AccountId;
 use mesh_core::time::UnixMillis;
 use serde::Serialize;
 
-use super::Desk;
+use super::{Carried, Desk};
 use crate::cli::args::Credit;
-use crate::cli::{Scene, Stop, moment, wall};
+use crate::cli::{Scene, Stop, moment};
 use crate::gateway::upstream::models::{Day, DayError};
-use crate::random;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -39,17 +37,14 @@ pub(super) async fn run(credit: &Credit, scene: &Scene) -> Result<(), Stop> {
         },
     };
     let desk = Desk::open(&credit.options, scene).await?;
-    let account = desk.account(&credit.account).await?;
-    let reference = match &credit.reference {
-        Some(reference) => reference.clone(),
-        None => fresh("admin")?,
-    };
-    let order = Order {
-        reference: reference.clone(),
-        what,
-    };
-    let done = desk.store.order(account.id, order, wall()).await?;
-    let summary = desk.store.summary(account.id, wall()).await?;
+    let Carried {
+        account,
+        reference,
+        done,
+        summary,
+    } = desk
+        .order(&credit.account, credit.reference.as_ref(), what)
+        .await?;
     if credit.options.json {
         return scene.output.json(&Shown {
             account: account.id.to_string(),
@@ -78,12 +73,6 @@ pub(super) async fn run(credit: &Credit, scene: &Scene) -> Result<(), Stop> {
         "{} {verb} {} more{until}{settled}; {} can be spent. Reference {reference}",
         account.name, credit.amount, summary.available
     ))
-}
-
-/// A reference that nobody has used.
-pub(super) fn fresh(prefix: &str) -> Result<Reference, Stop> {
-    let id = AccountId::random(&mut random::seed()?.secret("order"));
-    Reference::new(format!("{prefix}:{:032x}", id.as_u128())).map_err(Stop::internal)
 }
 
 /// The end of a day (UTC), `2026-12-31`.

@@ -40,10 +40,7 @@ pub(super) async fn run(command: &Device, scene: &Scene) -> Result<(), Stop> {
 
 async fn list(account: Option<&str>, options: &AdminOptions, scene: &Scene) -> Result<(), Stop> {
     let desk = Desk::open(options, scene).await?;
-    let only = match account {
-        Some(account) => Some(desk.account(account).await?.id),
-        None => None,
-    };
+    let only = desk.only(account).await?;
     let names = desk.names().await?;
     let devices = desk.store.devices(only).await?;
     let devices: Vec<Shown> = devices

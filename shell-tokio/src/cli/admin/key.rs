@@ -93,10 +93,7 @@ async fn create(
 
 async fn list(account: Option<&str>, options: &AdminOptions, scene: &Scene) -> Result<(), Stop> {
     let desk = Desk::open(options, scene).await?;
-    let only = match account {
-        Some(account) => Some(desk.account(account).await?.id),
-        None => None,
-    };
+    let only = desk.only(account).await?;
     let names = desk.names().await?;
     let keys = desk.store.keys(only).await?;
     let keys: Vec<Shown> = keys

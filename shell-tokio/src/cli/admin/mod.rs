@@ -10,15 +10,18 @@ mod key;
 mod money;
 
 pub(super) use self::credit::end_of_day;
+use mesh_core::billing::account::Summary;
+use mesh_core::billing::account::order::{Order, Reference, What};
 use mesh_core::identity::Fingerprint;
+use mesh_core::ids::AccountId;
 
 use super::args::{Admin, AdminOptions};
 use super::{Scene, Stop, wall};
 use crate::error::Error;
-use crate::files;
 use crate::gateway::config::{Config, HttpTls};
 use crate::gateway::deployment;
-use crate::gateway::store::{AccountRow, Role, Store, StoreError};
+use crate::gateway::store::{AccountRow, Ordered, Role, Store, StoreError};
+use crate::{files, random};
 
 /// Runs one of them.
 pub(super) async fn run(admin: &Admin, scene: &Scene) -> Result<(), Stop> {
@@ -50,6 +53,15 @@ async fn adopt_ca(options: &AdminOptions, scene: &Scene) -> Result<(), Stop> {
          them before they start; devices enrolled under others must enrol again.",
         folder.display()
     ))
+}
+
+/// An order that was carried out, now or before.
+struct Carried {
+    account: AccountRow,
+    reference: Reference,
+    done: Ordered,
+    /// How the account stands after it.
+    summary: Summary,
 }
 
 /// The gateway's configuration and store.
@@ -95,6 +107,40 @@ impl Desk {
         }
     }
 
+    /// The account of that name or id, if one is said.
+    async fn only(&self, wanted: Option<&str>) -> Result<Option<AccountId>, Stop> {
+        match wanted {
+            Some(wanted) => Ok(Some(self.account(wanted).await?.id)),
+            None => Ok(None),
+        }
+    }
+
+    /// Has an order carried out for the account of that name or id, under a fresh reference if none is
+    /// said.
+    async fn order(
+        &self,
+        wanted: &str,
+        reference: Option<&Reference>,
+        what: What,
+    ) -> Result<Carried, Stop> {
+        let account = self.account(wanted).await?;
+        let reference = match reference {
+            Some(reference) => reference.clone(),
+            None => fresh("admin")?,
+        };
+        let order = Order {
+            reference: reference.clone(),
+            what,
+        };
+        let done = self.store.order(account.id, order, wall()).await?;
+        Ok(Carried {
+            summary: self.store.summary(account.id, wall()).await?,
+            account,
+            reference,
+            done,
+        })
+    }
+
     /// What join lines pin: the CA of the gateway's own certificates, if it is what HTTP shows.
     async fn pin(&self) -> Result<Option<Fingerprint>, Stop> {
         match &self.config.http.tls {
@@ -113,8 +159,14 @@ impl Desk {
     }
 }
 
+/// A reference that nobody has used.
+fn fresh(prefix: &str) -> Result<Reference, Stop> {
+    let id = AccountId::random(&mut random::seed()?.secret("order"));
+    Reference::new(format!("{prefix}:{:032x}", id.as_u128())).map_err(Stop::internal)
+}
+
 /// The account's name, or its id if it has gone.
-fn name_of(accounts: &[AccountRow], id: mesh_core::ids::AccountId) -> String {
+fn name_of(accounts: &[AccountRow], id: AccountId) -> String {
     let found = accounts.iter().find(|account| account.id == id);
     found.map_or_else(|| id.to_string(), |account| account.name.clone())
 }

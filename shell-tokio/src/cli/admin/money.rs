@@ -1,14 +1,13 @@
 //! `synesis admin refund|reverse|collect`: money that goes back, and invoices that were paid.
 
-use mesh_core::billing::account::order::{Order, Reference, What};
+use mesh_core::billing::account::order::{Reference, What};
 use mesh_core::billing::money::Nanos;
 use mesh_core::ids::RequestId;
 use serde::Serialize;
 
-use super::Desk;
-use super::credit::fresh;
+use super::{Carried, Desk};
 use crate::cli::args::{AdminOptions, Collect, Refund, Reverse};
-use crate::cli::{Scene, Stop, wall};
+use crate::cli::{Scene, Stop};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -92,17 +91,12 @@ pub(super) async fn collect(collect: &Collect, scene: &Scene) -> Result<(), Stop
 }
 
 async fn carry_out(desk: &Desk, wish: Wish<'_>, scene: &Scene) -> Result<(), Stop> {
-    let account = desk.account(wish.account).await?;
-    let reference = match wish.reference {
-        Some(reference) => reference.clone(),
-        None => fresh("admin")?,
-    };
-    let order = Order {
-        reference: reference.clone(),
-        what: wish.what,
-    };
-    let done = desk.store.order(account.id, order, wall()).await?;
-    let summary = desk.store.summary(account.id, wall()).await?;
+    let Carried {
+        account,
+        reference,
+        done,
+        summary,
+    } = desk.order(wish.account, wish.reference, wish.what).await?;
     if wish.options.json {
         return scene.output.json(&Shown {
             account: account.id.to_string(),

@@ -119,8 +119,13 @@ impl Error {
     /// The gateway's own code, when it is the gateway's word.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
+        self.of_gateway().map(|message| message.code)
+    }
+
+    /// The gateway's own word, when it is one.
+    pub(crate) const fn of_gateway(&self) -> Option<&ErrorMessage> {
         match self {
-            Self::Gateway(message) => Some(message.code),
+            Self::Gateway(message) => Some(message),
             Self::TunnelConnection(_)
             | Self::Tls(_)
             | Self::Certificate(_)

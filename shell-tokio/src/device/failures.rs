@@ -98,24 +98,8 @@ impl From<Instead> for Error {
 
 impl From<&Error> for control::Failure {
     fn from(error: &Error) -> Self {
-        let gateway = match error {
-            Error::Gateway(message) => Some(message.clone()),
-            Error::TunnelConnection(_)
-            | Error::Tls(_)
-            | Error::Certificate(_)
-            | Error::Serialization(_)
-            | Error::Io { .. }
-            | Error::Timeout { .. }
-            | Error::Auth(_)
-            | Error::Validation(_)
-            | Error::NotConnected { .. }
-            | Error::Telemetry(_)
-            | Error::Billing(_)
-            | Error::Api(_)
-            | Error::Relayed { .. } => None,
-        };
         Self {
-            gateway,
+            gateway: error.of_gateway().cloned().map(Box::new),
             ..Self::new(error.class(), &error.to_string())
         }
     }

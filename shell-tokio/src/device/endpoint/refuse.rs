@@ -89,21 +89,9 @@ pub(super) fn label(headers: &mut HeaderMap, id: &str) {
 impl From<Error> for Refuse {
     fn from(error: Error) -> Self {
         let message = error.to_string();
-        let refusal = match &error {
-            Error::Gateway(said) => Refusal::of_gateway(said, message),
-            Error::TunnelConnection(_)
-            | Error::Tls(_)
-            | Error::Certificate(_)
-            | Error::Serialization(_)
-            | Error::Io { .. }
-            | Error::Timeout { .. }
-            | Error::Auth(_)
-            | Error::Validation(_)
-            | Error::NotConnected { .. }
-            | Error::Telemetry(_)
-            | Error::Billing(_)
-            | Error::Api(_)
-            | Error::Relayed { .. } => Refusal::of_class(error.class(), message),
+        let refusal = match error.of_gateway() {
+            Some(said) => Refusal::of_gateway(said, message),
+            None => Refusal::of_class(error.class(), message),
         };
         Self { refusal, id: None }
     }

@@ -250,28 +250,22 @@ pub(super) enum Flow {
 
 impl Answer {
     pub(super) fn text(&mut self, text: &str) -> Result<(), UpstreamFailure> {
-        self.append(text, Piece::Text, |piece| match piece {
-            Piece::Text(last) => Some(last),
-            Piece::Model(_)
-            | Piece::Reasoning(_)
-            | Piece::Signature(_)
-            | Piece::ToolCall { .. }
-            | Piece::Arguments { .. }
-            | Piece::Usage(_)
-            | Piece::KeepAlive => None,
+        self.append(text, Piece::Text, |piece| {
+            if let Piece::Text(last) = piece {
+                Some(last)
+            } else {
+                None
+            }
         })
     }
 
     pub(super) fn reasoning(&mut self, text: &str) -> Result<(), UpstreamFailure> {
-        self.append(text, Piece::Reasoning, |piece| match piece {
-            Piece::Reasoning(last) => Some(last),
-            Piece::Model(_)
-            | Piece::Text(_)
-            | Piece::Signature(_)
-            | Piece::ToolCall { .. }
-            | Piece::Arguments { .. }
-            | Piece::Usage(_)
-            | Piece::KeepAlive => None,
+        self.append(text, Piece::Reasoning, |piece| {
+            if let Piece::Reasoning(last) = piece {
+                Some(last)
+            } else {
+                None
+            }
         })
     }
 

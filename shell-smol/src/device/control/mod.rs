@@ -15,15 +15,12 @@ mod lines;
 mod link;
 mod server;
 
-use std::fs::{self, File, TryLockError};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_io::Async;
-use mesh_core::device::control::{LOCK, SOCKET, SOCKET_PATH_BYTES_MAX};
 use mesh_core::error::ErrorClass;
+use mesh_shell::control::{ControlError, Place};
 
 pub use self::link::{AgentAnswer, AgentLink};
 pub(crate) use self::server::serve;
@@ -33,11 +30,18 @@ use crate::error::Error;
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: Async<UnixListener>,
-    /// The user whose programs may connect.
-    uid: u32,
-    path: PathBuf,
-    /// Held as long as the agent lives; the system lets go of it when the process dies.
-    _lock: File,
+    place: Place,
+}
+
+impl From<ControlError> for Error {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::AlreadyRunning { .. } | ControlError::PathTooLong { .. } => {
+                Self::new(ErrorClass::Validation, error.to_string())
+            }
+            ControlError::Io { path, error } => Self::file(&path, &error),
+        }
+    }
 }
 
 impl ControlSocket {
@@ -48,92 +52,45 @@ impl ControlSocket {
     /// Class Validation when an agent of either shell runs already or the path is too long, Io when
     /// the system refuses. Nothing of a running agent is touched.
     pub fn bind(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(SOCKET);
-        if path.as_os_str().len() >= SOCKET_PATH_BYTES_MAX {
-            let words = format!(
-                "the control socket's path {} is too long for the system; use a shorter --data-dir",
-                path.display()
-            );
-            return Err(Error::new(ErrorClass::Validation, words));
+        let (place, listener) = Place::take(folder)?;
+        match Async::new_nonblocking(listener) {
+            Ok(listener) => Ok(Self { listener, place }),
+            Err(error) => Err(place.refused(error).into()),
         }
-        let refused = |error: io::Error| Error::file(&path, &error);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(refused)?;
-        let lock = lock(folder)?;
-        // The lock is ours, so whatever lies here is a dead agent's.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
-            Ok(()) | Err(_) => {}
-        }
-        let listener = Async::<UnixListener>::bind(&path).map_err(refused)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(refused)?;
-        let uid = fs::metadata(&path).map_err(refused)?.uid();
-        Ok(Self {
-            listener,
-            uid,
-            path,
-            _lock: lock,
-        })
-    }
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        let _gone = fs::remove_file(&self.path);
-    }
-}
-
-fn lock(folder: &Path) -> Result<File, Error> {
-    let path = folder.join(LOCK);
-    let refused = |error: io::Error| Error::file(&path, &error);
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(refused)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
-            ErrorClass::Validation,
-            format!(
-                "an agent is already running for {}; stop it first, or use another --data-dir",
-                folder.display()
-            ),
-        )),
-        Err(TryLockError::Error(error)) => Err(refused(error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mesh_core::device::control::SOCKET;
+    use smol::net::unix::UnixStream;
+
     use super::*;
 
     #[test]
     fn a_second_agent_is_refused_and_a_dead_ones_socket_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join(SOCKET);
+        let path = dir.path().join(SOCKET);
         let first = ControlSocket::bind(dir.path()).unwrap();
-        let mode = fs::metadata(&socket).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
         let second = ControlSocket::bind(dir.path()).unwrap_err();
         assert_eq!(second.class(), ErrorClass::Validation, "{second}");
         drop(first);
-        assert!(!socket.exists());
+        assert!(!path.exists());
 
         // A crash leaves the file and frees the lock.
-        drop(UnixListener::bind(&socket).unwrap());
-        assert!(socket.exists());
-        ControlSocket::bind(dir.path()).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        let third = ControlSocket::bind(dir.path()).unwrap();
+        let program = UnixStream::connect(&path);
+        let met = smol::future::zip(third.listener.accept(), program);
+        let (accepted, connected) = smol::block_on(met);
+        assert!(accepted.is_ok() && connected.is_ok());
     }
 
     #[test]
     fn a_path_that_does_not_fit_is_said_to_be_too_long() {
         let folder = Path::new("/tmp").join("x".repeat(100));
         let error = ControlSocket::bind(&folder).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Validation, "{error}");
         assert!(error.to_string().contains("too long"), "{error}");
     }
 }

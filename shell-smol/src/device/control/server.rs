@@ -35,7 +35,7 @@ pub(crate) async fn serve(
             continue;
         };
         let stream = Rc::new(stream);
-        if !is_ours(&stream, socket.uid) {
+        if !is_ours(&stream, socket.place.uid()) {
             turn_away(
                 &stream,
                 ErrorClass::Auth,

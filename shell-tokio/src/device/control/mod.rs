@@ -14,63 +14,22 @@ mod lines;
 mod link;
 mod server;
 
-use std::fs::{self, File, TryLockError};
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub(crate) use mesh_core::device::control::{Command, Event, Failure};
-use mesh_core::device::control::{LOCK, SOCKET, SOCKET_PATH_BYTES_MAX};
+use mesh_shell::control::Place;
+pub use mesh_shell::control::{ControlError, socket_path};
 use tokio::net::UnixListener;
 
 pub use self::link::AgentLink;
 pub(crate) use self::server::serve;
 use crate::error::Error;
-use crate::files;
 
 /// The socket of a running agent; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     pub(crate) listener: UnixListener,
-    /// The user whose programs may connect.
-    pub(crate) uid: u32,
-    path: PathBuf,
-    /// Held as long as the agent lives; the system lets go of it when the process dies.
-    _lock: File,
-}
-
-/// Why the agent has no socket.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// Another agent serves this data folder.
-    #[error(
-        "an agent is already running for {}; stop it first, or use another --data-dir",
-        folder.display()
-    )]
-    AlreadyRunning {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// The path does not fit into a socket's address.
-    #[error("the control socket's path {} is too long for the system; use a shorter --data-dir", path.display())]
-    PathTooLong {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The system refused.
-    #[error("the control socket {} cannot be made: {error}", path.display())]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-}
-
-/// Where the agent of this data folder listens.
-#[must_use]
-pub fn socket_path(folder: &Path) -> PathBuf {
-    folder.join(SOCKET)
+    pub(crate) place: Place,
 }
 
 impl From<ControlError> for Error {
@@ -91,87 +50,42 @@ impl ControlSocket {
     ///
     /// [`ControlError`]; nothing of a running agent is touched.
     pub(crate) fn bind(folder: &Path) -> Result<Self, ControlError> {
-        let path = socket_path(folder);
-        if path.as_os_str().len() >= SOCKET_PATH_BYTES_MAX {
-            return Err(ControlError::PathTooLong { path });
+        let (place, listener) = Place::take(folder)?;
+        match UnixListener::from_std(listener) {
+            Ok(listener) => Ok(Self { listener, place }),
+            Err(error) => Err(place.refused(error)),
         }
-        let refused = |error| ControlError::Io {
-            path: path.clone(),
-            error,
-        };
-        files::make_private_dir(folder).map_err(refused)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.join(LOCK))
-            .map_err(refused)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(ControlError::AlreadyRunning {
-                    folder: folder.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(refused(error)),
-        }
-        // The lock is ours, so whatever lies here is a dead agent's.
-        match fs::remove_file(&path) {
-            Ok(()) => tracing::info!("removed the control socket of an agent that died"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(refused(error)),
-        }
-        let listener = UnixListener::bind(&path).map_err(refused)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(refused)?;
-        let uid = fs::metadata(&path).map_err(refused)?.uid();
-        Ok(Self {
-            listener,
-            uid,
-            path,
-            _lock: lock,
-        })
-    }
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mesh_core::error::ErrorClass;
+
     use super::*;
 
     #[tokio::test]
     async fn a_second_agent_is_refused_and_a_dead_ones_socket_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
+        let path = socket_path(dir.path());
         let first = ControlSocket::bind(dir.path()).unwrap();
-        let mode = fs::metadata(socket_path(dir.path()))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let second = ControlSocket::bind(dir.path());
-        assert!(
-            matches!(second, Err(ControlError::AlreadyRunning { .. })),
-            "{second:?}"
-        );
+        let second = Error::from(ControlSocket::bind(dir.path()).unwrap_err());
+        assert_eq!(second.class(), ErrorClass::Validation, "{second}");
         drop(first);
-        assert!(!socket_path(dir.path()).exists());
+        assert!(!path.exists());
 
         // A crash leaves the file and frees the lock.
-        drop(std::os::unix::net::UnixListener::bind(socket_path(dir.path())).unwrap());
-        assert!(socket_path(dir.path()).exists());
-        ControlSocket::bind(dir.path()).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let third = ControlSocket::bind(dir.path()).unwrap();
+        let program = tokio::net::UnixStream::connect(&path);
+        let (accepted, connected) = tokio::join!(third.listener.accept(), program);
+        assert!(accepted.is_ok() && connected.is_ok());
     }
 
     #[tokio::test]
     async fn a_path_that_does_not_fit_is_said_to_be_too_long() {
         let folder = Path::new("/tmp").join("x".repeat(100));
-        assert!(matches!(
-            ControlSocket::bind(&folder),
-            Err(ControlError::PathTooLong { .. })
-        ));
+        let error = Error::from(ControlSocket::bind(&folder).unwrap_err());
+        assert_eq!(error.class(), ErrorClass::Validation, "{error}");
     }
 }

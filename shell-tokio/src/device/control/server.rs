@@ -36,7 +36,7 @@ pub(crate) async fn serve(socket: &ControlSocket, client: &Client) {
                 continue;
             }
         };
-        if !is_ours(&stream, socket.uid) {
+        if !is_ours(&stream, socket.place.uid()) {
             turn_away(
                 &stream,
                 ErrorClass::Auth,

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Model;
 use super::transcript::Bill;
+use crate::api;
 use crate::billing::account::Denied;
 use crate::billing::account::alert::Alert;
 use crate::billing::ledger::Charge;
@@ -26,12 +27,8 @@ const MODEL_NAMES_LISTED_MAX: usize = 40;
 
 fn error(code: ErrorCode, request: Option<RequestId>, message: impl Into<String>) -> ErrorMessage {
     ErrorMessage {
-        code,
-        message: message.into(),
-        details: None,
-        retryable: code.retryable(),
-        retry_after_secs: None,
         request_id: request,
+        ..api::refusal(code, message)
     }
 }
 

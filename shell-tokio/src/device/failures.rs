@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use mesh_core::api;
 use mesh_core::device::control::Instead;
 use mesh_core::device::{AskError, Failure};
 use mesh_core::error::{ErrorClass, ErrorCode};
@@ -77,12 +78,8 @@ pub(super) fn duplicate() -> Error {
 /// A refusal of our own in the gateway's form.
 fn refusal(code: ErrorCode, message: String, retry_after: Option<Duration>) -> Error {
     ErrorMessage {
-        code,
-        message,
-        details: None,
-        retryable: code.retryable(),
         retry_after_secs: retry_after.and_then(|span| u32::try_from(span.as_secs()).ok()),
-        request_id: None,
+        ..api::refusal(code, message)
     }
     .into()
 }

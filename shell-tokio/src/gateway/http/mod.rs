@@ -33,6 +33,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use mesh_core::api;
 use mesh_core::error::ErrorCode;
 use mesh_core::limits::{HTTP_BODY_BYTES_MAX, STORE_TIMEOUT, WEBHOOK_BODY_BYTES_MAX};
 use mesh_core::wire::message::ErrorMessage;
@@ -133,14 +134,7 @@ struct Refusal(ErrorMessage);
 
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self(ErrorMessage {
-            code,
-            message: message.into(),
-            details: None,
-            retryable: code.retryable(),
-            retry_after_secs: None,
-            request_id: None,
-        })
+        Self(api::refusal(code, message))
     }
 
     fn after(mut self, secs: u32) -> Self {

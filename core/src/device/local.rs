@@ -131,10 +131,7 @@ impl LocalAnswer {
                 self.written_bytes += text.len() as u64;
                 Part::Text(text)
             }
-            Piece::Reasoning(text) => self.delta(Delta::Reasoning(text)),
-            Piece::Signature(text) => self.delta(Delta::Signature(text)),
-            Piece::ToolCall { index, id, name } => self.delta(Delta::ToolCall { index, id, name }),
-            Piece::Arguments { index, json } => self.delta(Delta::Arguments { index, json }),
+            Piece::Delta(delta) => self.delta(delta),
             Piece::Model(name) => {
                 self.model = name;
                 return;

@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 
+use super::chat::Delta;
 use super::failure::{FailureKind, UpstreamFailure};
 use crate::limits;
 use crate::wire::message::{
@@ -184,26 +185,8 @@ pub enum Piece {
     Model(String),
     /// Text of the answer.
     Text(String),
-    /// The model's reasoning, where the provider shows it.
-    Reasoning(String),
-    /// What proves the reasoning to be the model's own (Anthropic).
-    Signature(String),
-    /// A tool call begins.
-    ToolCall {
-        /// The how-manieth, from 0.
-        index: u32,
-        /// Its id.
-        id: String,
-        /// The tool.
-        name: String,
-    },
-    /// More of a call's arguments.
-    Arguments {
-        /// Which call's.
-        index: u32,
-        /// JSON, or a part of it.
-        json: String,
-    },
+    /// What of the answer is no text.
+    Delta(Delta),
     /// What has been counted so far, cumulative: each replaces the one before.
     Usage(TokensUsed),
     /// Nothing yet, but the server is alive.
@@ -215,12 +198,7 @@ impl fmt::Debug for Piece {
         match self {
             Self::Model(name) => f.debug_tuple("Model").field(name).finish(),
             Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
-            Self::Reasoning(text) => write!(f, "Reasoning({} bytes)", text.len()),
-            Self::Signature(text) => write!(f, "Signature({} bytes)", text.len()),
-            Self::ToolCall { index, .. } => write!(f, "ToolCall({index})"),
-            Self::Arguments { index, json } => {
-                write!(f, "Arguments({index}, {} bytes)", json.len())
-            }
+            Self::Delta(delta) => delta.fmt(f),
             Self::Usage(usage) => f.debug_tuple("Usage").field(usage).finish(),
             Self::KeepAlive => f.write_str("KeepAlive"),
         }
@@ -260,8 +238,9 @@ impl Answer {
     }
 
     pub(super) fn reasoning(&mut self, text: &str) -> Result<(), UpstreamFailure> {
-        self.append(text, Piece::Reasoning, |piece| {
-            if let Piece::Reasoning(last) = piece {
+        let make = |text| Piece::Delta(Delta::Reasoning(text));
+        self.append(text, make, |piece| {
+            if let Piece::Delta(Delta::Reasoning(last)) = piece {
                 Some(last)
             } else {
                 None
@@ -270,7 +249,8 @@ impl Answer {
     }
 
     pub(super) fn signature(&mut self, text: &str) -> Result<(), UpstreamFailure> {
-        self.append(text, Piece::Signature, |_| None)
+        let make = |text| Piece::Delta(Delta::Signature(text));
+        self.append(text, make, |_| None)
     }
 
     /// A call, which the server names by `key`; said again, it is the same call.
@@ -291,7 +271,8 @@ impl Answer {
             short(id)
         };
         let name = short(name);
-        self.pieces.push_back(Piece::ToolCall { index, id, name });
+        let call = Delta::ToolCall { index, id, name };
+        self.pieces.push_back(Piece::Delta(call));
         Ok(())
     }
 
@@ -301,21 +282,15 @@ impl Answer {
             return Ok(());
         };
         let index = u32::try_from(index).unwrap_or(u32::MAX);
-        self.append(
-            json,
-            |json| Piece::Arguments { index, json },
-            |piece| match piece {
-                Piece::Arguments { index: last, json } if *last == index => Some(json),
-                Piece::Model(_)
-                | Piece::Text(_)
-                | Piece::Reasoning(_)
-                | Piece::Signature(_)
-                | Piece::ToolCall { .. }
-                | Piece::Arguments { .. }
-                | Piece::Usage(_)
-                | Piece::KeepAlive => None,
-            },
-        )
+        let make = |json| Piece::Delta(Delta::Arguments { index, json });
+        self.append(json, make, |piece| match piece {
+            Piece::Delta(Delta::Arguments { index: last, json }) if *last == index => Some(json),
+            Piece::Model(_)
+            | Piece::Text(_)
+            | Piece::Delta(_)
+            | Piece::Usage(_)
+            | Piece::KeepAlive => None,
+        })
     }
 
     /// Appends text to the last undrained piece if it is of the same kind: what arrived together
@@ -513,7 +488,7 @@ mod tests {
             "{:?}{:?}{:?}",
             Prompt::from_request(&request),
             Piece::Text("canary".to_owned()),
-            Piece::Reasoning("canary".to_owned())
+            Piece::Delta(Delta::Reasoning("canary".to_owned()))
         );
         assert!(!printed.contains("canary"), "{printed}");
     }

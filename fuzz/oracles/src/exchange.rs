@@ -4,6 +4,7 @@
 //! An input is one control byte and the response's body. The control byte's low three bits say with
 //! which status the response comes and how its body ends.
 
+use mesh_core::dialect::chat::Delta;
 use mesh_core::dialect::exchange::{Broken, Exchange, Head, Output};
 use mesh_core::dialect::neutral::Piece;
 use mesh_core::wire::message::{DialectName, FinishReason, TokensUsed};
@@ -71,13 +72,15 @@ fn push(pieces: &mut Vec<Piece>, piece: Piece) {
         // When it is said depends on what has been taken already.
         (_, Piece::KeepAlive) => {}
         (Some(Piece::Text(last)), Piece::Text(text))
-        | (Some(Piece::Reasoning(last)), Piece::Reasoning(text)) => last.push_str(&text),
+        | (Some(Piece::Delta(Delta::Reasoning(last))), Piece::Delta(Delta::Reasoning(text))) => {
+            last.push_str(&text);
+        }
         (
-            Some(Piece::Arguments { index, json }),
-            Piece::Arguments {
+            Some(Piece::Delta(Delta::Arguments { index, json })),
+            Piece::Delta(Delta::Arguments {
                 index: same,
                 json: more,
-            },
+            }),
         ) if *index == same => {
             json.push_str(&more);
         }
@@ -90,7 +93,7 @@ fn drain(exchange: &mut Exchange, pieces: &mut Vec<Piece>, end: &mut Option<Outp
         assert!(end.is_none(), "something after the terminal output");
         match output {
             Output::Piece(piece) => {
-                if let Piece::Text(text) | Piece::Reasoning(text) = &piece {
+                if let Piece::Text(text) | Piece::Delta(Delta::Reasoning(text)) = &piece {
                     assert!((1..=PIECE_BYTES_MAX).contains(&text.len()), "{piece:?}");
                 }
                 push(pieces, piece);
@@ -155,13 +158,7 @@ fn judge(dialect: DialectName, response: &Response<'_>, outcome: &Outcome) {
     assert!(written <= growth * response.body.len(), "text from nowhere");
     let counted = outcome.pieces.iter().filter_map(|piece| match piece {
         Piece::Usage(usage) => Some(usage),
-        Piece::Model(_)
-        | Piece::Text(_)
-        | Piece::Reasoning(_)
-        | Piece::Signature(_)
-        | Piece::ToolCall { .. }
-        | Piece::Arguments { .. }
-        | Piece::KeepAlive => None,
+        Piece::Model(_) | Piece::Text(_) | Piece::Delta(_) | Piece::KeepAlive => None,
     });
     counted.for_each(believable);
     match &outcome.end {
@@ -190,12 +187,13 @@ fn judge(dialect: DialectName, response: &Response<'_>, outcome: &Outcome) {
 
 fn written(piece: &Piece) -> usize {
     match piece {
-        Piece::Text(text)
-        | Piece::Reasoning(text)
-        | Piece::Model(text)
-        | Piece::Signature(text)
-        | Piece::Arguments { json: text, .. } => text.len(),
-        Piece::ToolCall { name, .. } => name.len(),
+        Piece::Text(text) | Piece::Model(text) => text.len(),
+        Piece::Delta(
+            Delta::Reasoning(text)
+            | Delta::Signature(text)
+            | Delta::Arguments { json: text, .. }
+            | Delta::ToolCall { name: text, .. },
+        ) => text.len(),
         Piece::Usage(_) | Piece::KeepAlive => 0,
     }
 }
@@ -203,15 +201,10 @@ fn written(piece: &Piece) -> usize {
 fn said(outcome: &Outcome, reasoning: bool) -> String {
     let parts = outcome.pieces.iter().map(|piece| match piece {
         Piece::Text(text) if !reasoning => text.as_str(),
-        Piece::Reasoning(text) if reasoning => text.as_str(),
-        Piece::Model(_)
-        | Piece::Text(_)
-        | Piece::Reasoning(_)
-        | Piece::Signature(_)
-        | Piece::ToolCall { .. }
-        | Piece::Arguments { .. }
-        | Piece::Usage(_)
-        | Piece::KeepAlive => "",
+        Piece::Delta(Delta::Reasoning(text)) if reasoning => text.as_str(),
+        Piece::Model(_) | Piece::Text(_) | Piece::Delta(_) | Piece::Usage(_) | Piece::KeepAlive => {
+            ""
+        }
     });
     parts.collect()
 }

@@ -7,6 +7,7 @@ mod usage;
 use proptest::prelude::*;
 
 use super::*;
+use crate::dialect::chat::Delta;
 
 const OPENAI_STREAM: &[u8] = include_bytes!("../testdata/openai-stream.sse");
 const OPENAI_WHOLE: &[u8] = include_bytes!("../testdata/openai-response.json");
@@ -32,21 +33,25 @@ impl Seen {
             match output {
                 Output::Piece(Piece::Model(name)) => self.model = name,
                 Output::Piece(Piece::Text(text)) => self.text.push_str(&text),
-                Output::Piece(Piece::Reasoning(text)) => self.reasoning.push_str(&text),
+                Output::Piece(Piece::Delta(delta)) => self.delta(delta),
                 Output::Piece(Piece::KeepAlive) => self.keep_alives += 1,
-                Output::Piece(Piece::ToolCall { index, id, name }) => {
-                    self.calls
-                        .push((index, format!("{id} {name}"), String::new()));
-                }
-                Output::Piece(Piece::Arguments { index, json }) => {
-                    self.calls[index as usize].2.push_str(&json);
-                }
-                Output::Piece(Piece::Signature(text)) => self.signature.push_str(&text),
                 Output::Piece(Piece::Usage(_)) => {}
                 terminal @ (Output::Finished { .. } | Output::Failed(_)) => {
                     self.terminal = Some(terminal);
                 }
             }
+        }
+    }
+
+    fn delta(&mut self, delta: Delta) {
+        match delta {
+            Delta::Reasoning(text) => self.reasoning.push_str(&text),
+            Delta::Signature(text) => self.signature.push_str(&text),
+            Delta::ToolCall { index, id, name } => {
+                self.calls
+                    .push((index, format!("{id} {name}"), String::new()));
+            }
+            Delta::Arguments { index, json } => self.calls[index as usize].2.push_str(&json),
         }
     }
 

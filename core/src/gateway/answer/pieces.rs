@@ -18,10 +18,7 @@ impl Answer {
                 }
                 self.check_size();
             }
-            Piece::Reasoning(text) => self.delta(&Delta::Reasoning(text)),
-            Piece::Signature(text) => self.delta(&Delta::Signature(text)),
-            Piece::ToolCall { index, id, name } => self.delta(&Delta::ToolCall { index, id, name }),
-            Piece::Arguments { index, json } => self.delta(&Delta::Arguments { index, json }),
+            Piece::Delta(delta) => self.delta(&delta),
             Piece::Model(name) => self.model_used = name,
             Piece::Usage(usage) => self.usage = Some(usage),
             Piece::KeepAlive => {}

@@ -239,9 +239,9 @@ impl Host for Telling {
         }
     }
 
-    fn output(&mut self, _now: Now, _machine: &Fleet, said: Said) -> ControlFlow<()> {
+    fn output(&mut self, _now: Now, _machine: &Fleet, said: Said) -> ControlFlow<(), Request> {
         match self.0.send(said) {
-            Ok(()) => ControlFlow::Continue(()),
+            Ok(()) => ControlFlow::Continue(Request::None),
             Err(_) => ControlFlow::Break(()),
         }
     }

@@ -219,7 +219,7 @@ impl Host for Until {
         }
     }
 
-    fn output(&mut self, _now: Now, machine: &Bulk, said: Said) -> ControlFlow<()> {
+    fn output(&mut self, _now: Now, machine: &Bulk, said: Said) -> ControlFlow<(), Request> {
         self.received = machine.received;
         if let Some(tell) = &self.tell {
             // Whoever has heard enough need not listen.
@@ -228,7 +228,7 @@ impl Host for Until {
         if said == self.last {
             ControlFlow::Break(())
         } else {
-            ControlFlow::Continue(())
+            ControlFlow::Continue(Request::None)
         }
     }
 

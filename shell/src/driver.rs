@@ -35,12 +35,12 @@ const COMMANDS_PER_TURN: usize = 64;
 /// With nothing else to wake for, the suspend clock is looked at this often.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 
-/// What a command asks of the driver itself.
+/// What a command or an output asks of the driver itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Nothing.
     None,
-    /// A new socket: the network has changed.
+    /// A new socket: the network has changed, or nothing comes back to the old one.
     Rebind,
 }
 
@@ -61,7 +61,7 @@ pub trait Host {
         now: Now,
         machine: &Self::Machine,
         output: <Self::Machine as Machine>::Output,
-    ) -> ControlFlow<()>;
+    ) -> ControlFlow<(), Request>;
 
     /// The machine slept (laptop lid, suspended virtual machine) for so long.
     fn woke(&mut self, now: Now, machine: &mut Self::Machine, asleep: Duration) -> Request;
@@ -172,9 +172,12 @@ impl<H: Host, W: Waited> Driven<H, W> {
     fn drain(&mut self) -> ControlFlow<()> {
         let now = self.clock.now();
         while let Some(output) = self.machine.poll_output() {
-            if self.host.output(now, &self.machine, output).is_break() {
-                self.send();
-                return ControlFlow::Break(());
+            match self.host.output(now, &self.machine, output) {
+                ControlFlow::Continue(request) => self.carry_out(now, request),
+                ControlFlow::Break(()) => {
+                    self.send();
+                    return ControlFlow::Break(());
+                }
             }
         }
         ControlFlow::Continue(())

@@ -203,7 +203,12 @@ impl Host for Welcoming {
         Request::None
     }
 
-    fn output(&mut self, _now: Now, _machine: &Self::Machine, output: Output) -> ControlFlow<()> {
+    fn output(
+        &mut self,
+        _now: Now,
+        _machine: &Self::Machine,
+        output: Output,
+    ) -> ControlFlow<(), Request> {
         if let Output::Ask {
             id,
             ask: Ask::Admit { device, .. },
@@ -216,7 +221,7 @@ impl Host for Welcoming {
             // Devices come one at a time, so there is room.
             let _full = self.tell.try_send((id, Told::Admitted(Ok(admitted))));
         }
-        ControlFlow::Continue(())
+        ControlFlow::Continue(Request::None)
     }
 
     fn woke(&mut self, _now: Now, _machine: &mut Self::Machine, _asleep: Duration) -> Request {

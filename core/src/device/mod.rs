@@ -254,6 +254,7 @@ impl<T: Transport> Device<T> {
                     .push_back(Output::Resolve { attempt, alternate });
             }
             tunnel::Output::AbandonAttempt { attempt } => self.abandon(now, attempt),
+            tunnel::Output::Rebind => self.outputs.push_back(Output::Rebind),
             tunnel::Output::Changed { from, to, why } => self.changed(now, from, to, why),
             tunnel::Output::Doubt(doubt) => self.outputs.push_back(Output::Doubt(doubt)),
             tunnel::Output::SendHeartbeat { attempt, sequence } => {

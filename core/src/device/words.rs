@@ -86,6 +86,9 @@ pub enum Output {
         /// gateway.
         alternate: Option<String>,
     },
+    /// Go on from another local port, and tell the machine ([`crate::machine::RootMachine::handle_rebind`]):
+    /// nothing came back to this one. With none to be had the old one stays.
+    Rebind,
     /// The tunnel's state changed.
     Changed {
         /// From here.

@@ -116,7 +116,7 @@ impl Rig {
                     self.beats.push((*attempt, *sequence));
                 }
                 Output::Probe { .. } => self.probes += 1,
-                Output::Doubt(_) | Output::SendPrewarm { .. } => {}
+                Output::Rebind | Output::Doubt(_) | Output::SendPrewarm { .. } => {}
             }
         }
         outputs

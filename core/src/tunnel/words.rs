@@ -91,6 +91,8 @@ pub enum Output {
         /// Which.
         attempt: AttemptId,
     },
+    /// Go on from another local port: nothing came back to this one.
+    Rebind,
     /// The state changed.
     Changed {
         /// From here.

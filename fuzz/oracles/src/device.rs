@@ -157,7 +157,7 @@ impl World {
                     let read = Unfinished::decode(&written, DEVICE);
                     assert_eq!(read, Ok(unfinished), "what is kept is not read again");
                 }
-                Output::Doubt(_) | Output::Notice(_) => {}
+                Output::Rebind | Output::Doubt(_) | Output::Notice(_) => {}
             }
         }
         assert_eq!(self.device.state().name(), self.state.name());

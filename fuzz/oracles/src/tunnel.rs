@@ -363,6 +363,10 @@ impl Book {
                     assert!(known.is_some(), "{attempt:?} was abandoned after its end");
                 }
                 Output::Changed { from, to, .. } => self.changed(from, to),
+                Output::Rebind => assert!(
+                    matches!(self.state, State::Connecting | State::Reconnecting { .. }),
+                    "another port while there is a tunnel, or nobody wants one"
+                ),
                 Output::Doubt(doubt) => self.state = State::Connected { in_doubt: doubt },
                 Output::SendHeartbeat { attempt, sequence } => {
                     assert_eq!(self.attempts.get(&attempt), Some(&Stand::Session));

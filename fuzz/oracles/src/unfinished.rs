@@ -83,6 +83,7 @@ fn drain(device: &mut Device<Wire>) -> (usize, usize) {
             | Output::Doubt(_)
             | Output::Replied { .. }
             | Output::Notice(_)
+            | Output::Rebind
             | Output::Stopped => {}
         }
     }

@@ -243,7 +243,12 @@ impl Host for DeviceHost {
         request
     }
 
-    fn output(&mut self, _now: Now, _machine: &Device<Quic>, output: Output) -> ControlFlow<()> {
+    fn output(
+        &mut self,
+        _now: Now,
+        _machine: &Device<Quic>,
+        output: Output,
+    ) -> ControlFlow<(), Request> {
         match output {
             Output::Resolve { attempt, alternate } => {
                 let gateway = alternate.unwrap_or_else(|| self.gateway.clone());
@@ -274,9 +279,10 @@ impl Host for DeviceHost {
             }
             // The first shows in the standing; who asks is told of the second with the answer.
             Output::Doubt(_) | Output::Notice(_) => {}
+            Output::Rebind => return ControlFlow::Continue(Request::Rebind),
             Output::Stopped => return ControlFlow::Break(()),
         }
-        ControlFlow::Continue(())
+        ControlFlow::Continue(Request::None)
     }
 
     fn woke(&mut self, now: Now, machine: &mut Device<Quic>, asleep: Duration) -> Request {

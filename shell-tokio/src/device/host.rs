@@ -191,7 +191,12 @@ impl Host for DeviceHost {
         request
     }
 
-    fn output(&mut self, _now: Now, _machine: &Device<Quic>, output: Output) -> ControlFlow<()> {
+    fn output(
+        &mut self,
+        _now: Now,
+        _machine: &Device<Quic>,
+        output: Output,
+    ) -> ControlFlow<(), Request> {
         match output {
             Output::Resolve { attempt, alternate } => {
                 let gateway = alternate.unwrap_or_else(|| self.gateway.clone());
@@ -232,9 +237,10 @@ impl Host for DeviceHost {
                     keeper.keep(unfinished);
                 }
             }
+            Output::Rebind => return ControlFlow::Continue(Request::Rebind),
             Output::Stopped => return ControlFlow::Break(()),
         }
-        ControlFlow::Continue(())
+        ControlFlow::Continue(Request::None)
     }
 
     fn woke(&mut self, now: Now, machine: &mut Device<Quic>, asleep: Duration) -> Request {

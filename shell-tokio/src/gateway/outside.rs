@@ -227,7 +227,12 @@ impl Host for Outside {
         Request::None
     }
 
-    fn output(&mut self, now: Now, _machine: &Gateway<Quic>, output: Output) -> ControlFlow<()> {
+    fn output(
+        &mut self,
+        now: Now,
+        _machine: &Gateway<Quic>,
+        output: Output,
+    ) -> ControlFlow<(), Request> {
         match output {
             Output::Ask { id, ask } => self.ask(now, id, ask),
             Output::Credit { id, bytes } => {
@@ -247,7 +252,7 @@ impl Host for Outside {
             }
             Output::Stopped => return ControlFlow::Break(()),
         }
-        ControlFlow::Continue(())
+        ControlFlow::Continue(Request::None)
     }
 
     /// The machine's own timers are late by as much; QUIC notices by itself.

@@ -94,6 +94,8 @@ pub enum Command {
     WakeIn(Duration),
     /// Take a new socket.
     Rebind,
+    /// Have the echo ask for a new socket with the output `rebind`.
+    AskToRebind,
     /// Have the echo say `stopped`, and break off at that.
     Stop,
 }
@@ -128,6 +130,7 @@ impl Host for Recorder {
         match command {
             Command::WakeIn(span) => machine.deadline = Some(now.instant + span),
             Command::Rebind => return Request::Rebind,
+            Command::AskToRebind => machine.outputs.push_back("rebind"),
             Command::Stop => {
                 self.stop = true;
                 machine.outputs.push_back("stopped");
@@ -136,12 +139,19 @@ impl Host for Recorder {
         Request::None
     }
 
-    fn output(&mut self, _now: Now, _machine: &Echo, output: &'static str) -> ControlFlow<()> {
+    fn output(
+        &mut self,
+        _now: Now,
+        _machine: &Echo,
+        output: &'static str,
+    ) -> ControlFlow<(), Request> {
         (self.seen)(output);
         if self.stop {
             ControlFlow::Break(())
+        } else if output == "rebind" {
+            ControlFlow::Continue(Request::Rebind)
         } else {
-            ControlFlow::Continue(())
+            ControlFlow::Continue(Request::None)
         }
     }
 

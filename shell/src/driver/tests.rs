@@ -73,6 +73,17 @@ fn a_new_socket_takes_over_and_what_the_old_one_did_not_take_is_lost() {
 }
 
 #[test]
+fn a_machine_that_asks_for_a_new_socket_is_told_of_it_in_the_same_turn() {
+    let (mut driven, seen, _peer) = echo(1);
+    let old = driven.socket.local_addr().unwrap();
+    driven.commands([Command::AskToRebind].into_iter());
+    assert_eq!(driven.turn(), NO_MORE);
+    assert_ne!(driven.socket.local_addr().unwrap(), old);
+    let said: Vec<_> = seen.try_iter().collect();
+    assert_eq!(said, ["rebind", "rebound"]);
+}
+
+#[test]
 fn a_turn_takes_so_many_commands_and_leaves_the_others() {
     let (mut driven, _seen, _peer) = echo(0);
     let wake = Command::WakeIn(Duration::from_secs(1));

@@ -17,8 +17,8 @@ use crate::queue::Micros;
 pub enum Next {
     /// News for the gateway, with the text that it carries.
     Piece(Progress, String),
-    /// The body is over.
-    End(Result<(), Broken>),
+    /// The body is over, with the text that can be read only now.
+    End(Result<(), Broken>, String),
     /// Nothing until everything heals, then the connection breaks.
     Stall,
 }
@@ -74,7 +74,9 @@ pub fn says(
 ) -> VecDeque<Next> {
     let trouble = script.troubles.get(attempt).copied();
     let status = match trouble {
-        Some(Trouble::Unreachable) => return VecDeque::from([Next::End(Err(Broken::Connect))]),
+        Some(Trouble::Unreachable) => {
+            return VecDeque::from([Next::End(Err(Broken::Connect), String::new())]);
+        }
         Some(Trouble::Status { status }) => status,
         Some(Trouble::Break { .. } | Trouble::Stall { .. } | Trouble::NoUsage) | None => 200,
     };
@@ -87,7 +89,7 @@ pub fn says(
     if status != 200 {
         let body = Bytes::from_static(br#"{"error":{"message":"not now"}}"#);
         says.push_back(Next::Piece(Progress::Body(body), String::new()));
-        says.push_back(Next::End(Ok(())));
+        says.push_back(Next::End(Ok(()), String::new()));
         return says;
     }
     let cut = match trouble {
@@ -96,6 +98,8 @@ pub fn says(
     };
     let counted = (trouble != Some(Trouble::NoUsage)).then_some(usage);
     let mut said = Vec::new();
+    // A body that is no stream can be read when it is whole.
+    let mut at_end = String::new();
     let mut push = |body: String, text: String| said.push((body, text));
     if stream {
         if script.anthropic {
@@ -109,18 +113,18 @@ pub fn says(
             push(end(script.anthropic, counted), String::new());
         }
     } else if cut.is_none() {
-        let text: String = (0..words).map(|n| word(question, n)).collect();
-        push(whole(script.anthropic, &text, counted), text);
+        at_end = (0..words).map(|n| word(question, n)).collect();
+        push(whole(script.anthropic, &at_end, counted), String::new());
     }
     for group in said.chunks(script.together.max(1) as usize) {
         let (bodies, texts): (String, String) = group.iter().cloned().unzip();
         says.push_back(Next::Piece(Progress::Body(Bytes::from(bodies)), texts));
     }
     says.push_back(match trouble {
-        Some(Trouble::Break { .. }) => Next::End(Err(Broken::Reset)),
+        Some(Trouble::Break { .. }) => Next::End(Err(Broken::Reset), String::new()),
         Some(Trouble::Stall { .. }) => Next::Stall,
         Some(Trouble::Status { .. } | Trouble::Unreachable | Trouble::NoUsage) | None => {
-            Next::End(Ok(()))
+            Next::End(Ok(()), at_end)
         }
     });
     says

@@ -289,16 +289,16 @@ impl<W: Wire> World<W> {
     fn longest_beat(&self, at: usize) -> Option<Micros> {
         let node = &self.devices[at];
         let (up, down) = node.up.longest_us().zip(node.down.longest_us())?;
-        // In one order for all, what was dropped before it may still have to come again first.
-        let since = if W::ORDERED {
-            node.drops.1
+        // In one order for all, what was dropped before it may still have to come again first, each with
+        // a round trip of its own.
+        let (since, each) = if W::ORDERED {
+            (node.drops.1, up + down)
         } else {
-            node.drops.0
+            (node.drops.0, 0)
         };
-        let slack = if self.drops(at) == since {
-            UNDROPPED
-        } else {
-            DROPPED
+        let slack = match self.drops(at) - since {
+            0 => UNDROPPED,
+            dropped => DROPPED + dropped * each,
         };
         // What was sent before it in its packet's way, twice, and acknowledgements.
         self.is_steady(at).then_some(2 * (up + down) + slack)
@@ -363,6 +363,13 @@ impl<W: Wire> World<W> {
                 if let Some(machine) = &mut self.devices[at].machine {
                     // It was just asked for and cannot be misused by its answer.
                     let _never = machine.handle_input(now, Input::Resolved { attempt, result });
+                }
+            }
+            Output::Rebind => {
+                self.devices[at].nat.rebind();
+                let now = self.device_now(at);
+                if let Some(machine) = &mut self.devices[at].machine {
+                    machine.handle_rebind(now);
                 }
             }
             Output::Changed { from, to, why } => {

@@ -218,7 +218,7 @@ impl<W: Wire> World<W> {
                 let life = self.gateways[at].life;
                 if let Some(&call) = self.by_ask.get(&(at, life, id)) {
                     if let Some(call) = self.calls.get_mut(&call) {
-                        call.script = [Next::End(Err(Broken::Reset))].into();
+                        call.script = [Next::End(Err(Broken::Reset), String::new())].into();
                         if let Some(asked) = self.record.questions.get_mut(&call.request) {
                             asked.calling = false;
                         }
@@ -477,7 +477,7 @@ impl<W: Wire> World<W> {
         };
         let may = match call.script.front() {
             Some(Next::Piece(Progress::Body(bytes), _)) => call.credit >= bytes.len(),
-            Some(Next::Piece(Progress::Head(_), _) | Next::End(_)) => true,
+            Some(Next::Piece(Progress::Head(_), _) | Next::End(..)) => true,
             Some(Next::Stall) => healed,
             None => false,
         };
@@ -509,7 +509,8 @@ impl<W: Wire> World<W> {
                 self.give_gateway(gateway, Input::Progress { id: ask, piece });
                 self.schedule_call(id);
             }
-            Some(Next::End(end)) => {
+            Some(Next::End(end, text)) => {
+                self.produced(request, &text);
                 self.end_call(id);
                 let told = Told::Called(end);
                 self.give_gateway(gateway, Input::Told { id: ask, told });

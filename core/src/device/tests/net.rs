@@ -108,6 +108,8 @@ pub(super) struct Net {
     /// How often the devices' router has forgotten them: each time they come from other addresses, and
     /// what is sent to the old ones is lost.
     pub(super) rebinds: u16,
+    /// The rebinding whose datagrams are swallowed on their way up.
+    pub(super) swallowed: Option<u16>,
     /// What a resolver says.
     pub(super) addresses: Result<Vec<SocketAddr>, String>,
     /// What it says of any other name than the gateway's.
@@ -149,6 +151,7 @@ impl Net {
             mute: false,
             reads_at_once: false,
             rebinds: 0,
+            swallowed: None,
             addresses: Ok(vec![gateway_address()]),
             alternate: Err("no such name".to_owned()),
             wire: BTreeMap::new(),
@@ -405,6 +408,13 @@ impl Net {
                 let input = Input::Resolved { attempt, result };
                 end.device.handle_input(self.now, input).unwrap();
             }
+            Output::Rebind => {
+                self.rebinds += 1;
+                self.swallowed = None;
+                for end in &mut self.ends {
+                    end.device.handle_rebind(self.now);
+                }
+            }
             Output::Changed { to, .. } => end.changes.push((elapsed, to)),
             Output::Doubt(doubt) => end.doubts.push(doubt),
             Output::Answer { request, event } => match event {
@@ -440,14 +450,15 @@ impl Net {
     }
 
     fn device_address(&self, index: usize) -> SocketAddr {
-        let port = 1000 + 1000 * self.rebinds + u16::try_from(index).unwrap();
+        let port = 1000 + 1000 * (self.rebinds % 60) + u16::try_from(index).unwrap();
         SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))
     }
 
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8], segment: usize) {
         for datagram in bytes.chunks(segment) {
             self.sent += 1;
-            let lost = self.black || self.mute && to == gateway_address();
+            let mute = self.mute || self.swallowed == Some(self.rebinds);
+            let lost = self.black || mute && to == gateway_address();
             if !lost {
                 let key = (self.now.instant + DELAY, self.sent);
                 self.wire.insert(key, (from, to, datagram.to_vec()));

@@ -146,6 +146,27 @@ fn who_is_not_heard_notices_it_though_he_hears() {
     assert_eq!(net.ends[0].texts[&id], "The sky is blue.");
 }
 
+/// A firewall with a stale entry lets nothing through to or from one port.
+#[test]
+fn a_flow_that_is_swallowed_is_left_for_another_port() {
+    let mut net = Net::connected();
+    net.run(secs(5));
+    net.swallowed = Some(0);
+    let ping = |net: &mut Net, id| {
+        let (method, params) = (Method::Ping, None);
+        net.give(0, Input::Call { id, method, params });
+    };
+    ping(&mut net, 1);
+    // When the old session is given up, and another attempt has come to nothing since.
+    let moved = net.run_to(secs(300), |net| net.rebinds > 0);
+    assert!((secs(120)..secs(200)).contains(&moved), "{moved:?}");
+    net.run_to(secs(60), |net| net.state(0) == UP);
+    ping(&mut net, 2);
+    net.run(secs(1));
+    assert!(matches!(net.ends[0].replies.get(&2), Some(Ok(_))));
+    assert_eq!(net.rebinds, 1, "there is a tunnel again");
+}
+
 #[test]
 fn after_longer_than_the_idle_timeout_it_answers_within_one_backoff() {
     let (took, _, changes) = outage(secs(150));

@@ -146,6 +146,29 @@ fn connecting_twice_is_the_callers_mistake() {
     assert_eq!(rig.give(Input::Disconnect), []);
 }
 
+#[test]
+fn after_an_attempt_to_which_nothing_came_back_the_next_is_made_from_another_port() {
+    let mut rig = Rig::new(Attempts::Forever);
+    rig.give(Input::Connect);
+    let said = rig.wait(limits::CONNECT_TIMEOUT);
+    let asked = |said: &[Output]| said.iter().position(|said| *said == Output::Rebind);
+    let started = said
+        .iter()
+        .position(|said| matches!(said, Output::StartAttempt { .. }));
+    assert!(asked(&said).unwrap() < started.unwrap(), "{said:?}");
+    // What was refused came back.
+    assert_eq!(asked(&rig.fail(FailureKind::Refused)), None);
+    rig.wait_for_attempt();
+    rig.establish();
+    rig.fall_silent();
+    rig.wait_for_attempt();
+    let fail = |rig: &mut Rig| rig.fail(FailureKind::TimedOut);
+    assert_eq!(asked(&fail(&mut rig)), None, "the old session may answer");
+    rig.lose(FailureKind::TimedOut);
+    rig.wait_for_attempt();
+    assert!(asked(&fail(&mut rig)).is_some());
+}
+
 /// A session that was silent and answers again, with an attempt beside it that was given up.
 fn taken_back() -> Rig {
     let mut rig = Rig::connected();

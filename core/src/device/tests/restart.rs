@@ -2,7 +2,7 @@
 
 use super::net::{Net, UP, Upstream};
 use super::*;
-use crate::device::unfinished::Listed;
+use crate::device::unfinished::{Listed, Unfinished};
 use crate::error::ErrorClass;
 
 const SKY: &str = "The sky is blue.";
@@ -102,50 +102,51 @@ fn before_the_first_piece_it_is_asked_again_and_joins_its_answer() {
     }
 }
 
-#[test]
-fn asked_anew_under_another_id_it_goes_on_under_that_one() {
-    let calls = |net: &Net| asked(net).iter().filter(|asked| **asked == "call").count();
+/// A question whose gateway lost it in the middle of its answer, and that was asked anew: with what had
+/// been written down before that.
+fn asked_anew() -> (Net, RequestId, Unfinished) {
     let mut net = Net::keeping();
     net.outside.upstreams = [Upstream::Hang(&["The sky "]), Upstream::Hang(&[])].into();
     let id = net.ask(1, Ask::new("Why?").stream(false));
     net.run(secs(1));
+    let before = net.ends[0].kept.clone();
     net.tell(gateway::Input::Stop);
     net.run(secs(1));
     net.restart_gateway();
     net.run_to(secs(120), |net| calls(net) == 2);
-    net.run(secs(1));
-    assert_ne!(net.ends[0].kept.questions[0].wire_id, id);
+    (net, id, before)
+}
+
+fn calls(net: &Net) -> usize {
+    asked(net).iter().filter(|asked| **asked == "call").count()
+}
+
+/// Another process has the answer of the second call.
+fn has_the_second_answer(net: &mut Net, id: RequestId) {
     net.restart();
     net.run(secs(1));
     net.upstream_says(&["The sky ", "is blue."]);
     net.run(secs(1));
-    attach(&mut net, id);
+    attach(net, id);
     assert_eq!(net.ends[0].texts[&id], SKY);
-    assert_eq!(calls(&net), 2);
+    assert_eq!(calls(net), 2);
+}
+
+#[test]
+fn asked_anew_under_another_id_it_goes_on_under_that_one() {
+    let (mut net, id, _) = asked_anew();
+    net.run(secs(1));
+    assert_ne!(net.ends[0].kept.questions[0].wire_id, id);
+    has_the_second_answer(&mut net, id);
 }
 
 /// It had not been written down yet that it was asked anew: the same id follows from the old one again.
 #[test]
 fn who_dies_before_the_new_id_was_written_down_asks_for_the_same_answer() {
-    let calls = |net: &Net| asked(net).iter().filter(|asked| **asked == "call").count();
-    let mut net = Net::keeping();
-    net.outside.upstreams = [Upstream::Hang(&["The sky "]), Upstream::Hang(&[])].into();
-    let id = net.ask(1, Ask::new("Why?").stream(false));
-    net.run(secs(1));
-    let written = net.ends[0].kept.clone();
-    net.tell(gateway::Input::Stop);
-    net.run(secs(1));
-    net.restart_gateway();
-    net.run_to(secs(120), |net| calls(net) == 2);
-    net.ends[0].kept = written;
-    assert_eq!(net.ends[0].kept.questions[0].wire_id, id);
-    net.restart();
-    net.run(secs(1));
-    net.upstream_says(&["The sky ", "is blue."]);
-    net.run(secs(1));
-    attach(&mut net, id);
-    assert_eq!(net.ends[0].texts[&id], SKY);
-    assert_eq!(calls(&net), 2);
+    let (mut net, id, before) = asked_anew();
+    assert_eq!(before.questions[0].wire_id, id);
+    net.ends[0].kept = before;
+    has_the_second_answer(&mut net, id);
 }
 
 #[test]

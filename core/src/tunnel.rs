@@ -48,7 +48,7 @@
 //!    that was made or taken back meanwhile; that is no other agent, and is mended at once.
 //! 6. After an attempt to which nothing came back, the next is made from another port: what swallows one
 //!    flow (a firewall's or a translator's stale entry) is left behind. Not while an old session is kept,
-//!    which would have to move with it just when its path is in doubt.
+//!    or one that was left, which would have to move with it.
 //! 7. A session that the gateway asked to leave is left when its time has come, or at once when
 //!    something waits to be begun, which a gateway that goes away would refuse. What is under way on
 //!    it may be finished beside the next session, until the gateway's time is over.
@@ -319,7 +319,8 @@ impl Tunnel {
             }
             self.fail(from, failure);
         } else {
-            if failure.kind == FailureKind::TimedOut && old.is_none() {
+            let kept = old.is_some() || self.left.is_some();
+            if failure.kind == FailureKind::TimedOut && !kept {
                 self.outputs.push_back(Output::Rebind);
             }
             self.reconnect(now, from, n, old, Why::Failed(failure));

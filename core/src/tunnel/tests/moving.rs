@@ -73,6 +73,21 @@ fn attempts_do_not_run_out_while_answers_are_finished_on_a_session_that_was_left
 }
 
 #[test]
+fn a_session_on_which_answers_are_finished_is_not_moved_to_another_port() {
+    let mut rig = Rig::new(Attempts::Forever);
+    rig.give(Input::Connect);
+    rig.establish();
+    let old = rig.newest();
+    rig.is_asked_to_move();
+    rig.works(old, true, true);
+    rig.wait_for_attempt();
+    assert!(!rig.fail(FailureKind::TimedOut).contains(&Output::Rebind));
+    rig.works(old, false, false);
+    rig.wait_for_attempt();
+    assert!(rig.fail(FailureKind::TimedOut).contains(&Output::Rebind));
+}
+
+#[test]
 fn a_session_that_was_left_may_be_lost_and_only_a_final_word_of_it_counts() {
     for (kind, state) in [
         (FailureKind::GoingAway, again(1)),
